@@ -1,0 +1,102 @@
+"""From what a network outputs to what a sampler needs: both the clean image and the noise.
+
+Whatever it was trained to predict, a network becomes a `Denoiser`, and guidance or clipping are functions from
+denoiser to denoiser (`guidance`). Each consumer takes from a `Prediction` what its equation names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baselines.schedules import Level
+
+Condition = Mapping[str, Tensor]
+"""Keyword arguments of the network beside image and timestep, such as y (labels) and context."""
+Network = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is believed about a noisy image x = alpha x0 + sigma eps.
+
+    Attributes:
+        x0: the clean image, of the shape of x.
+        eps: the noise, of the shape of x.
+        variance: output of a learned variance, nominally in [-1, 1]; None if the network has none.
+        gradient: scale * grad_x log p(y | x) of a classifier. It is carried, not applied, because ancestral steps
+            shift their mean by it and deterministic ones their noise.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    variance: Tensor | None = None
+    gradient: Tensor | None = None
+
+
+Denoiser = Callable[[Tensor, Level, Condition], Prediction]
+
+
+def from_output(kind: str, output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Converts a network's output into (x0, eps).
+
+    Args:
+        kind: "eps"; "x0"; "v" = alpha eps - sigma x0; "score" = -eps / sigma.
+        alpha, sigma: of x, floats or tensors that broadcast against it.
+
+    Raises:
+        ValueError: an unknown kind.
+
+    Source:
+        Ho et al. 2020 eq. 9; Salimans and Ho 2022 App. D; Song et al. 2021 sec. 3.
+    """
+    if kind == "eps":
+        return (x - sigma * output) / alpha, output
+    if kind == "x0":
+        return output, (x - alpha * output) / sigma
+    if kind == "v":
+        return alpha * x - sigma * output, alpha * output + sigma * x
+    if kind == "score":
+        return (x + sigma**2 * output) / alpha, -sigma * output
+    raise ValueError(f"No parametrisation {kind!r}; there are eps, x0, v, score and, for denoisers, edm.")
+
+
+def target(kind: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """What a network of this kind is trained to output; the inverse of `from_output`."""
+    if kind == "eps":
+        return eps
+    if kind == "x0":
+        return x0
+    if kind == "v":
+        return alpha * eps - sigma * x0
+    if kind == "score":
+        return -eps / sigma
+    raise ValueError(f"No parametrisation {kind!r} to train; there are eps, x0, v and score.")
+
+
+def denoiser(network: Network, kind: str, *, learned_variance: bool = False, data_std: float = 0.5) -> Denoiser:
+    """Wraps a network called as network(x, t, **condition), t of shape (b,).
+
+    Args:
+        kind: see `from_output`; or "edm", where the network F sees c_in x and D = c_skip x + c_out F (Karras et al. 2022
+            eq. 7, on grids with alpha = 1).
+        learned_variance: the second half of the output channels belongs to the variance (improved DDPM).
+        data_std: standard deviation of the data, "edm" only.
+    """
+
+    def predict(x: Tensor, level: Level, condition: Condition) -> Prediction:
+        t = torch.full((len(x),), level.t, dtype=torch.float32, device=x.device)
+        if kind == "edm":
+            norm = (level.sigma**2 + data_std**2) ** 0.5
+            output = network(x / norm, t, **condition)
+            x0 = (data_std / norm) ** 2 * x + level.sigma * data_std / norm * output
+            return Prediction(x0, (x - x0) / level.sigma)
+        output, variance = network(x, t, **condition), None
+        if learned_variance:
+            output, variance = output.chunk(2, dim=1)
+        return Prediction(*from_output(kind, output, x, level.alpha, level.sigma), variance)
+
+    return predict

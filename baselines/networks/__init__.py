@@ -1,0 +1,1 @@
+"""Networks, built from the one vocabulary of blocks in `blocks`."""

@@ -1,0 +1,73 @@
+"""Noise as a function of (image seed, draw), so that an image never depends on its batch or on a device.
+
+Philox-4x32-10 is a counter-based generator: the image's seed is the key, the draw and the position inside the image are
+the counter. Any draw of any image can be made alone, which resuming, sharding and batching need; a stateful
+generator an image would have to be replayed from the start, and one a batch depends on the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Noise = Callable[[int, Tensor], Tensor]
+"""noise(draw, like) is standard normal, of the shape, dtype and device of `like`. Draw 0 is the starting noise."""
+
+_LOW = 0xFFFFFFFF
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Ten rounds of Philox-4x32.
+
+    Args:
+        counter, key: int64 tensors that broadcast against each other, each word in [0, 2^32).
+
+    Returns:
+        Four int64 tensors of 32-bit words.
+
+    Source:
+        Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; agrees with Random123's known answers.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # int64 products wrap modulo 2^64, so bits 32..63 are right after masking although the sign may not be.
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (p1 >> 32) & _LOW ^ c1 ^ k0, p1 & _LOW, (p0 >> 32) & _LOW ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    return c0, c1, c2, c3
+
+
+def image_noise(seeds: Tensor) -> Noise:
+    """Standard normal noise for a batch of images with the given seeds.
+
+    Args:
+        seeds: (b,) int64; all 64 bits count.
+
+    Returns:
+        A function of (draw, like) with `like` of shape (b, ...). Computed in float32 whatever the dtype of `like`;
+        the bits are the same on every device, the normal deviates up to the rounding of its log and cosine.
+    """
+
+    def draw(index: int, like: Tensor) -> Tensor:
+        if len(like) != len(seeds):
+            raise ValueError(f"Noise for {len(seeds)} seeds was asked for a batch of {len(like)}.")
+        size = like[0].numel()
+        blocks = torch.arange(-(-size // 4), device=like.device)[None]
+        key = seeds.to(like.device)[:, None]
+        zero = torch.zeros_like(blocks)
+        words = philox((blocks, zero + index, zero, zero), (key & _LOW, (key >> 32) & _LOW))
+        # Box-Muller on 24-bit uniforms centred in their cells, so that the logarithm never sees 0.
+        u = [((w >> 8).float() + 0.5) * 2.0**-24 for w in words]
+        radius = [torch.sqrt(-2.0 * torch.log(v)) for v in (u[0], u[2])]
+        angle = [2.0 * math.pi * v for v in (u[1], u[3])]
+        normal = torch.stack(
+            [radius[0] * angle[0].cos(), radius[0] * angle[0].sin(), radius[1] * angle[1].cos(), radius[1] * angle[1].sin()],
+            dim=-1,
+        )
+        return normal.flatten(1)[:, :size].reshape(like.shape).to(like.dtype)
+
+    return draw

@@ -1,0 +1,130 @@
+"""How much noise is added when, and which of those levels a sampler visits.
+
+A noisy image is x_t = alpha x_0 + sigma eps. A `Grid` is the list of levels a sampler walks down, as Python floats:
+coefficients cost no device copy and keep float64, and the level on which the last step lands is data, not a branch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Level(NamedTuple):
+    """A noise level: what the network is told (`t`), signal scale and noise scale of x = alpha x_0 + sigma eps."""
+
+    t: float
+    alpha: float
+    sigma: float
+
+
+Grid = Sequence[Level]
+CLEAN = Level(t=-1.0, alpha=1.0, sigma=0.0)
+
+
+def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2) -> NDArray[np.float64]:
+    """Variances of the forward process, one a step.
+
+    Args:
+        kind: "linear" in beta (DDPM); "scaled_linear" in the square root of beta (what LDM's configurations call
+            linear); "cosine" in alpha-bar, with s = 0.008 and beta <= 0.999 (improved DDPM); "sigmoid" in alpha-bar,
+            from -3 to 3 at temperature 1 (Jabri et al. 2022).
+        low, high: first and last beta of the linear kinds; for another number of steps than 1000 pass them scaled.
+
+    Returns:
+        float64 (steps,), in (0, 1).
+
+    Raises:
+        ValueError: an unknown kind.
+
+    Source:
+        Ho et al. 2020 sec. 4; Nichol and Dhariwal 2021 eq. 17; Rombach et al. 2022 App. E; Jabri et al. 2022
+        (arXiv:2212.11972) Alg. 3, with Chen 2023 (arXiv:2301.10972) eq. in Alg. 1.
+    """
+    if kind == "linear":
+        return np.linspace(low, high, steps, dtype=np.float64)
+    if kind == "scaled_linear":
+        return np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
+    u = np.linspace(0.0, 1.0, steps + 1, dtype=np.float64)
+    if kind == "cosine":
+        remaining = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    elif kind == "sigmoid":
+        start, end = -3.0, 3.0
+        logistic = 1.0 / (1.0 + np.exp(u * (end - start) + start))
+        remaining = (logistic - logistic[-1]) / (logistic[0] - logistic[-1])
+    else:
+        raise ValueError(f"No noise schedule {kind!r}; there are linear, scaled_linear, cosine and sigmoid.")
+    return np.minimum(1.0 - remaining[1:] / remaining[:-1], 0.999)
+
+
+def signal(beta: NDArray[np.float64]) -> NDArray[np.float64]:
+    """alpha-bar: the cumulative product of 1 - beta, float64, of the shape of beta."""
+    return np.cumprod(1.0 - beta)
+
+
+def subsequence(steps: int, total: int, spacing: str) -> list[int]:
+    """The timesteps that a sampler of `steps` steps visits, ascending.
+
+    Args:
+        steps: how many, 1 <= steps <= total.
+        total: of the training process.
+        spacing: "uniform": multiples of total // steps from 0, the first `steps` of them (DDIM's "uniform", ADM's "ddimS",
+            diffusers' "leading"); "offset": the same plus 1 (latent diffusion); "quadratic": floor of the squares of
+            `steps` equidistant numbers in [0, sqrt(0.8 total)] (DDIM on CIFAR-10; low levels may coincide, and then count
+            once); "respaced": both ends included, rounding a running sum of strides (improved diffusion, ADM);
+            "trailing": ends at total - 1, strides back from there (Lin et al. 2023).
+
+    Raises:
+        ValueError: steps out of range, an unknown spacing, or an offset that leaves the process.
+
+    Source:
+        ermongroup/ddim `runners/diffusion.py`, where "uniform" yields more than S entries when S does not divide T;
+        this keeps S, as diffusers does. openai/guided-diffusion `respace.py:space_timesteps`, including its float
+        running sum, which differs from rounding a linspace for 283 of the counts up to 1000. CompVis/latent-diffusion
+        `util.py:make_ddim_timesteps`, which for S = 400 runs 500 steps; this runs 400.
+    """
+    if not 1 <= steps <= total:
+        raise ValueError(f"steps must lie in [1, {total}], the length of the training process; got {steps}.")
+    if spacing in ("uniform", "offset"):
+        stride, first = total // steps, int(spacing == "offset")
+        chosen = [first + stride * i for i in range(steps)]
+        if chosen[-1] >= total:
+            raise ValueError(f"spacing='offset' with {steps} of {total} steps would visit timestep {chosen[-1]}.")
+        return chosen
+    if spacing == "quadratic":
+        return sorted({int(v) for v in np.linspace(0.0, math.sqrt(0.8 * total), steps) ** 2})
+    if spacing == "respaced":
+        stride, position, visited = (total - 1) / max(steps - 1, 1), 0.0, []
+        for _ in range(steps):
+            visited.append(round(position))
+            position += stride
+        return sorted(set(visited))
+    if spacing == "trailing":
+        return sorted({round(total - i * total / steps) - 1 for i in range(steps)})
+    raise ValueError(f"No spacing {spacing!r}; there are uniform, offset, quadratic, respaced and trailing.")
+
+
+def discrete_grid(beta: NDArray[np.float64], timesteps: Sequence[int], *, last: Level = CLEAN) -> list[Level]:
+    """The descending grid over `timesteps` of a discrete process, ending on `last`.
+
+    Latent diffusion's DDIM lands on alpha-bar of timestep 0 instead of on the clean image: pass that level as `last`.
+    """
+    remaining = signal(beta)
+    return [
+        Level(float(t), float(remaining[t] ** 0.5), float((1.0 - remaining[t]) ** 0.5))
+        for t in sorted(timesteps, reverse=True)
+    ] + [last]
+
+
+def karras_grid(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[Level]:
+    """EDM's variance-exploding grid: sigma^(1/rho) equidistant from `high` to `low`, then clean.
+
+    The network is told log(sigma) / 4. Source: Karras et al. 2022 eq. 5 and Table 1.
+    """
+    ramp = np.arange(steps) / max(steps - 1, 1)
+    sigmas = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    return [Level(math.log(s) / 4, 1.0, float(s)) for s in sigmas] + [CLEAN]

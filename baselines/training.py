@@ -1,0 +1,199 @@
+"""Training of a denoising network: the losses of DDPM and improved DDPM, Adam, and an average of the weights.
+
+`fit` is a plain loop that can be stopped and continued: its checkpoint holds network, average, optimiser and step, and the
+randomness of step k depends on (seed, k) alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from baselines.denoisers import from_output, target
+from baselines.schedules import signal
+
+Loss = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Tensor]
+"""loss(network, batch, generator) is a scalar; a batch has x0, float32 (b, c, h, w) in [-1, 1], and conditions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        steps, batch_size: optimiser steps, images a step.
+        rate: peak learning rate of Adam, after a linear warm-up and before a cosine decay to zero.
+        average: decay of the exponential moving average of the weights; during the first steps it is
+            min(average, (1 + step) / (10 + step)), so that the random start is forgotten.
+        clip: largest norm of the gradient.
+    """
+
+    steps: int
+    batch_size: int
+    rate: float
+    seed: int = 0
+    warmup: int = 500
+    average: float = 0.999
+    clip: float = 1.0
+    bfloat16: bool = True
+
+
+def diffusion_loss(
+    beta: NDArray[np.float64], kind: str, *, learned_variance: bool, null_label: int | None, drop: float = 0.0
+) -> Loss:
+    """The simple loss of DDPM; with a learned variance the hybrid loss of improved DDPM.
+
+    Args:
+        kind: parametrisation, see `baselines.denoisers.target`.
+        null_label: class that replaces the label of a share `drop` of the images (classifier-free guidance).
+
+    Source:
+        Ho et al. 2020 eq. 14; Nichol and Dhariwal 2021 eq. 15 to 16 (weight 0.001, gradient to the variance only);
+        Ho and Salimans 2022 Alg. 1.
+    """
+    remaining = torch.from_numpy(signal(beta))
+
+    def loss(network: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        x0 = batch["x0"]
+        count, device = len(x0), x0.device
+        t = torch.randint(len(beta), (count,), generator=generator).to(device)
+        eps = torch.randn(x0.shape, generator=generator).to(device)
+        level = remaining.to(device)[t].view(-1, 1, 1, 1)
+        alpha, sigma = level.sqrt().float(), (1 - level).sqrt().float()
+        condition = {name: value for name, value in batch.items() if name != "x0"}
+        if drop:
+            dropped = (torch.rand(count, generator=generator) < drop).to(device)
+            condition["y"] = torch.where(dropped, null_label, condition["y"])
+        x = alpha * x0 + sigma * eps
+        output = network(x, t, **condition).float()
+        variance = None
+        if learned_variance:
+            output, variance = output.chunk(2, dim=1)
+        simple = (output - target(kind, x0, eps, alpha, sigma)).square().mean()
+        if variance is None:
+            return simple
+        predicted = from_output(kind, output.detach(), x, alpha, sigma)[0]
+        return simple + 0.001 * len(beta) * bound_terms(beta, x0, predicted, variance, t).mean()
+
+    return loss
+
+
+def bound_terms(beta: NDArray[np.float64], x0: Tensor, predicted: Tensor, variance: Tensor, t: Tensor) -> Tensor:
+    """Terms of the variational bound at timesteps t, in bits a dimension, (b,).
+
+    For t > 0 the divergence of the two Gaussians q(x_{t-1} | x_t, x_0) and p(x_{t-1} | x_t); at t = 0 the negative
+    log-likelihood of 8-bit values under p. x_t enters both means alike and drops out for t > 0.
+
+    Source: Ho et al. 2020 eq. 5 and 13; Nichol and Dhariwal 2021 eq. 15; openai/improved-diffusion `losses.py`.
+    """
+    remaining = signal(beta)
+    before = np.append(1.0, remaining[:-1])
+    posterior = beta * (1 - before) / (1 - remaining)
+    smallest = np.log(np.append(posterior[1], posterior[1:]))
+
+    def at(values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values).float().to(t.device)[t].view(-1, 1, 1, 1)
+
+    share = (variance + 1) / 2
+    log_variance = share * at(np.log(beta)) + (1 - share) * at(smallest)
+    distance = at(beta * np.sqrt(before) / (1 - remaining)) * (x0 - predicted)
+    divergence = 0.5 * (
+        log_variance - at(smallest) - 1 + torch.exp(at(smallest) - log_variance) + distance**2 * torch.exp(-log_variance)
+    )
+    likelihood = -discretised_log_likelihood(x0, predicted, 0.5 * log_variance)
+    terms = torch.where((t == 0).view(-1, 1, 1, 1), likelihood, divergence)
+    return terms.mean(dim=(1, 2, 3)) / math.log(2.0)
+
+
+def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-probability of the 8-bit cell around x in [-1, 1] under a Gaussian; the outer cells are open.
+
+    Source: Ho et al. 2020 eq. 13.
+    """
+
+    def cdf(z: Tensor) -> Tensor:
+        return torch.special.ndtr((z - mean) * torch.exp(-log_std))
+
+    upper, lower = cdf(x + 1 / 255), cdf(x - 1 / 255)
+    upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
+    lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
+    return torch.log((upper - lower).clamp(min=1e-12))
+
+
+@dataclass(slots=True)
+class Progress:
+    """State of a training run after `step` steps; `average` holds the averaged weights."""
+
+    network: nn.Module
+    average: nn.Module
+    step: int
+    loss: float
+
+
+def fit(
+    network: nn.Module,
+    average: nn.Module,
+    loss: Loss,
+    batch: Callable[[int], dict[str, Tensor]],
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+    every: int = 500,
+) -> Iterator[Progress]:
+    """Trains, yielding every `every` steps and at the end.
+
+    Args:
+        network, average: two instances of the same architecture; `average` is overwritten with the moving average.
+        batch: batch(k) gives the images and conditions of step k, on any device.
+        checkpoint: file that is written at every yield and continued from when it exists.
+    """
+    device = next(network.parameters()).device
+    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
+    average.load_state_dict(network.state_dict())
+    average.requires_grad_(requires_grad=False)
+    start = 0
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+    network.train()
+    mean_loss = 0.0
+    for step in range(start, recipe.steps):
+        ramp = min((step + 1) / recipe.warmup, 1.0)
+        decay = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * ramp * decay
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence(recipe.seed, spawn_key=(step,)).generate_state(1)[0]))
+        on_device = {name: value.to(device) for name, value in batch(step).items()}
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
+            value = loss(network, on_device, generator)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        optimiser.step()
+        keep = min(recipe.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
+        mean_loss += (float(value) - mean_loss) * max(0.01, 1 / (step - start + 1))
+        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+            if checkpoint is not None:
+                _save(checkpoint, network=network, average=average, optimiser=optimiser, step=step + 1)
+            yield Progress(network, average, step + 1, mean_loss)
+
+
+def _save(path: Path, *, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+    temporary = path.with_name(path.name + ".part")
+    state = {"network": network.state_dict(), "average": average.state_dict()}
+    torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""Feature extractors: each module holds a loader that the registry names."""
