@@ -1,0 +1,200 @@
+"""What flows between the records: images, features and their moments, with their invariants checked once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.errors import InputRejected, UsageError
+
+Images = NDArray[np.uint8]
+"""uint8 (n, c, h, w), RGB for c = 3, values in [0, 255]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """A finite, ordered set of images of one size with random access; nothing is read before it is asked for.
+
+    Attributes:
+        count, shape: number of images; (c, h, w).
+        read: read(start, stop) gives the uint8 images start..stop-1, (stop - start, c, h, w).
+        origin: for people: where the images come from.
+        fingerprint: a digest of the content, for caches: equal fingerprints, equal images in equal order.
+        labels: int64 (count,) class indices, or None.
+        captions: one text an image, or None.
+        classes: names of the classes, empty if unknown.
+    """
+
+    count: int
+    shape: tuple[int, int, int]
+    read: Callable[[int, int], Images]
+    origin: str
+    fingerprint: Callable[[], str]
+    labels: NDArray[np.int64] | None = None
+    captions: Sequence[str] | None = None
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in (("labels", self.labels), ("captions", self.captions)):
+            if values is not None and len(values) != self.count:
+                raise InputRejected(f"{self.origin} has {self.count} images but {len(values)} {name}.")
+
+    def batches(self, size: int) -> Iterator[Images]:
+        """All images in order, `size` at a time; the last batch may be smaller."""
+        for start in range(0, self.count, size):
+            yield self.read(start, min(start + size, self.count))
+
+    def subset(self, start: int, stop: int) -> Samples:
+        """The images start..stop-1.
+
+        Raises:
+            UsageError: more images than there are.
+        """
+        if not 0 <= start < stop <= self.count:
+            raise UsageError(f"{self.origin} has {self.count} images; {start}..{stop} was asked for.")
+        if (start, stop) == (0, self.count):
+            return self
+
+        def named() -> str:
+            return hashlib.sha256(f"{self.fingerprint()} {start} {stop}".encode()).hexdigest()
+
+        return replace(
+            self,
+            count=stop - start,
+            read=partial(_shifted, self.read, start),
+            origin=f"{self.origin}[{start}:{stop}]",
+            fingerprint=named,
+            labels=None if self.labels is None else self.labels[start:stop],
+            captions=None if self.captions is None else self.captions[start:stop],
+        )
+
+    @classmethod
+    def of(
+        cls,
+        images: Images,
+        *,
+        origin: str = "array",
+        labels: NDArray[np.int64] | None = None,
+        captions: Sequence[str] | None = None,
+        classes: tuple[str, ...] = (),
+    ) -> Samples:
+        """Wraps an array.
+
+        Args:
+            images: uint8 (n, c, h, w) in [0, 255].
+
+        Raises:
+            InputRejected: another dtype or number of axes. Floats are not guessed at: their range is the caller's to say.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+            raise InputRejected(
+                f"Images are uint8 (n, c, h, w) with n > 0; got {images.dtype} {images.shape}. Quantise them first."
+            )
+
+        def content() -> str:
+            return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+
+        return cls(
+            count=len(images), shape=images.shape[1:], read=lambda start, stop: images[start:stop], origin=origin,
+            fingerprint=content, labels=labels, captions=captions, classes=classes,
+        )  # fmt: skip
+
+
+def _shifted(read: Callable[[int, int], Images], offset: int, start: int, stop: int) -> Images:
+    return read(start + offset, stop + offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """Outputs of one tap of an extractor, float32 (n, d), in the order of the samples; in memory or in a .npy file.
+
+    Attributes:
+        extractor: key of the extractor; features of two keys are never compared.
+        tap: name of the output, such as "pooled".
+    """
+
+    extractor: str
+    tap: str
+    array: NDArray[np.float32] | None = None
+    path: Path | None = None
+    shape: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        values = self.values()
+        if values.ndim != 2 or values.dtype != np.float32:
+            raise InputRejected(f"Features are float32 (n, d); got {values.dtype} {values.shape}.")
+        object.__setattr__(self, "shape", values.shape)
+
+    def values(self) -> NDArray[np.float32]:
+        """The whole (n, d) array; memory-mapped when it lies in a file."""
+        if self.array is not None:
+            return self.array
+        if self.path is None:
+            raise InputRejected("Features need an array or a path.")
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
+    def blocks(self, rows: int = 4096) -> Iterator[NDArray[np.float32]]:
+        """Copies of consecutive rows; the file is mapped anew for each, so that memory does not grow with n."""
+        for start in range(0, self.shape[0], rows):
+            yield np.array(self.values()[start : start + rows])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """Count, mean and scatter of features in float64; a + b are the moments of the union.
+
+    Attributes:
+        count: n.
+        mean: (d,).
+        scatter: (d, d), the sum of outer products of deviations from the mean; the covariance times n - 1.
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Unbiased, (d, d)."""
+        return self.scatter / (self.count - 1)
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating]) -> Moments:
+        """Moments of (n, d) values."""
+        x = np.asarray(values, dtype=np.float64)
+        mean = x.mean(axis=0)
+        x = x - mean
+        return cls(count=len(x), mean=mean, scatter=x.T @ x)
+
+    def __add__(self, other: Moments) -> Moments:
+        count, delta = self.count + other.count, other.mean - self.mean
+        scatter = self.scatter + other.scatter
+        scatter += np.outer(delta, delta) * (self.count * other.count / count)
+        return Moments(count=count, mean=self.mean + delta * (other.count / count), scatter=scatter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a metric may look at of one side of a comparison: the samples, and the taps it said it needs."""
+
+    samples: Samples
+    taps: Mapping[str, Features] = field(default_factory=dict)
+
+    def features(self, tap: str = "pooled") -> Features:
+        """The features of a tap.
+
+        Raises:
+            UsageError: a tap that the extractor does not have.
+        """
+        if tap not in self.taps:
+            raise UsageError(f"The tap {tap!r} was not extracted; there are {', '.join(self.taps) or 'none'}.")
+        return self.taps[tap]

@@ -1,0 +1,154 @@
+"""What a metric, an extractor, a data set and a model are: the one page that the author of a plug-in reads.
+
+A plug-in package names its components in `pyproject.toml`, each a `module:attribute`:
+
+    [project.entry-points."genbench.metrics"]
+    brightness = "my_package.metrics:BRIGHTNESS"     # a Metric
+
+Groups are genbench.metrics (a `Metric`), genbench.extractors (a function that returns an `Extractor`), genbench.datasets
+(a `Dataset`) and genbench.models (a function that returns a `Model`). `tests/plugin` is a package that does all four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from genbench.arrays import Samples
+    from genbench.records import Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A number about a set of images, as data: what it needs, what it means, and the function that computes it.
+
+    Attributes:
+        name, summary, source: lower-case name; one line; paper and the implementation it agrees with.
+        version: raised when a published value may change.
+        compute: compute(*, generated: Evidence, reference: Evidence, **args) -> Score. Roles by keyword only; a metric
+            without a reference does not name that role. All other parameters have literal defaults.
+        taps: outputs of the extractor that it reads; empty for metrics on pixels. "captions" is the text tap.
+        images, labels, captions: what else of the samples it reads.
+        paired: whether image i of both sides belong together.
+        against: which split of a data set is its reference.
+        floor: which split stands in for the generated images to find the value of real data.
+        higher_is_better: None where neither is.
+        bounds: of the value, closed.
+        minimum: fewest images a side.
+        extractor: the extractor this metric is defined on, when it is defined on one only; else None.
+        invariances: of {"order", "translation", "rotation", "scale"}: transformations of all features that leave the value.
+    """
+
+    name: str
+    summary: str
+    source: str
+    compute: Callable[..., Score]
+    version: int = 1
+    taps: tuple[str, ...] = ("pooled",)
+    images: bool = False
+    labels: bool = False
+    captions: bool = False
+    paired: bool = False
+    against: Literal["reference", "test"] = "reference"
+    floor: Literal["held_out", "reference"] | None = "held_out"
+    higher_is_better: bool | None = None
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+    minimum: int = 2
+    extractor: str | None = None
+    invariances: frozenset[str] = frozenset({"order"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extractor:
+    """A network with its own resizing and scaling, ready on a device.
+
+    A loader `load(*, device, precision, weights=None, **args) -> Extractor` is what the registry names; the keywords
+    before `args` are given by the pipeline and are not part of the reference text.
+
+    Attributes:
+        key: digest of everything that may change a feature: weights, resize, scaling, arithmetic, version of the code.
+        widths: features of every tap of an image.
+        embed: embed(images, taps) maps uint8 (b, c, h, w) on any device to float32 (b, width) a tap asked for.
+        embed_captions: maps b texts to float32 (b, width of "embedding"), for extractors of text and images.
+        block: images of one call of the network. Every call gets exactly as many (the last one is filled up), so that no
+            feature depends on how images were batched.
+    """
+
+    key: str
+    widths: Mapping[str, int]
+    embed: Callable[[Tensor, Sequence[str]], Mapping[str, Tensor]]
+    embed_captions: Callable[[Sequence[str]], Tensor] | None = None
+    block: int = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Real images.
+
+    Attributes:
+        load: load(split, **args) -> Samples with all images of the split; `directory` among the parameters, if named
+            there, is given by --data-dir.
+        splits: role to name of the split: "reference" (what generated images are compared with), "held_out" (real
+            images that are not in the reference, for floors), "test" (for classifiers). Roles may be missing.
+        reference_count: images of the reference split that are used by default; None is all.
+        default_samples: images that `genbench run` generates by default.
+        extractor: of the protocol `embedded` for images like these.
+    """
+
+    name: str
+    summary: str
+    source: str
+    load: Callable[..., Samples]
+    splits: Mapping[str, str]
+    version: int = 1
+    reference_count: int | None = None
+    default_samples: int = 1000
+    extractor: str = "compact"
+
+
+class Model(Protocol):
+    """A generator of images, ready on a device. No import of genbench is needed to be one.
+
+    A loader `load(*, dataset, device, precision, **args) -> Model` is what the registry names; `dataset` is the name of
+    the data set whose weights are wanted.
+
+    Attributes:
+        shape: (c, h, w) of its images.
+        key: digest of its weights and of the version of its code.
+        conditioning: "none", "label" or "caption": what `sample` needs beside the seeds.
+        classes: number of classes it can be asked for, 0 without labels.
+        evaluations: network evaluations an image.
+    """
+
+    shape: tuple[int, int, int]
+    key: str
+    conditioning: Literal["none", "label", "caption"]
+    classes: int
+    evaluations: int
+
+    def sample(
+        self,
+        seeds: NDArray[np.uint64],
+        *,
+        labels: NDArray[np.int64] | None = None,
+        captions: Sequence[str] | None = None,
+        watch: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Images of the given seeds: float (b, c, h, w), nominally in [-1, 1], on any device.
+
+        Image i depends on (seeds[i], labels[i], captions[i]) alone, never on the others. `watch(done, total)` is called
+        after every step.
+        """
+        ...
+
+
+RESERVED = frozenset({"generated", "reference", "dataset", "device", "precision", "weights", "directory", "split"})
+"""Parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""
+

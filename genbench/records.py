@@ -1,0 +1,194 @@
+"""Plain records: what was asked, what came out. No arrays, no torch.
+
+    RunSpec -> Samples -> Features -> Score -> Result -> leaderboard row
+
+Every record is frozen and has one canonical JSON form; identities are SHA-256 digests of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, Literal
+
+from genbench.errors import UsageError
+
+Scalar = str | int | float | bool | None
+SCHEMA = "genbench.run/1"
+
+_NAME = r"[A-Za-z_][\w.\-]*(?::[A-Za-z_][\w.]*)?"
+_REF = re.compile(rf"({_NAME})(?:\((.*)\))?", re.DOTALL)
+
+
+def canonical(value: Any) -> str:
+    """The JSON text of a record: sorted keys, no spaces, every digit, no NaN."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, Ref | Measurement):
+            return str(x)
+        return asdict(x) if is_dataclass(x) and not isinstance(x, type) else str(x)
+
+    return json.dumps(value, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 64) -> str:
+    """Hexadecimal SHA-256 of the canonical form, shortened to `length` digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A component by name with literal arguments, as text: `ddim(steps=50, eta=0.0)`."""
+
+    name: str
+    args: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Reads `NAME` or `NAME(key=literal, ...)`.
+
+        Raises:
+            UsageError: anything else.
+        """
+        match = _REF.fullmatch(text.strip())
+        if match:
+            try:
+                call = ast.parse(f"_({match[2] or ''})", mode="eval").body
+                if isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords):
+                    args = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+                    if all(isinstance(v, Scalar) for v in args.values()):
+                        return cls(match[1], args)
+            except (SyntaxError, ValueError):
+                pass
+        raise UsageError(f"Cannot read {text!r}; write NAME or NAME(key=literal, ...), such as ddim(steps=50).")
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{k}={v!r}" for k, v in self.args.items())
+        return f"{self.name}({inner})" if inner else self.name
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A metric on the features of an extractor, as text: `fid@compact`. Without an extractor, the protocol chooses."""
+
+    metric: Ref
+    extractor: Ref | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Measurement:
+        """Reads `METRIC` or `METRIC@EXTRACTOR`, each with arguments in parentheses if any."""
+        metric, at, extractor = text.partition("@")
+        return cls(Ref.parse(metric), Ref.parse(extractor) if at else None)
+
+    def __str__(self) -> str:
+        return f"{self.metric}@{self.extractor}" if self.extractor else str(self.metric)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """What is sampled: everything that may change an image, and nothing else.
+
+    Attributes:
+        model, dataset: with all defaults written out.
+        num_samples: images 0..num_samples-1 of the seed.
+        seed: of the run; image i depends on (seed, i) alone.
+        precision: of the network, "float32" or "bfloat16".
+        exact: whether the network always sees the same blocks of images, which makes images bit-identical for every
+            batch size; otherwise they agree up to rounding.
+        quantise: how floats become 8-bit pixels, "round" or "truncate".
+    """
+
+    model: Ref
+    dataset: Ref
+    num_samples: int
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    exact: bool = False
+    quantise: Literal["round", "truncate"] = "round"
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits."""
+        return digest(self, 12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One number and how sure it is.
+
+    Attributes:
+        value: of the metric, in the units its contract names.
+        stderr: standard error over the sampling of images; None where no sound method is known.
+        ci95: 95 % interval, (low, high).
+        error_method: how `stderr` and `ci95` were made, such as "jackknife-20".
+        detail: further numbers, such as the mean and covariance terms of a Frechet distance.
+    """
+
+    value: float
+    stderr: float | None = None
+    ci95: tuple[float, float] | None = None
+    error_method: str | None = None
+    detail: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the two sets of images of a comparison: where it came from and what it contained."""
+
+    name: str
+    count: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A score with everything that is needed to repeat or to compare it.
+
+    Attributes:
+        metric: reference text with all arguments; `extractor` likewise, None for metrics on pixels.
+        extractor_key: digest of weights, resize, scaling and arithmetic of the extractor.
+        protocol, protocol_hash: name and digest of how it was measured; numbers of two hashes are not comparable.
+        floor: the same metric of real held-out images against the same reference, None where there are none.
+        environment: versions, device, commit.
+    """
+
+    metric: str
+    metric_version: int
+    extractor: str | None
+    extractor_key: str | None
+    score: Score
+    floor: Score | None
+    generated: Side
+    reference: Side | None
+    protocol: str
+    protocol_hash: str
+    higher_is_better: bool | None
+    spec: RunSpec | None
+    seconds: float
+    created: str
+    environment: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits of what was measured on what; independent of the value, the machine and the day."""
+        what = [self.metric, self.metric_version, self.extractor_key, self.protocol_hash]
+        sides = [self.spec or self.generated.digest, self.reference.digest if self.reference else None]
+        return digest(what + sides, 12)
+
+    @property
+    def measurement(self) -> str:
+        """Text form, such as `fid@compact`."""
+        return f"{self.metric}@{self.extractor}" if self.extractor else self.metric
+
+
+def finite(value: float | None) -> float | None:
+    """The value for strict JSON: None when it is not a finite number."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,115 @@
+"""Names to components. Built-ins are the table below, plug-ins are entry points; both hold `module:attribute`.
+
+Nothing is imported before it is asked for, so that `genbench list` needs neither torch nor pandas, and a reader can
+search for a name and find its file. To add a component is to write its file and one line here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from genbench.errors import UsageError, nearest
+from genbench.records import Ref
+
+KINDS = ("model", "metric", "dataset", "extractor")
+
+BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
+    "model": {
+        "ddpm": ("baselines.models:ddpm", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
+        "ddim": ("baselines.models:ddim", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
+    },
+    "metric": {
+        "fid": ("genbench.metrics.frechet:FID", "Frechet distance of pooled features"),
+        "is": ("genbench.metrics.inception_score:INCEPTION_SCORE", "confidence and variety of predicted classes"),
+        "precision": ("genbench.metrics.manifold:PRECISION", "share of generated images inside the real manifold"),
+        "recall": ("genbench.metrics.manifold:RECALL", "share of real images inside the generated manifold"),
+    },
+    "dataset": {
+        "shapes": ("genbench.datasets.shapes:SHAPES", "32x32 captioned shapes, drawn on demand, no download"),
+        "digits": ("genbench.datasets.digits:DIGITS", "handwritten digits of scikit-learn at 32x32 (extra: digits)"),
+        "cifar10": ("genbench.datasets.cifar10:CIFAR10", "CIFAR-10 through torchvision (--data-dir)"),
+        "folder": ("genbench.datasets.folder:FOLDER", "images in a folder, a zip or an npz: folder(path='...')"),
+    },
+    "extractor": {
+        "compact": ("genbench.extractors.compact:load", "0.4 M parameters, trained on shapes, shipped"),
+    },
+}
+
+
+@cache
+def table(kind: str) -> dict[str, tuple[str, str]]:
+    """Name to (`module:attribute`, summary), plug-ins included.
+
+    Raises:
+        UsageError: a plug-in that takes a name which exists; the message names both origins.
+    """
+    found = dict(BUILTIN[kind])
+    for point in entry_points(group=f"genbench.{kind}s"):
+        origin = f"plug-in {point.dist.name} {point.dist.version}" if point.dist else "plug-in"
+        if point.name in found and found[point.name][0] != point.value:
+            raise UsageError(
+                f"The {origin} names a {kind} {point.name!r} ({point.value}), but that is {found[point.name][0]} already."
+            )
+        found[point.name] = (point.value, origin)
+    return found
+
+
+def get(kind: str, name: str) -> Any:
+    """Imports and returns a component; a name with a colon is `module:attribute` of the user's own code.
+
+    Raises:
+        UsageError: an unknown name, with what is near it.
+    """
+    known = table(kind)
+    target = name if ":" in name else known.get(name, ("", ""))[0]
+    if not target:
+        raise UsageError(f"No {kind} named {name!r}. {nearest(name, known)}")
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"The {kind} {name!r} is {target}, which cannot be imported: {error}.") from error
+
+
+def parameters(component: Any) -> dict[str, Any]:
+    """The arguments of a component with their defaults; `inspect.Parameter.empty` where one must be given."""
+    from genbench.contracts import RESERVED  # contracts import numpy, which listing names does not need
+
+    function = next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
+    signature = inspect.signature(function)
+    return {
+        name: p.default
+        for name, p in signature.parameters.items()
+        if name not in RESERVED and p.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def bind(kind: str, ref: Ref) -> tuple[Any, Ref]:
+    """A component and its reference with every default written out. Wrong arguments fail here, before any work.
+
+    Raises:
+        UsageError: an unknown name or argument, a missing one, or one of another type than its default.
+    """
+    component = get(kind, ref.name)
+    free = parameters(component)
+    for name, value in ref.args.items():
+        if name not in free:
+            takes = f"It takes {', '.join(free)}." if free else "It takes no arguments."
+            raise UsageError(f"The {kind} {ref.name!r} has no argument {name!r}. {nearest(name, free)} {takes}")
+        default = free[name]
+        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+        if isinstance(default, bool | int | float | str) and type(value) is not type(default) and not number:
+            raise UsageError(
+                f"The {kind} {ref.name!r} takes {name} as {type(default).__name__}, such as {default!r}; got {value!r}."
+            )
+    given = {name: ref.args.get(name, default) for name, default in free.items()}
+    for name, value in given.items():
+        if value is inspect.Parameter.empty:
+            raise UsageError(f"The {kind} {ref.name!r} needs an argument: {ref.name}({name}=...).")
+        if isinstance(free[name], float) and isinstance(value, int):
+            given[name] = float(value)
+    return component, Ref(ref.name, given)
