@@ -178,8 +178,8 @@ def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = No
 def of_independent(parts: Sequence[Uncertainty]) -> Uncertainty | None:
     """Of a statistic of several independent samples, from the uncertainty that each sample alone contributes.
 
-    Variances add and the degrees of freedom are Welch and Satterthwaite's; bias corrections are not combined. The method
-    names the parts once each, joined by "+". None without parts.
+    Variances add and the degrees of freedom are Welch and Satterthwaite's; bias corrections are not combined. The
+    method names the parts once each, joined by "+". None without parts.
     """
     if not parts:
         return None
