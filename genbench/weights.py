@@ -1,0 +1,332 @@
+"""Weight files: where they are, whether they are the right ones, and how they get into a network.
+
+A file is named by a `Card`. It is looked for at the path that was given, in the package, in the caches of this machine,
+and only then downloaded. Nothing here executes what a file says: safetensors, or torch's restricted unpickler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+State = Mapping[str, "Tensor"]
+SHIPPED = Path(__file__).resolve().parent / "extractors" / "weights"
+_CHUNK = 1 << 20
+_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One weight file.
+
+    Attributes:
+        name: of the extractor, the NAME of `--weights NAME=PATH`.
+        file: its name in the package and in the cache, unique over all cards.
+        url: https address; None for files that are shipped or only given by path.
+        bytes: size; None where it is not known.
+        sha256: hexadecimal digest, or its first digits; None where it is not known, and then any content is taken.
+        licence: of the weights.
+        note: one sentence for people, such as who trained them.
+        fetch: what `genbench fetch` takes, where arguments choose among several files; `name` if empty.
+    """
+
+    name: str
+    file: str
+    url: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    licence: str
+    note: str = ""
+    fetch: str = ""
+
+
+def cache_directory() -> Path:
+    """Where files that can be made or fetched again lie: GENBENCH_CACHE, else XDG_CACHE_HOME/genbench, else
+    ~/.cache/genbench.
+
+    It is not created here.
+
+    Raises:
+        UsageError: none of the three is known.
+    """
+    if chosen := os.environ.get("GENBENCH_CACHE"):
+        return Path(chosen).expanduser()
+    return _user_cache() / "genbench"
+
+
+def _user_cache() -> Path:
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen).expanduser()
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UsageError("There is no home directory to cache files in; set GENBENCH_CACHE to a directory.") from error
+
+
+def offline() -> bool:
+    """Whether the user asked for no connections: GENBENCH_OFFLINE or HF_HUB_OFFLINE is 1, true, yes or on."""
+    values = (os.environ.get(name, "") for name in ("GENBENCH_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.strip().lower() in ("1", "true", "yes", "on") for value in values)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces; remembered while size and time of change stay the same."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def matches(path: Path, card: Card) -> bool:
+    """Whether a file has the size and the digest of the card, as far as the card knows them."""
+    if card.bytes is not None and path.stat().st_size != card.bytes:
+        return False
+    return card.sha256 is None or sha256(path).startswith(card.sha256.lower())
+
+
+def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int | None], None] | None = None) -> Path:
+    """The path of a weight file on this machine, downloaded if need be.
+
+    Args:
+        card: of the file.
+        given: a path that the user chose. It is taken whatever its digest is; the digest enters the extractor's key.
+        watch: called as watch(bytes so far, bytes in all or None) while downloading.
+
+    Returns:
+        The first of: `given`; the file shipped with the package; a file in the caches of genbench, torch.hub or the
+        Hugging Face hub whose digest is right; a download into genbench's cache, checked before it gets its name.
+
+    Raises:
+        MissingAsset: no such file and no connection, a failed download, or a wrong digest. A file with a wrong digest
+            is kept beside the right place with `.bad` added to its name.
+        OutOfResources: the disk is full.
+    """
+    if given is not None:
+        given = Path(given).expanduser()
+        if not given.is_file():
+            raise MissingAsset(f"--weights {card.name}={given}: there is no such file.")
+        return given
+    shipped = SHIPPED / card.file
+    if shipped.is_file():
+        if not matches(shipped, card):
+            raise MissingAsset(f"{shipped} has not the digest of its card; install genbench again.")
+        return shipped
+    target = cache_directory() / "weights" / card.file
+    if target.is_file():
+        if matches(target, card):
+            return target
+        with contextlib.suppress(OSError):
+            target.replace(_bad(target))
+    for path in _elsewhere(card):
+        return path
+    if card.url is None:
+        raise MissingAsset(f"{card.file} is nowhere on this machine. Give it by --weights {card.name}=PATH.")
+    if offline():
+        raise MissingAsset(_missing(card, "connections are switched off (GENBENCH_OFFLINE or HF_HUB_OFFLINE)"))
+    return _download(card, target, watch)
+
+
+def _bad(path: Path) -> Path:
+    return path.with_name(path.name + ".bad")
+
+
+def _elsewhere(card: Card) -> Iterator[Path]:
+    """Files of other programs' caches, only where their content can be proved: a digest on the card or a content
+    address."""
+    torch_home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch").expanduser()
+    url = urlsplit(card.url or "")
+    for name in dict.fromkeys((card.file, Path(url.path).name)):
+        path = torch_home / "hub" / "checkpoints" / name
+        if name and card.sha256 is not None and path.is_file() and matches(path, card):
+            yield path
+    parts = url.path.strip("/").split("/")
+    if url.hostname == "huggingface.co" and len(parts) == 5 and parts[2] == "resolve":
+        home = os.environ.get("HF_HOME")
+        hub = Path(home).expanduser() if home else _user_cache() / "huggingface"
+        hub = Path(os.environ.get("HF_HUB_CACHE") or hub / "hub").expanduser()
+        for path in sorted(hub.glob(f"models--{parts[0]}--{parts[1]}/snapshots/*/{parts[4]}")):
+            # The hub names a large file by its SHA-256, so that the link proves what a card without digest cannot.
+            if path.is_file() and matches(path, card) and (card.sha256 or path.resolve().name == sha256(path)):
+                yield path
+
+
+def _missing(card: Card, reason: str) -> str:
+    size = f"{card.bytes:,} bytes" if card.bytes is not None else "size not known"
+    digest = f"sha256 {card.sha256}{'...' if len(card.sha256) < 64 else ''}" if card.sha256 else "sha256 not known"
+    return (
+        f"The weights of {card.name} are not on this machine, and {reason}. They are {card.url} ({size}, {digest}). "
+        f'Run `genbench fetch "{card.fetch or card.name}"` where there is a connection, '
+        f"or give the file by --weights {card.name}=PATH."
+    )
+
+
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to https only."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError(f"redirected to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(card: Card, target: Path, watch: Callable[[int, int | None], None] | None) -> Path:
+    if urlsplit(card.url or "").scheme != "https":
+        raise MissingAsset(f"The weights of {card.name} have the address {card.url}; only https is allowed.")
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A name of its own for every download, so that two processes never write the same file; the last one wins
+        # whole.
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    except OSError as error:
+        raise MissingAsset(
+            f"Cannot write to {target.parent} ({error.strerror}); set GENBENCH_CACHE to a directory of yours."
+        ) from error
+    part = Path(temporary)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            _transfer(card, stream, watch)
+        if not matches(part, card):
+            size, found = part.stat().st_size, sha256(part)
+            part.replace(_bad(target))
+            raise MissingAsset(
+                f"{card.url} gave {size:,} bytes with sha256 {found}, not {card.bytes or 'any number of'} bytes with "
+                f"{card.sha256}. The file is kept as {_bad(target)} and not used; try again or another network."
+            )
+        part.replace(target)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise MissingAsset(_missing(card, f"the download failed ({error})")) from error
+    except OSError as error:
+        raise OutOfResources(f"Cannot write {target} ({error.strerror or error}); free some space.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _transfer(card: Card, stream: IO[bytes], watch: Callable[[int, int | None], None] | None) -> None:
+    opener = urllib.request.build_opener(_SecureRedirects())
+    request = urllib.request.Request(str(card.url), headers={"User-Agent": "genbench"})
+    with opener.open(request, timeout=_TIMEOUT) as reply:
+        if reply.headers.get_content_type() == "text/html":
+            # Proxies and sign-in pages answer 200 with a page; for a card without digest nothing else would tell.
+            raise urllib.error.URLError("the reply is a web page, not a file")
+        announced = reply.headers.get("Content-Length")
+        total, done = int(announced) if announced else card.bytes, 0
+        while piece := reply.read(_CHUNK):
+            stream.write(piece)
+            done += len(piece)
+            if watch is not None:
+                watch(done, total)
+        if announced and done != int(announced):
+            raise urllib.error.URLError(f"{done:,} of {int(announced):,} bytes came")
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict: a .safetensors file, or a torch file of tensors.
+
+    Returns:
+        Name to tensor on the CPU. Of a checkpoint with the single entry "state_dict", that entry; of names that all
+        begin with "module." (data-parallel training), the names without it.
+
+    Raises:
+        InputRejected: a file that would have to be unpickled with arbitrary classes, a TorchScript archive, or one that
+            holds anything but tensors.
+    """
+    import torch
+
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    # A safetensors file begins with the length of its JSON header; its name need not say what it is.
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputRejected(f"{path} is not a whole safetensors file ({error}).") from error
+    try:
+        with warnings.catch_warnings():
+            # torch warns that it will treat a TorchScript archive as one, and then refuses, which is told below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Which exception it is depends on what the file holds (UnpicklingError, RuntimeError, EOFError, KeyError ...).
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputRejected(
+            f"{path} is not a state dict of tensors ({first[:120]}), and files that run code when read are refused. "
+            "Where you trust it, convert it: safetensors.torch.save_file(network.state_dict(), 'weights.safetensors')."
+        ) from error
+    if isinstance(content, Mapping) and set(content) == {"state_dict"}:
+        content = content["state_dict"]
+    strange = [] if isinstance(content, Mapping) else [type(content).__name__]
+    if not strange:
+        strange = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if strange or not content:
+        raise InputRejected(
+            f"{path} is not a state dict of tensors alone ({', '.join(strange[:10]) or 'it is empty'}). Say which "
+            "weights are meant by saving them alone: torch.save(checkpoint['model'], 'weights.pth')."
+        )
+    state = {str(name): value for name, value in content.items()}
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def load_into(network: nn.Module, state: State, *, origin: str = "The state dict") -> None:
+    """Copies weights into a network, all of them or none.
+
+    Args:
+        network: in place; put into eval mode, without gradients.
+        state: every parameter and buffer of the network and nothing else. Counters of batches that batch normalisation
+            keeps while it is trained may be missing or there; they have no part in inference.
+        origin: of the state, for the message.
+
+    Raises:
+        InputRejected: missing, unexpected or differently shaped entries, with the first ten of each.
+    """
+    counter = "num_batches_tracked"
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith(counter)}
+    given = {k: v for k, v in state.items() if not k.endswith(counter)}
+    wrong = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in given and given[name].shape != value.shape
+        ],
+    }
+    if any(wrong.values()):
+        parts = [f"{len(v)} {k}: {', '.join(v[:10])}{', ...' if len(v) > 10 else ''}" for k, v in wrong.items() if v]
+        raise InputRejected(f"{origin} does not fit the network. {'; '.join(parts)}.")
+    network.load_state_dict(given, strict=False)
+    network.eval().requires_grad_(False)
