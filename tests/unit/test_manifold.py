@@ -1,0 +1,231 @@
+"""Metrics of manifolds against brute-force float64 oracles and against geometries with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from genbench.arrays import Evidence, Features, Samples
+from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.metrics import manifold
+from genbench.metrics.manifold import PRECISION, RECALL, manifold_counts
+from genbench.statistics import block_numbers
+
+Array = NDArray[np.float32]
+
+
+def evidence(values: Array, extractor: str = "test") -> Evidence:
+    images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
+    return Evidence(samples=images, taps={"pooled": Features(extractor=extractor, tap="pooled", array=values)})
+
+
+def normal(seed: int, n: int, d: int, shift: float = 0.0) -> Array:
+    return (np.random.default_rng(seed).standard_normal((n, d)) + shift).astype(np.float32)
+
+
+def squared(x: Array, y: Array) -> NDArray[np.float64]:
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    return ((a[:, None] - b[None]) ** 2).sum(-1)
+
+
+def radius(x: Array, k: int) -> NDArray[np.float64]:
+    own = squared(x, x)
+    np.fill_diagonal(own, np.inf)
+    return np.sort(own, axis=1)[:, k - 1]
+
+
+def oracle(generated: Array, reference: Array, k: int) -> dict[str, NDArray[np.generic]]:
+    cross, real, fake = squared(reference, generated), radius(reference, k), radius(generated, k)
+    return {
+        "inside": (cross <= real[:, None]).any(0),
+        "balls": (cross < real[:, None]).sum(0),
+        "covered": (cross <= fake[None]).any(1),
+        "reached": cross.min(1) < real,
+    }
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize(("n", "m", "shift"), [(97, 83, 0.0), (40, 131, 0.8), (131, 40, 2.0)])
+def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Tiles that divide nothing, so that every seam is crossed.
+    monkeypatch.setattr(manifold, "_TILE", 17)
+    monkeypatch.setattr(manifold, "_BAND", 19 * n)
+    x, y = normal(0, n, 3, shift), normal(1, m, 3)
+    counts = manifold_counts(x, y, k=k)
+    for name, expected in oracle(x, y, k).items():
+        np.testing.assert_array_equal(getattr(counts, name), expected, err_msg=name)
+
+
+@pytest.mark.parametrize("spare", [0, 4])
+def test_deleted_blocks_equal_a_computation_without_them(spare: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Few points, so that blocks hold several neighbours of a point; no spare neighbours force the recomputation.
+    monkeypatch.setattr(manifold, "SPARE", spare)
+    monkeypatch.setattr(manifold, "_BAND", 7 * 45)
+    monkeypatch.setattr(manifold, "_PAIRS", 5)
+    x, y = normal(2, 45, 2, 0.7), normal(3, 60, 2)
+    counts = manifold_counts(x, y, k=3)
+    assert counts.covered_without is not None and counts.reached_without is not None
+    blocks = block_numbers(len(x))
+    widened = 0
+    for b in range(blocks.max() + 1):
+        expected = oracle(x[blocks != b], y, 3)
+        np.testing.assert_array_equal(counts.covered_without[:, b], expected["covered"])
+        np.testing.assert_array_equal(counts.reached_without[:, b], expected["reached"])
+        widened += int((expected["covered"] & ~counts.covered).sum())
+    # The geometry must contain what makes recall hard: points covered only after a deletion.
+    assert widened > 0
+
+
+def test_duplicates_count_as_neighbours_and_a_point_not_as_its_own() -> None:
+    # On a line: three copies of 0, then 1, 3. The nearest other point of a 0 is its copy at distance 0.
+    x = np.array([[0], [0], [0], [1], [3]], np.float32)
+    y = np.array([[0], [10], [0.5], [2.5], [1.5]], np.float32)
+    # k = 1: radii of x are 0, 0, 0, 1, 2. 0 is in the balls of the zeros; 0.5, 1.5 in that of 1; 2.5, 1.5 in that of 3.
+    np.testing.assert_array_equal(manifold_counts(x, y, k=1).covered, [True, False, True, True, True])
+    # k = 3: radii 1, 1, 1, 1, 3.
+    np.testing.assert_array_equal(manifold_counts(x, y, k=3).covered, [True, False, True, True, True])
+
+
+def test_collapsed_generator_has_precision_and_no_recall_and_roles_swap_them() -> None:
+    rng = np.random.default_rng(4)
+    centres = np.repeat(np.array([[-50.0, 0.0], [50.0, 0.0]]), 100, axis=0)
+    real = (centres + rng.standard_normal((200, 2))).astype(np.float32)
+    # All generated images lie in one mode of the two, much tighter than it.
+    fake = (np.array([[50.0, 0.0]]) + 0.01 * rng.standard_normal((120, 2))).astype(np.float32)
+    sides = evidence(fake), evidence(real)
+    p = PRECISION.compute(generated=sides[0], reference=sides[1])
+    r = RECALL.compute(generated=sides[0], reference=sides[1])
+    assert p.value == 1.0
+    assert r.value <= 0.02
+    assert PRECISION.compute(generated=sides[1], reference=sides[0]).value == r.value
+    assert RECALL.compute(generated=sides[1], reference=sides[0]).value == p.value
+    covering_one_mode = evidence((centres[100:] + rng.standard_normal((100, 2))).astype(np.float32))
+    assert 0.35 < RECALL.compute(generated=covering_one_mode, reference=sides[1]).value <= 0.5
+
+
+@pytest.mark.parametrize("metric", [PRECISION, RECALL], ids=lambda m: m.name)
+def test_invariances_hold(metric: manifold.Metric) -> None:
+    x, y = normal(5, 80, 6, 0.5), normal(6, 90, 6)
+    rng = np.random.default_rng(7)
+    rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    value = metric.compute(generated=evidence(x), reference=evidence(y)).value
+    changes = {
+        "order": (x[rng.permutation(80)], y[rng.permutation(90)]),
+        "translation": (x + 1000, y + 1000),
+        "rotation": ((x @ rotation).astype(np.float32), (y @ rotation).astype(np.float32)),
+        "scale": (x * 1024, y * 1024),
+    }
+    assert 0.1 < value < 0.95
+    for name in metric.invariances:
+        a, b = changes[name]
+        # 1 / 80: translation by 1000 leaves 4 digits, which may move one borderline point.
+        changed = metric.compute(generated=evidence(a), reference=evidence(b)).value
+        assert changed == pytest.approx(value, abs=0.0126), name
+
+
+def half(x: NDArray[np.generic]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float32)
+
+
+def adm_block(u: Array, v: Array) -> NDArray[np.float32]:
+    """Distances of ADM's evaluator for one block, in numpy's own half precision."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        a, b = half(u), half(v)
+        lengths = [half((half(z * z)).sum(1)) for z in (a, b)]
+        product = half(2 * half(a @ b.T))
+        d = np.maximum(half(half(lengths[0][:, None] - product) + lengths[1][None]), 0)
+    if np.isfinite(d).all():
+        return d
+    return np.maximum((u * u).sum(1)[:, None] - 2 * (u @ v.T) + (v * v).sum(1)[None], 0)
+
+
+def adm_oracle(generated: Array, reference: Array, k: int, block: int) -> tuple[float, float]:
+    def matrix(u: Array, v: Array) -> NDArray[np.float32]:
+        cut = [range(0, len(z), block) for z in (u, v)]
+        return np.block([[adm_block(u[i : i + block], v[j : j + block]) for j in cut[1]] for i in cut[0]])
+
+    radii = [np.sort(matrix(z, z), axis=1)[:, k] for z in (reference, generated)]
+    cross = matrix(reference, generated)
+    return (cross <= radii[0][:, None]).any(0).mean(), (cross <= radii[1][None]).any(1).mean()
+
+
+@pytest.mark.parametrize(
+    ("case", "overflowing"), [("plain", 0), ("first-block", 3), ("everything", 9), ("only-distances", 1)]
+)
+def test_adm_arithmetic_equals_an_oracle_in_half_precision(
+    case: str, overflowing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifold, "ADM_BLOCK", 64)
+    monkeypatch.setattr(manifold, "_BAND", 150 * 23)
+    rng = np.random.default_rng(8)
+    x, y = (np.abs(rng.standard_normal((n, 40))).astype(np.float32) + 1 for n in (150, 140))
+    if case == "first-block":  # overflows wherever the first 64 of one side meet anything
+        x[:64] *= 60
+    elif case == "everything":
+        x, y = x * 60, y * 60
+    elif case == "only-distances":  # lengths fit half precision, distances between opposite points do not
+        x[70], y[5] = 31, -31
+    sides = [manifold.points(z, centre=z[0], arithmetic="fp16-adm") for z in (y, x)]
+    assert len(manifold.distances(*sides).overflowing) == overflowing
+    counts = manifold_counts(x, y, k=3, arithmetic="fp16-adm")
+    p, r = adm_oracle(x, y, 3, 64)
+    assert counts.inside.mean() == p
+    assert counts.covered.mean() == r
+
+
+def test_adm_arithmetic_counts_ties_that_float32_does_not() -> None:
+    x, y = np.abs(normal(9, 400, 64)) + 2, np.abs(normal(10, 400, 64)) + 2
+    exact, coarse = (manifold_counts(x, y, arithmetic=a) for a in ("float32", "fp16-adm"))
+    assert coarse.inside.sum() > exact.inside.sum()
+
+
+def test_errors_of_precision_and_recall_match_the_spread_over_repetitions() -> None:
+    reference = evidence(normal(11, 200, 8))
+    found = {"precision": [], "recall": []}
+    for seed in range(40):
+        sides = {"generated": evidence(normal(100 + seed, 200, 8, 0.15)), "reference": reference}
+        for metric in (PRECISION, RECALL):
+            score = metric.compute(**sides)
+            assert score.stderr is not None
+            found[metric.name].append((score.value, score.stderr))
+    for name, pairs in found.items():
+        values, errors = np.array(pairs).T
+        ratio = np.sqrt((errors**2).mean()) / values.std(ddof=1)
+        # The jackknife of recall is conservative: the k-th neighbour is not a smooth functional.
+        assert 0.7 < ratio < 1.9, (name, ratio)
+
+
+def test_one_search_and_one_walk_serve_both_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = manifold.Distances.tile
+    monkeypatch.setattr(manifold.Distances, "tile", lambda *a: made.append(1) or original(*a))
+    sides = {"generated": evidence(normal(12, 50, 4)), "reference": evidence(normal(13, 50, 4))}
+    PRECISION.compute(**sides)
+    first = len(made)
+    RECALL.compute(**sides)
+    assert first > 0 and len(made) == first
+    RECALL.compute(generated=evidence(normal(14, 50, 4)), reference=sides["reference"])
+    assert len(made) > first
+
+
+def test_recall_has_no_error_when_a_deletion_leaves_no_neighbours() -> None:
+    score = RECALL.compute(generated=evidence(normal(15, 4, 2)), reference=evidence(normal(16, 30, 2)))
+    assert score.stderr is None and 0 <= score.value <= 1
+
+
+def test_errors_name_the_cause() -> None:
+    x = normal(17, 10, 3)
+    with pytest.raises(UsageError, match="fp16-adm"):
+        manifold_counts(x, x, arithmetic="float16")
+    with pytest.raises(UsageError, match="at least 1"):
+        manifold_counts(x, x, k=0)
+    with pytest.raises(NotComparable, match="at least 11 images"):
+        manifold_counts(x, x, k=10)
+    with pytest.raises(NotComparable, match="3 and 2"):
+        manifold_counts(x, x[:, :2])
+    with pytest.raises(InputRejected, match="not finite"):
+        manifold_counts(np.full_like(x, np.nan), x)
+    with pytest.raises(NotComparable, match="two extractors"):
+        PRECISION.compute(generated=evidence(x, "a"), reference=evidence(x, "b"))
