@@ -14,9 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from genbench.arrays import Samples
+from genbench.contracts import Dataset
+from genbench.errors import UsageError, nearest
+from genbench.records import digest
 
 VERSION = 1
 SIDE = 32
@@ -235,3 +242,76 @@ def batches(split: str, count: int, size: int, *, seed: int = 0, start: int = 0)
     """Yields the images start..start+count-1 of a split in order, `size` at a time."""
     for first in range(start, start + count, size):
         yield draw(factors(split, np.arange(first, min(first + size, start + count)), seed=seed))
+
+
+COUNTS = {"train": 50_000, "validation": 10_000, "test": 10_000}
+"""Images of the finite view that `load` gives of each endless split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captions(Sequence[str]):
+    """The captions of some indices of a split, composed when they are read: most runs never look at them."""
+
+    split: str
+    indices: range
+    seed: int = 0
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Captions: ...
+
+    def __getitem__(self, index: int | slice) -> str | Captions:
+        if isinstance(index, slice):
+            return Captions(self.split, self.indices[index], self.seed)
+        return caption(factors(self.split, [self.indices[index]], seed=self.seed))[0]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 1024):
+            yield from caption(factors(self.split, self.indices[start : start + 1024], seed=self.seed))
+
+
+def load(split: str, *, seed: int = 0) -> Samples:
+    """The first images of a split with labels, captions and classes; drawn when they are read.
+
+    Args:
+        split: "train" (50,000 images), "validation" or "test" (10,000 each).
+        seed: of the whole data set; the published data set is seed 0.
+
+    Raises:
+        UsageError: an unknown split.
+    """
+    if split not in COUNTS:
+        raise UsageError(f"shapes has no split {split!r}. {nearest(split, COUNTS)}")
+    count = COUNTS[split]
+    return Samples(
+        count=count,
+        shape=(3, SIDE, SIDE),
+        read=partial(_read, split, seed),
+        origin=f"shapes {split}" + (f" (seed {seed})" if seed else ""),
+        fingerprint=partial(digest, ["shapes", VERSION, split, seed]),
+        labels=factors(split, np.arange(count), seed=seed).label,
+        captions=Captions(split, range(count), seed),
+        classes=CLASSES,
+    )
+
+
+def _read(split: str, seed: int, start: int, stop: int) -> NDArray[np.uint8]:
+    return draw(factors(split, np.arange(start, stop), seed=seed))
+
+
+SHAPES = Dataset(
+    name="shapes",
+    summary="32x32 shapes of ten classes in eight colours, with labels and captions, drawn on demand",
+    source="defined in this file; no other data set agrees with it",
+    load=load,
+    splits={"reference": "train", "held_out": "validation", "test": "test"},
+    version=VERSION,
+    reference_count=10_000,
+    default_samples=1000,
+    extractor="compact",
+)

@@ -1,0 +1,113 @@
+"""Files that are either whole or absent, and names that are safe as files.
+
+Every file of the package is written through this module. A reader that finds a file may trust its length: a killed
+process leaves at most a hidden temporary file beside it, which no reader looks at.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from genbench.errors import GenbenchError, OutOfResources
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends, and disappears when the block fails.
+
+    Args:
+        path: of the file; missing folders are made.
+        durable: whether the bytes must survive a loss of power; costs a disk flush. Without it the file is still never
+            seen in part by another process.
+
+    Yields:
+        The path to write to. It exists, is empty, and no other writer has it.
+
+    Raises:
+        OutOfResources: no space left.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name[:120]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile: its files are readable by their owner only, and results are shared as far as the umask says.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        if durable:
+            _flush(temporary)
+        temporary.replace(target)
+        if durable:
+            with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe by then
+                _flush(target.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfResources(f"No space left for {target} ({free_bytes(target) / 1e6:.0f} MB free).") from error
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
+    """Writes a file so that every reader sees the old bytes or all of the new ones.
+
+    Raises:
+        OutOfResources: no space left; the old file is untouched.
+    """
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes that may still be written where `path` is or will be."""
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def slug(name: str, limit: int = 80) -> str:
+    """A file name for any text: letters, digits, dots, hyphens and underscores, never empty, never hidden.
+
+    Names that lose something end in 8 digits of their SHA-256, so that two different texts keep two different names.
+    """
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    if kept == name and 0 < len(kept) <= limit:
+        return kept
+    tag = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    stem = kept[: limit - 9].strip("-.")
+    return f"{stem}-{tag}" if stem else tag
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes of this machine out of a directory while the block runs.
+
+    Raises:
+        GenbenchError: another process holds it. Correctness does not hang on the lock, which some network file systems
+            ignore: files are replaced whole. It saves work that would be done twice.
+    """
+    from filelock import FileLock, Timeout
+
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise GenbenchError(f"Another process is working in {directory}; wait for it or choose another --output.") from error
