@@ -32,14 +32,35 @@ def check(precision: str, resize: str | None = None) -> None:
 
 
 @contextmanager
-def float32() -> Iterator[None]:
-    """Inference in float32 proper, without TensorFloat-32, which CUDA convolutions use by default and which costs
-    1e-3."""
-    with (
-        torch.no_grad(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
+def building() -> Iterator[None]:
+    """Keeps torch's global random state: building a network draws initial weights, which are then overwritten."""
+    with torch.random.fork_rng(devices=[]):
         yield
+
+
+@contextmanager
+def float32() -> Iterator[None]:
+    """Inference in float32 proper, whatever the program around it has chosen for its training.
+
+    CUDA convolutions use TensorFloat-32 by default and oneDNN bfloat16 on request, which cost 1e-3 and more.
+    """
+    wanted = (
+        (torch.backends.cudnn, "benchmark", False),
+        (torch.backends.cudnn, "deterministic", True),
+        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),
+        (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
+    )
+    before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
+    try:
+        for where, name, value in wanted:
+            setattr(where, name, value)
+        with torch.no_grad():
+            yield
+    finally:
+        for where, name, value in before:
+            setattr(where, name, value)
 
 
 def rgb(images: Tensor, device: str) -> Tensor:
