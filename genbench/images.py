@@ -162,7 +162,7 @@ class _Folder:
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Files below a folder. Links to folders are followed, as data sets are assembled of them, but never in a circle."""
+    """Files below a folder. Links to folders are followed, as data sets are often made of them, but not in circles."""
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -331,13 +331,13 @@ def _survey(files: _Folder | _Zip, max_pixels: int) -> _Encoded:
         )
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5))
-        more = ", ..." if len(sizes) > 5 else ""
+        rest = ", ..." if len(sizes) > 5 else ""
         raise InputRejected(
-            f"{_shown(files.path)} has images of {len(sizes)} sizes, but a set has one: {listed}{more}. "
+            f"{_shown(files.path)} has images of {len(sizes)} sizes, but a set has one: {listed}{rest}. "
             "Resize them first."
         )
-    for notice, count in notices.items():
-        _log.warning("%s: %d of %d images %s.", files.path, count, len(names), notice)
+    for remark, times in notices.items():
+        _log.warning("%s: %d of %d images %s.", files.path, times, len(names), remark)
     ((width, height),) = sizes
     return _Encoded(files, tuple(names), height, width)
 
@@ -429,81 +429,107 @@ def _classes(names: Sequence[str]) -> tuple[NDArray[np.int64] | None, tuple[str,
 # Arrays
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where the pixels of an array lie.
+
+    Attributes:
+        path: of the .npy or .npz file; `member` of the latter.
+        packed: whether the member is compressed.
+        offset: where the first pixel is: in the file, or in the expanded member if that is packed.
+        shape: (n, h, w, c) if `channels_last`, else (n, c, h, w).
+    """
+
+    path: Path
+    member: str | None
+    packed: bool
+    offset: int
+    shape: tuple[int, ...]
+    channels_last: bool
+
+
 class _Array:
     """A uint8 array of images in an .npy file or in a member of an .npz.
 
     Uncompressed ones are mapped and read in place. Compressed ones are expanded into memory when first read.
     """
 
-    def __init__(
-        self, path: Path, member: str | None, offset: int, shape: tuple[int, ...], channels_last: bool
-    ) -> None:
-        self.path, self.member, self.offset = path, member, offset
-        self.stored, self.channels_last = shape, channels_last
+    def __init__(self, place: _Place) -> None:
+        self.place = place
         self._lock = threading.Lock()
         self._values: NDArray[np.uint8] | None = None
         self._digest = ""
 
-    def __getstate__(self) -> tuple[Any, ...]:
-        return self.path, self.member, self.offset, self.stored, self.channels_last
+    def __getstate__(self) -> _Place:
+        return self.place
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _Array.__init__(self, *state)
+    def __setstate__(self, place: _Place) -> None:
+        _Array.__init__(self, place)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(c, h, w) as stored."""
-        _, a, b, c = self.stored
-        return (c, a, b) if self.channels_last else (a, b, c)
+        _, a, b, c = self.place.shape
+        return (c, a, b) if self.place.channels_last else (a, b, c)
 
     def values(self) -> NDArray[np.uint8]:
         with self._lock:
             if self._values is None:
-                if self.member is None:
-                    self._values = np.memmap(self.path, np.uint8, mode="r", offset=self.offset, shape=self.stored)
-                else:
-                    self._values = self._expand(self.member)
+                place = self.place
+                with _naming(place.path):
+                    if place.packed:
+                        self._values = self._expand()
+                    else:
+                        self._values = np.memmap(place.path, np.uint8, mode="r", offset=place.offset, shape=place.shape)
             return self._values
 
-    def _expand(self, member: str) -> NDArray[np.uint8]:
-        values = np.empty(self.stored, dtype=np.uint8)
-        rest = memoryview(values.reshape(-1))
-        with _naming(self.path / member), _open_zip(self.path) as archive, archive.open(member) as file:
-            file.read(self.offset)
-            while len(rest):
-                piece = file.read(min(len(rest), 1 << 20))
-                if not piece:
-                    raise _Unfit("ends too early")
-                rest[: len(piece)] = piece
-                rest = rest[len(piece) :]
-            file.read(1)  # the checksum is compared at the end of the member
+    def _expand(self) -> NDArray[np.uint8]:
+        values = np.empty(self.place.shape, dtype=np.uint8)
+        data, position = values.reshape(-1).data, -self.place.offset
+        for piece in self._pieces(self.place.offset):
+            if position >= 0:
+                data[position : position + len(piece)] = piece
+            position += len(piece)
+        if position != len(data):
+            raise _Unfit("ends too early")
         return values
+
+    def _pieces(self, first: int) -> Iterator[bytes]:
+        """The member's bytes, at first so many; zipfile compares the checksum at the end."""
+        with _open_zip(self.place.path) as archive, archive.open(str(self.place.member)) as file:
+            piece = file.read(first)
+            while piece:
+                yield piece
+                piece = file.read(1 << 20)
 
     def read(self, start: int, stop: int) -> Images:
         block = self.values()[start:stop]
-        if self.channels_last:
+        if self.place.channels_last:
             block = block.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(np.broadcast_to(block, (len(block), 3, *self.shape[1:])))
 
     def fingerprint(self) -> str:
         """That of `Samples.of` on the same images, however the array is laid out or packed."""
         if not self._digest:
-            count, _, height, width = (self.stored[0], *self.shape)
+            if self.place.member is not None and not self.place.packed:
+                with _naming(self.place.path):
+                    deque(self._pieces(1 << 20), maxlen=0)  # pixels read in place have met no checksum
+            count, _, height, width = (self.place.shape[0], *self.shape)
             total = hashlib.sha256(f"{(count, 3, height, width)}".encode())
             rows = max(1, (1 << 24) // (3 * height * width))
             for start in range(0, count, rows):
-                total.update(self.read(start, min(start + rows, count)))
+                total.update(self.read(start, min(start + rows, count)).data)
             self._digest = total.hexdigest()
         return self._digest
 
 
 def _open_array(path: Path, max_pixels: int) -> Samples:
     labels: NDArray[np.int64] | None = None
+    member, packed = None, False
     try:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
                 shape, dtype, offset = _array_header(file, path.stat().st_size)
-            member = None
         else:
             with _open_zip(path) as archive:
                 entries = {entry.filename: entry for entry in archive.infolist()}
@@ -513,12 +539,11 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
                 entry = entries["arr_0.npy"]
                 with archive.open(entry) as file:
                     shape, dtype, offset = _array_header(file, entry.file_size)
-                if entry.compress_type == zipfile.ZIP_STORED:
-                    member, offset = None, offset + _start_of(path, entry)
+                member, packed = entry.filename, entry.compress_type != zipfile.ZIP_STORED
+                if not packed:
+                    offset += _start_of(path, entry)
                 elif entry.file_size > MAX_ARRAY:
                     raise _Unfit(f"is compressed and would take {entry.file_size:,} bytes; save it with numpy.savez")
-                else:
-                    member = entry.filename
                 if "arr_1.npy" in entries:
                     labels = _labels(archive, entries["arr_1.npy"], shape)
         channels_last = _layout(shape, dtype, max_pixels)
@@ -526,7 +551,9 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
         raise
     except Exception as error:  # damaged archives and headers raise whatever their fields lead to
         raise InputRejected(f"{_shown(path)} {_verdict(error)}.") from error
-    array = _Array(path, member, offset, shape, channels_last)
+    array = _Array(
+        _Place(path=path, member=member, packed=packed, offset=offset, shape=shape, channels_last=channels_last)
+    )
     channels, height, width = array.shape
     if channels == 1:
         _log.warning("%s: the images are greyscale; the channel is repeated three times.", path)

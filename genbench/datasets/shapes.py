@@ -133,8 +133,9 @@ def factors(split: str, indices: Sequence[int] | NDArray[np.integer], *, seed: i
 
 def caption(f: Factors) -> list[str]:
     """One English caption an image, such as "a small red star on a blue background"."""
+    grounds = [f"{'an' if name == 'olive' else 'a'} {name} background" for name in BACKGROUNDS]
     return [
-        f"a {SIZES[s]} {COLOURS[c]} {CLASSES[k]} on {'an' if BACKGROUNDS[b] == 'olive' else 'a'} {BACKGROUNDS[b]} background"
+        f"a {SIZES[s]} {COLOURS[c]} {CLASSES[k]} on {grounds[b]}"
         for s, c, k, b in zip(f.size, f.colour, f.label, f.background, strict=True)
     ]
 
@@ -165,7 +166,9 @@ _POLYGONS: dict[str, NDArray[np.float64]] = {
 }  # fmt: skip
 
 
-def _polygon_distance(x: NDArray[np.float64], y: NDArray[np.float64], vertices: NDArray[np.float64]):
+def _polygon_distance(
+    x: NDArray[np.float64], y: NDArray[np.float64], vertices: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Signed distance to a simple polygon, negative inside: nearest edge, sign by crossing parity."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, dtype=bool)
@@ -179,11 +182,11 @@ def _polygon_distance(x: NDArray[np.float64], y: NDArray[np.float64], vertices: 
     return np.where(inside, -distance, distance)
 
 
-def _disc(x: NDArray[np.float64], y: NDArray[np.float64], cx: float, cy: float, radius: float):
+def _disc(x: NDArray[np.float64], y: NDArray[np.float64], cx: float, cy: float, radius: float) -> NDArray[np.float64]:
     return np.hypot(x - cx, y - cy) - radius
 
 
-def _heart(x: NDArray[np.float64], y: NDArray[np.float64]):
+def _heart(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Two discs on the upper edges of a square that stands on a corner."""
     half = 0.58
     u, v = (x + (y - 0.12)) / np.sqrt(2.0), (x - (y - 0.12)) / np.sqrt(2.0)
