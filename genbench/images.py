@@ -513,7 +513,8 @@ class _Array:
         if not self._digest:
             if self.place.member is not None and not self.place.packed:
                 with _naming(self.place.path):
-                    deque(self._pieces(1 << 20), maxlen=0)  # pixels read in place have met no checksum
+                    for _ in self._pieces(1 << 20):  # pixels that are read in place have met no checksum
+                        pass
             count, _, height, width = (self.place.shape[0], *self.shape)
             total = hashlib.sha256(f"{(count, 3, height, width)}".encode())
             rows = max(1, (1 << 24) // (3 * height * width))

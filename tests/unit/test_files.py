@@ -1,0 +1,159 @@
+"""Files are whole or absent; names are safe."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genbench import files
+from genbench.errors import OutOfResources
+from genbench.files import atomic_write, free_bytes, replacing, slug
+
+
+def test_writes_bytes_into_new_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "result.json"
+    atomic_write(path, b"first")
+    atomic_write(path, b"second", durable=False)
+    assert path.read_bytes() == b"second"
+    assert [p.name for p in path.parent.iterdir()] == ["result.json"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "x", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_a_failing_block_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    atomic_write(path, b"old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_bytes(b"half of the n")
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".")
+        raise KeyError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    atomic_write(path, b"old")
+    code = (
+        "import os, sys\n"
+        "from genbench.files import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half of the n')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(files.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root, check=False)
+    assert done.returncode == -9
+    assert path.read_bytes() == b"old"
+    assert all(p == path or p.name.startswith(".") for p in tmp_path.iterdir())
+
+
+def test_full_disk_is_out_of_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    atomic_write(path, b"old")
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutOfResources, match=r"No space left for .*x") as caught:
+        atomic_write(path, b"new")
+    assert caught.value.exit_code == 7
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_errors_of_the_system_are_not_relabelled(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        atomic_write(tmp_path / "folder", b"x")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_readers_beside_two_writers_see_whole_files_only(tmp_path: Path) -> None:
+    path, size = tmp_path / "x", 1 << 18
+    atomic_write(path, b"a" * size)
+
+    def write(letter: bytes) -> None:
+        for _ in range(40):
+            atomic_write(path, letter * size, durable=False)
+
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b")]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert path.read_bytes() in (b"a" * size, b"b" * size)
+    for writer in writers:
+        writer.join()
+
+
+def test_a_durable_write_is_flushed_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    replace, fsync = Path.replace, os.fsync
+
+    def renamed(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(self, target)
+
+    def flushed(handle: int) -> None:
+        events.append("flush folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "flush file")
+        fsync(handle)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(os, "fsync", flushed)
+    atomic_write(tmp_path / "x", b"bytes")
+    assert events == ["flush file", "rename", "flush folder"]
+
+
+def test_free_bytes_of_a_folder_that_does_not_exist_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    usage = shutil.disk_usage(tmp_path)
+
+    def disk_usage(place: Path) -> object:
+        asked.append(Path(place))
+        return usage
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    assert free_bytes(tmp_path / "not" / "yet") == usage.free
+    assert asked == [tmp_path]
+
+
+@given(st.text(max_size=200))
+def test_slugs_are_single_visible_ascii_names(text: str) -> None:
+    name = slug(text)
+    assert 0 < len(name) <= 80
+    assert set(name) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert name[0] not in ".-"
+    assert Path(name).name == name
+    assert slug(name) == name
+
+
+@given(st.text(alphabet="ab/.-( =", max_size=6), st.text(alphabet="ab/.-( =", max_size=6))
+def test_different_texts_have_different_slugs(one: str, other: str) -> None:
+    assert (slug(one) == slug(other)) == (one == other)
+
+
+def test_slugs_keep_good_names_and_cut_long_ones() -> None:
+    assert slug("ddim") == "ddim"
+    assert slug("../../etc/passwd").startswith("etc-passwd-")
+    assert slug("ddim(steps=50)").startswith("ddim-steps-50-")
+    assert slug("x" * 80) == "x" * 80
+    assert slug("x" * 81) != slug("x" * 82)
