@@ -88,6 +88,22 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
+def resize(x: Tensor, way: Literal["up", "down"]) -> Tensor:
+    """Doubles the resolution by repeating pixels, or halves it by averages of 2 x 2."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest") if way == "up" else F.avg_pool2d(x, 2)
+
+
+class Resize(nn.Module):
+    """A change of resolution without weights, see `resize`."""
+
+    def __init__(self, way: Literal["up", "down"]) -> None:
+        super().__init__()
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resize(x, self.way)
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, with an embedding in between.
 
@@ -123,9 +139,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
     def _resize(self, x: Tensor) -> Tensor:
-        if self.resample == "up":
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return F.avg_pool2d(x, 2) if self.resample == "down" else x
+        return x if self.resample is None else resize(x, self.resample)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Maps (b, channels, h, w) and an activated embedding (b, width) to (b, out_channels, h', w')."""
@@ -151,6 +165,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, eps: float = 1e-5) -> None:
         super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be split among {heads} attention heads.")
         self.heads = heads
         self.norm = GroupNorm(groups, channels, eps=eps)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -160,3 +176,121 @@ class SelfAttention(nn.Module):
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         tokens = self.out(attend(*self.qkv(tokens).chunk(3, dim=-1), self.heads))
         return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Attention(nn.Module):
+    """Attention of tokens over themselves or over a context; queries, keys and values have no bias.
+
+    Args:
+        width: of the tokens.
+        heads, head_width: their product need not be `width`.
+        context: width of the tokens that are attended to; None for the tokens themselves.
+    """
+
+    def __init__(self, width: int, *, heads: int, head_width: int, context: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, heads * head_width, bias=False)
+        self.kv = nn.Linear(context or width, 2 * heads * head_width, bias=False)
+        self.out = nn.Linear(heads * head_width, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps (b, tokens, width), and (b, other tokens, context) if there is a context, to (b, tokens, width)."""
+        keys, values = self.kv(x if context is None else context).chunk(2, dim=-1)
+        return self.out(attend(self.q(x), keys, values, self.heads))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, four times as wide in between, with GELU or its gated form GEGLU (Shazeer 2020 eq. 6)."""
+
+    def __init__(self, width: int, *, gated: bool) -> None:
+        super().__init__()
+        self.gated = gated
+        self.inner = nn.Linear(width, 4 * width * (2 if gated else 1))
+        self.outer = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        if not self.gated:
+            return self.outer(F.gelu(x))
+        x, gate = x.chunk(2, dim=-1)
+        return self.outer(x * F.gelu(gate))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention over a context if there is one, feed-forward; each after a norm and with a residual."""
+
+    def __init__(self, width: int, *, heads: int, head_width: int, context: int | None, gated: bool) -> None:
+        super().__init__()
+        self.norm_self = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads=heads, head_width=head_width)
+        if context is not None:
+            self.norm_cross = nn.LayerNorm(width)
+            self.cross_attention = Attention(width, heads=heads, head_width=head_width, context=context)
+        self.norm_feed = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, gated=gated)
+        self.crosses = context is not None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps (b, tokens, width), and (b, other tokens, context) if there is a context, to (b, tokens, width)."""
+        x = x + self.self_attention(self.norm_self(x))
+        if self.crosses:
+            x = x + self.cross_attention(self.norm_cross(x), context)
+        return x + self.feed_forward(self.norm_feed(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks on the positions of a feature map, which attend to each other and to a context.
+
+    Published files keep the two outer projections as 1x1 convolutions (LDM, SD v1) or as linear layers (SD v2): the
+    same function.
+
+    Source: Rombach et al. 2022 sec. 3.3 and App. E.2.1; CompVis/latent-diffusion `attention.py`.
+    """
+
+    def __init__(self, channels: int, *, heads: int, context: int, depth: int = 1, groups: int = 32) -> None:
+        super().__init__()
+        head_width = channels // heads
+        width = heads * head_width
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.inner = nn.Linear(channels, width)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads=heads, head_width=head_width, context=context, gated=True)
+            for _ in range(depth)
+        )
+        self.outer = nn.Linear(width, channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) and (b, tokens, context) to (b, channels, h, w)."""
+        tokens = self.inner(self.norm(x).flatten(2).transpose(1, 2))
+        for block in self.blocks:
+            tokens = block(tokens, context)
+        return x + self.outer(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class AttentionPool(nn.Module):
+    """One vector of a feature map: attention with a single query, the mean of all positions.
+
+    Args:
+        positions: h * w of the feature map.
+        out_channels: of the vector.
+
+    Source:
+        Radford et al. 2021 sec. 2.4; openai/guided-diffusion `unet.py:AttentionPool2d`, which computes the queries of
+        all positions and drops all but this one.
+    """
+
+    def __init__(self, channels: int, positions: int, out_channels: int, *, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.position = nn.Parameter(torch.empty(positions + 1, channels))
+        nn.init.normal_(self.position, std=channels**-0.5)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) to (b, out_channels)."""
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self.position
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        return self.out(attend(q[:, :1], k, v, self.heads))[:, 0]

@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.networks.blocks import Downsample, GroupNorm, ResidualBlock, SelfAttention, Upsample, timestep_embedding
+from baselines.networks.blocks import (
+    Downsample,
+    GroupNorm,
+    ResidualBlock,
+    Resize,
+    SelfAttention,
+    SpatialTransformer,
+    Upsample,
+    timestep_embedding,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +37,17 @@ class UNetConfig:
         blocks: residual blocks a level in the encoder; the decoder has one more.
         attention: factors of downsampling (1 is the full resolution) whose residual blocks are followed by attention.
         heads: attention heads, unless `head_width` fixes the channels of a head instead.
+        decoder_heads: attention heads of the decoder where they differ (improved diffusion's `num_heads_upsample`).
         modulation: how the embedding enters a residual block, see `ResidualBlock`.
-        resample: "conv" (DDPM) or "block" (ADM: residual blocks change the resolution).
+        resample: "conv" (DDPM), "block" (ADM: residual blocks change the resolution) or "pool" (without weights).
         asymmetric: padding of strided convolutions, see `Downsample`.
         embedding_order: see `timestep_embedding`.
         classes: rows of the class embedding, None without one; a null class counts as a row.
         patch: side of the pixel blocks that are folded into channels before the first convolution.
+        stem: channels of the first convolution where they differ from those of the first level.
+        context: width of the context tokens of cross-attention, None without one; with it every attention is a
+            `SpatialTransformer` of `depth` blocks (LDM).
+        low_resolution: whether a small image is given as well, enlarged and stacked on the channels (ADM-U).
     """
 
     in_channels: int = 3
@@ -44,8 +58,9 @@ class UNetConfig:
     attention: tuple[int, ...] = (2,)
     heads: int = 1
     head_width: int | None = None
+    decoder_heads: int | None = None
     modulation: Literal["add", "scale_shift"] = "add"
-    resample: Literal["conv", "block"] = "conv"
+    resample: Literal["conv", "block", "pool"] = "conv"
     asymmetric: bool = True
     embedding_order: Literal["sin_cos", "cos_sin"] = "sin_cos"
     norm_eps: float = 1e-6
@@ -53,15 +68,115 @@ class UNetConfig:
     dropout: float = 0.0
     classes: int | None = None
     patch: int = 1
+    stem: int | None = None
+    context: int | None = None
+    depth: int = 1
+    low_resolution: bool = False
 
 
 class Stage(nn.ModuleList):
-    """Blocks applied in order; those that take the embedding get it."""
+    """Blocks applied in order; those that take the embedding or the context get it."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         for block in self:
-            x = block(x, embedding) if isinstance(block, ResidualBlock) else block(x)
+            if isinstance(block, ResidualBlock):
+                x = block(x, embedding)
+            else:
+                x = block(x, context) if isinstance(block, SpatialTransformer) else block(x)
         return x
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """The stages of a configuration, for U-Nets, for classifiers (no decoder) and for autoencoders (no skips).
+
+    Attributes:
+        config: of the stages.
+        embedding: width of the vector that residual blocks take, None without one.
+    """
+
+    config: UNetConfig
+    embedding: int | None
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of every level."""
+        return [int(m * self.config.width) for m in self.config.multipliers]
+
+    def _residual(self, channels: int, out: int, resample: Literal["up", "down"] | None = None) -> ResidualBlock:
+        c = self.config
+        return ResidualBlock(
+            channels, out, embedding=self.embedding, modulation=c.modulation, resample=resample,
+            dropout=c.dropout, groups=c.groups, eps=c.norm_eps,
+        )  # fmt: skip
+
+    def _attention(self, channels: int, heads: int) -> SelfAttention | SpatialTransformer:
+        c = self.config
+        if c.head_width:
+            if channels % c.head_width:
+                raise ValueError(f"{channels} channels cannot be split into attention heads of {c.head_width}.")
+            heads = channels // c.head_width
+        if c.context is None:
+            return SelfAttention(channels, heads=heads, groups=c.groups, eps=c.norm_eps)
+        return SpatialTransformer(channels, heads=heads, context=c.context, depth=c.depth, groups=c.groups)
+
+    def _resolution_change(self, channels: int, way: Literal["up", "down"]) -> nn.Module:
+        c = self.config
+        if c.resample == "block":
+            return self._residual(channels, channels, way)
+        if c.resample == "pool":
+            return Resize(way)
+        return Upsample(channels) if way == "up" else Downsample(channels, asymmetric=c.asymmetric)
+
+    def encoder(self) -> tuple[list[Stage], list[int]]:
+        """The first convolution and the levels from fine to coarse, and the channels that each stage leaves."""
+        c, widths = self.config, self.widths
+        channels = c.stem or widths[0]
+        inputs = c.in_channels * (2 if c.low_resolution else 1) * c.patch**2
+        stages = [Stage([nn.Conv2d(inputs, channels, 3, padding=1)])]
+        left, factor = [channels], 1
+        for level, out in enumerate(widths):
+            for _ in range(c.blocks):
+                stage: list[nn.Module] = [self._residual(channels, out)]
+                channels = out
+                if factor in c.attention:
+                    stage.append(self._attention(channels, c.heads))
+                stages.append(Stage(stage))
+                left.append(channels)
+            if level < len(widths) - 1:
+                stages.append(Stage([self._resolution_change(channels, "down")]))
+                left.append(channels)
+                factor *= 2
+        return stages, left
+
+    def middle(self, *, attention: bool = True) -> Stage:
+        """Two residual blocks on the coarsest level, with attention between them."""
+        channels = self.widths[-1]
+        stage: list[nn.Module] = [self._residual(channels, channels)]
+        if attention:
+            stage.append(self._attention(channels, self.config.heads))
+        return Stage([*stage, self._residual(channels, channels)])
+
+    def decoder(self, skips: list[int]) -> list[Stage]:
+        """The levels from coarse to fine; every stage takes the last of `skips`, channels that are stacked on its input."""
+        c, widths, skips = self.config, self.widths, list(skips)
+        stages, channels, factor = [], widths[-1], 2 ** (len(widths) - 1)
+        for level, out in reversed(list(enumerate(widths))):
+            for i in range(c.blocks + 1):
+                stage: list[nn.Module] = [self._residual(channels + (skips.pop() if skips else 0), out)]
+                channels = out
+                if factor in c.attention:
+                    stage.append(self._attention(channels, c.decoder_heads or c.heads))
+                if level and i == c.blocks:
+                    stage.append(self._resolution_change(channels, "up"))
+                    factor //= 2
+                stages.append(Stage(stage))
+        return stages
+
+
+def time_embedding(width: int) -> nn.Sequential:
+    """The two layers behind the sinusoidal features of the timestep, (b, width) to (b, 4 * width)."""
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
 
 
 class UNet(nn.Module):
@@ -75,93 +190,67 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = c = config
-        embedding = 4 * c.width
-        self.time_embedding = nn.Sequential(nn.Linear(c.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        trunk = Trunk(c, 4 * c.width)
+        self.time_embedding = time_embedding(c.width)
         if c.classes is not None:
-            self.class_embedding = nn.Embedding(c.classes, embedding)
+            self.class_embedding = nn.Embedding(c.classes, 4 * c.width)
+        stages, left = trunk.encoder()
+        self.encoder = nn.ModuleList(stages)
+        self.middle = trunk.middle()
+        self.decoder = nn.ModuleList(trunk.decoder(left))
+        self.norm = GroupNorm(c.groups, trunk.widths[0], eps=c.norm_eps)
+        self.head = nn.Conv2d(trunk.widths[0], c.out_channels * c.patch**2, 3, padding=1)
 
-        def residual(channels: int, out: int, resample: Literal["up", "down"] | None = None) -> ResidualBlock:
-            return ResidualBlock(
-                channels, out, embedding=embedding, modulation=c.modulation, resample=resample,
-                dropout=c.dropout, groups=c.groups, eps=c.norm_eps,
-            )  # fmt: skip
-
-        def attention(channels: int) -> SelfAttention:
-            heads = channels // c.head_width if c.head_width else c.heads
-            return SelfAttention(channels, heads=heads, groups=c.groups, eps=c.norm_eps)
-
-        def resolution_change(channels: int, way: Literal["up", "down"]) -> nn.Module:
-            if c.resample == "block":
-                return residual(channels, channels, way)
-            return Upsample(channels) if way == "up" else Downsample(channels, asymmetric=c.asymmetric)
-
-        widths = [int(m * c.width) for m in c.multipliers]
-        channels = widths[0]
-        self.encoder = nn.ModuleList([Stage([nn.Conv2d(c.in_channels * c.patch**2, channels, 3, padding=1)])])
-        skips, factor = [channels], 1
-        for level, out in enumerate(widths):
-            for _ in range(c.blocks):
-                stage: list[nn.Module] = [residual(channels, out)]
-                channels = out
-                if factor in c.attention:
-                    stage.append(attention(channels))
-                self.encoder.append(Stage(stage))
-                skips.append(channels)
-            if level < len(widths) - 1:
-                self.encoder.append(Stage([resolution_change(channels, "down")]))
-                skips.append(channels)
-                factor *= 2
-
-        self.middle = Stage([residual(channels, channels), attention(channels), residual(channels, channels)])
-
-        self.decoder = nn.ModuleList()
-        for level, out in reversed(list(enumerate(widths))):
-            for i in range(c.blocks + 1):
-                stage = [residual(channels + skips.pop(), out)]
-                channels = out
-                if factor in c.attention:
-                    stage.append(attention(channels))
-                if level and i == c.blocks:
-                    stage.append(resolution_change(channels, "up"))
-                    factor //= 2
-                self.decoder.append(Stage(stage))
-
-        self.norm = GroupNorm(c.groups, channels, eps=c.norm_eps)
-        self.head = nn.Conv2d(channels, c.out_channels * c.patch**2, 3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        context: Tensor | None = None,
+        low_res: Tensor | None = None,
+    ) -> Tensor:
         """Runs the network.
 
         Args:
             x: (b, in_channels, h, w), nominally in [-1, 1] plus noise.
             t: (b,) timesteps.
             y: (b,) int64 class labels, required exactly when the configuration has classes.
-            context: (b, tokens, width), for networks with cross-attention.
+            context: (b, tokens, width), required exactly when the configuration has a context.
+            low_res: (b, in_channels, h', w') in [-1, 1], required exactly when the configuration says `low_resolution`;
+                enlarged to (h, w) bilinearly.
 
         Returns:
             (b, out_channels, h, w) of the dtype of x.
 
         Raises:
-            ValueError: labels given to a network without classes, or missing for one that has them.
+            ValueError: a condition that the network does not have, or a missing one that it has.
         """
-        if (y is None) != (self.config.classes is None):
-            raise ValueError(f"A network with classes={self.config.classes} got y={'None' if y is None else 'labels'}.")
-        width = self.config.width
-        embedding = timestep_embedding(t, width, order=self.config.embedding_order).to(x.dtype)
+        c = self.config
+        for name, given, has in (
+            ("y", y, c.classes is not None),
+            ("context", context, c.context is not None),
+            ("low_res", low_res, c.low_resolution),
+        ):
+            if (given is not None) != has:
+                raise ValueError(f"This network {'needs' if has else 'takes no'} {name}; see its configuration.")
+        embedding = timestep_embedding(t, c.width, order=c.embedding_order).to(x.dtype)
         embedding = self.time_embedding(embedding)
         if y is not None:
             embedding = embedding + self.class_embedding(y)
         embedding = F.silu(embedding)
-        h = F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x
+        h = x
+        if low_res is not None:
+            h = torch.cat([h, F.interpolate(low_res, x.shape[2:], mode="bilinear")], dim=1)
+        h = F.pixel_unshuffle(h, c.patch) if c.patch > 1 else h
         skips = []
         for stage in self.encoder:
-            h = stage(h, embedding)
+            h = stage(h, embedding, context)
             skips.append(h)
-        h = self.middle(h, embedding)
+        h = self.middle(h, embedding, context)
         for stage in self.decoder:
-            h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
         h = self.head(F.silu(self.norm(h)))
-        return F.pixel_shuffle(h, self.config.patch) if self.config.patch > 1 else h
+        return F.pixel_shuffle(h, c.patch) if c.patch > 1 else h
 
 
 def zero_outputs(network: nn.Module) -> None:
@@ -175,6 +264,8 @@ def zero_outputs(network: nn.Module) -> None:
             last = (module.conv2,)
         elif isinstance(module, SelfAttention):
             last = (module.out,)
+        elif isinstance(module, SpatialTransformer):
+            last = (module.outer,)
         elif isinstance(module, UNet):
             last = (module.head,)
         for layer in last:
