@@ -191,3 +191,22 @@ def resize(images: Tensor, size: int | tuple[int, int], method: str) -> Tensor:
         return _interpolated(images, shape, "bilinear", method == "bilinear-antialias")
     resized = _interpolated(images, shape, "bicubic", True)
     return resized.clamp_(0, 255) if method == "clean" else resized
+
+
+def resize_shorter(images: Tensor, side: int, method: str) -> Tensor:
+    """Brings the shorter side of images to `side` pixels and keeps their shape, the longer side rounded down.
+
+    Source: torchvision `transforms.Resize` with one number.
+    """
+    height, width = images.shape[2:]
+    longer = int(side * max(height, width) / min(height, width))
+    return resize(images, (side, longer) if height <= width else (longer, side), method)
+
+
+def centre_crop(images: Tensor, side: int) -> Tensor:
+    """The middle side x side pixels of images at least as large; half pixels go to the even neighbour.
+
+    Source: torchvision `transforms.CenterCrop`.
+    """
+    top, left = (round((length - side) / 2) for length in images.shape[2:])
+    return images[:, :, top : top + side, left : left + side]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genbench.contracts import Extractor
 from genbench.extractors.compact_network import CLASSIFIED, POOLED, REGRESSED, CompactNetwork
-from genbench.extractors.inference import building, check, extractor, fold
+from genbench.extractors.inference import blank, check, extractor, fold
 from genbench.resize import resize
 from genbench.weights import SHIPPED, Card, load_into, load_state, resolve, sha256
 
@@ -47,8 +47,7 @@ def load(*, device: str = "cpu", precision: str = "float32", weights: Path | Non
     """
     check(precision)
     path = resolve(card(), given=weights)
-    with building():
-        network = CompactNetwork()
+    network = blank(CompactNetwork)
     load_into(network, load_state(path), origin=str(path))
     if precision == "float32":
         network = _folded(network)

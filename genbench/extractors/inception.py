@@ -11,7 +11,7 @@ from torch import Tensor
 from genbench.contracts import Extractor
 from genbench.errors import UsageError
 from genbench.extractors.inception_network import SIDE, WIDTHS, InceptionNetwork, folded
-from genbench.extractors.inference import building, check, extractor
+from genbench.extractors.inference import blank, check, extractor
 from genbench.resize import resize as resized
 from genbench.weights import Card, load_into, load_state, resolve, sha256
 
@@ -63,8 +63,7 @@ def load(
     if scaling not in SCALINGS:
         raise UsageError(f"The scaling of inception is {' or '.join(SCALINGS)}; got {scaling!r}.")
     path = resolve(card(), given=weights)
-    with building():
-        network = InceptionNetwork()
+    network = blank(InceptionNetwork)
     load_into(network, load_state(path), origin=str(path))
     if precision == "float32":
         network = folded(network)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, UsageError
@@ -15,6 +15,8 @@ from genbench.records import digest
 from genbench.resize import METHODS
 
 PRECISIONS = ("float32", "exact")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def check(precision: str, resize: str | None = None) -> None:
@@ -31,11 +33,14 @@ def check(precision: str, resize: str | None = None) -> None:
         raise UsageError(f"No resize {resize!r}; there are {', '.join(METHODS)}.")
 
 
-@contextmanager
-def building() -> Iterator[None]:
-    """Keeps torch's global random state: building a network draws initial weights, which are then overwritten."""
-    with torch.random.fork_rng(devices=[]):
-        yield
+def blank(make: Callable[[], Network]) -> Network:
+    """A network without values, on the CPU: nothing is drawn from torch's global random state, and no time is lost.
+
+    Not for networks with buffers that are no part of their state dict.
+    """
+    with torch.device("meta"):
+        network = make()
+    return network.to_empty(device="cpu")
 
 
 @contextmanager
@@ -44,13 +49,14 @@ def float32() -> Iterator[None]:
 
     CUDA convolutions use TensorFloat-32 by default and oneDNN bfloat16 on request, which cost 1e-3 and more.
     """
+    backends: Any = torch.backends
     wanted = (
-        (torch.backends.cudnn, "benchmark", False),
-        (torch.backends.cudnn, "deterministic", True),
-        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
-        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-        (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),
-        (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
+        (backends.cudnn, "benchmark", False),
+        (backends.cudnn, "deterministic", True),
+        (backends.cudnn.conv, "fp32_precision", "ieee"),
+        (backends.cuda.matmul, "fp32_precision", "ieee"),
+        (backends.mkldnn.conv, "fp32_precision", "ieee"),
+        (backends.mkldnn.matmul, "fp32_precision", "ieee"),
     )
     before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
     try:
@@ -108,7 +114,7 @@ def extractor(
     return Extractor(key=key, widths=dict(widths), embed=embed, embed_captions=embed_captions, block=block)
 
 
-def fold(weight: Tensor, norm: torch.nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of one convolution that does what a convolution without bias and a normalisation in inference do.
 
     Computed in float64, so that the only rounding is that of the result.
@@ -117,3 +123,9 @@ def fold(weight: Tensor, norm: torch.nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = norm.bias.double() - norm.running_mean.double() * scale
     return (weight.double() * scale[:, None, None, None]).float(), bias.float()
+
+
+def standardised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images in [0, 255] scaled to [0, 1], then to zero mean and unit deviation of the training set, per channel."""
+    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
+    return (images / 255 - shift) / scale
