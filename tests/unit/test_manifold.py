@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import manifold
-from genbench.metrics.manifold import PRECISION, RECALL, manifold_counts
+from genbench.metrics.manifold import (
+    AUTHPCT,
+    COVERAGE,
+    DENSITY,
+    PRECISION,
+    REALISM,
+    RECALL,
+    authentic_images,
+    memberships,
+    occupancies,
+    realism_scores,
+)
 from genbench.statistics import block_numbers
 
 Array = NDArray[np.float32]
@@ -45,16 +56,31 @@ def oracle(generated: Array, reference: Array, k: int) -> dict[str, NDArray[np.g
     }
 
 
+def realism_oracle(generated: Array, reference: Array, k: int) -> NDArray[np.float64]:
+    radii = np.sqrt(radius(reference, k))
+    kept = radii < np.median(radii)
+    return (radii[kept, None] / np.sqrt(squared(reference, generated))[kept]).max(0)
+
+
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize(("n", "m", "shift"), [(97, 83, 0.0), (40, 131, 0.8), (131, 40, 2.0)])
 def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tiles that divide nothing, so that every seam is crossed.
-    monkeypatch.setattr(manifold, "_TILE", 17)
+    monkeypatch.setattr(manifold, "_STRIP", 17)
     monkeypatch.setattr(manifold, "_BAND", 19 * n)
     x, y = normal(0, n, 3, shift), normal(1, m, 3)
-    counts = manifold_counts(x, y, k=k)
-    for name, expected in oracle(x, y, k).items():
-        np.testing.assert_array_equal(getattr(counts, name), expected, err_msg=name)
+    expected = oracle(x, y, k)
+    members, full = memberships(x, y, k=k), occupancies(x, y, k=k)
+    np.testing.assert_array_equal(members.inside, expected["inside"])
+    np.testing.assert_array_equal(members.covered, expected["covered"])
+    np.testing.assert_array_equal(full.balls, expected["balls"])
+    np.testing.assert_array_equal(full.reached, expected["reached"])
+    np.testing.assert_allclose(realism_scores(x, y, k=k), realism_oracle(x, y, k), rtol=1e-5)
+    cross = squared(y, x)
+    authentic = radius(y, 1)[cross.argmin(0)] < cross.min(0)
+    np.testing.assert_array_equal(authentic_images(x, y), authentic)
+    # The geometries must tell both answers apart.
+    assert shift == 2 or (0 < expected["inside"].mean() < 1 and 0 < authentic.mean() < 1)
 
 
 @pytest.mark.parametrize("spare", [0, 4])
@@ -64,14 +90,14 @@ def test_deleted_blocks_equal_a_computation_without_them(spare: int, monkeypatch
     monkeypatch.setattr(manifold, "_BAND", 7 * 45)
     monkeypatch.setattr(manifold, "_PAIRS", 5)
     x, y = normal(2, 45, 2, 0.7), normal(3, 60, 2)
-    counts = manifold_counts(x, y, k=3)
-    assert counts.covered_without is not None and counts.reached_without is not None
+    counts, full = memberships(x, y, k=3), occupancies(x, y, k=3)
+    assert counts.covered_without is not None
     blocks = block_numbers(len(x))
     widened = 0
     for b in range(blocks.max() + 1):
         expected = oracle(x[blocks != b], y, 3)
         np.testing.assert_array_equal(counts.covered_without[:, b], expected["covered"])
-        np.testing.assert_array_equal(counts.reached_without[:, b], expected["reached"])
+        np.testing.assert_array_equal(full.reached_without[:, b], expected["reached"])
         widened += int((expected["covered"] & ~counts.covered).sum())
     # The geometry must contain what makes recall hard: points covered only after a deletion.
     assert widened > 0
@@ -82,9 +108,9 @@ def test_duplicates_count_as_neighbours_and_a_point_not_as_its_own() -> None:
     x = np.array([[0], [0], [0], [1], [3]], np.float32)
     y = np.array([[0], [10], [0.5], [2.5], [1.5]], np.float32)
     # k = 1: radii of x are 0, 0, 0, 1, 2. 0 is in the balls of the zeros; 0.5, 1.5 in that of 1; 2.5, 1.5 in that of 3.
-    np.testing.assert_array_equal(manifold_counts(x, y, k=1).covered, [True, False, True, True, True])
+    np.testing.assert_array_equal(memberships(x, y, k=1).covered, [True, False, True, True, True])
     # k = 3: radii 1, 1, 1, 1, 3.
-    np.testing.assert_array_equal(manifold_counts(x, y, k=3).covered, [True, False, True, True, True])
+    np.testing.assert_array_equal(memberships(x, y, k=3).covered, [True, False, True, True, True])
 
 
 def test_collapsed_generator_has_precision_and_no_recall_and_roles_swap_them() -> None:
@@ -104,7 +130,41 @@ def test_collapsed_generator_has_precision_and_no_recall_and_roles_swap_them() -
     assert 0.35 < RECALL.compute(generated=covering_one_mode, reference=sides[1]).value <= 0.5
 
 
-@pytest.mark.parametrize("metric", [PRECISION, RECALL], ids=lambda m: m.name)
+def test_realism_is_one_on_the_boundary_and_finite_for_copies() -> None:
+    line = np.array([[0], [1], [2.5], [10]], np.float32)  # radii 1, 1, 1.5, 7.5: kept are the balls of 0 and 1
+    scores = realism_scores(np.array([[-1], [2], [3], [0.5], [1]], np.float32), line, k=1)
+    np.testing.assert_allclose(scores[:4], [1, 1, 0.5, 2], rtol=1e-6)
+    assert 200 < scores[4] < 3000
+    median = REALISM.compute(generated=evidence(line + 0.5), reference=evidence(line), k=1).detail["median"]
+    assert median == pytest.approx(np.median(realism_oracle(line + 0.5, line, 1)), rel=1e-6)
+
+
+def test_authenticity_of_copies_of_near_copies_and_of_others() -> None:
+    line = np.array([[0], [1], [3], [7]], np.float32)  # distances to the nearest other: 1, 1, 2, 4
+    x = np.array([[0], [0.4], [-0.9], [-1.1], [5.1], [4.9], [12]], np.float32)
+    # Nearest: 0, 0, 0, 0, 7 (1.9 < 4), 3 (1.9 < 2), 7 (5 > 4).
+    np.testing.assert_array_equal(authentic_images(x, line), [False, False, False, True, False, False, True])
+    score = AUTHPCT.compute(generated=evidence(x), reference=evidence(line))
+    assert score.value == pytest.approx(100 * 2 / 7)
+    assert score.stderr == pytest.approx(100 * np.sqrt(2 / 7 * 5 / 7 / 7))
+    assert score.ci95 is not None and 0 < score.ci95[0] < score.value < score.ci95[1] < 100
+
+
+def test_density_and_coverage_of_equal_distributions_are_near_their_expectations() -> None:
+    sides = {"generated": evidence(normal(20, 2000, 4)), "reference": evidence(normal(21, 2000, 4))}
+    density, coverage = DENSITY.compute(**sides), COVERAGE.compute(**sides)
+    assert density.stderr is not None and abs(density.value - 1) < 4 * density.stderr
+    assert abs(coverage.value - (1 - 2**-5)) < 0.012  # both sides vary: three standard deviations
+
+
+def test_density_counts_a_collapse_onto_a_dense_spot_that_coverage_sees() -> None:
+    # In 8 dimensions the centre of a normal distribution lies in many balls, and most balls do not reach it.
+    sides = {"generated": evidence(0.1 * normal(22, 300, 8)), "reference": evidence(normal(23, 300, 8))}
+    assert DENSITY.compute(**sides).value > 2
+    assert COVERAGE.compute(**sides).value < 0.6
+
+
+@pytest.mark.parametrize("metric", [PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT], ids=lambda m: m.name)
 def test_invariances_hold(metric: manifold.Metric) -> None:
     x, y = normal(5, 80, 6, 0.5), normal(6, 90, 6)
     rng = np.random.default_rng(7)
@@ -116,12 +176,12 @@ def test_invariances_hold(metric: manifold.Metric) -> None:
         "rotation": ((x @ rotation).astype(np.float32), (y @ rotation).astype(np.float32)),
         "scale": (x * 1024, y * 1024),
     }
-    assert 0.1 < value < 0.95
+    assert 0.1 < value < 0.95 or metric in (REALISM, AUTHPCT)
     for name in metric.invariances:
         a, b = changes[name]
-        # 1 / 80: translation by 1000 leaves 4 digits, which may move one borderline point.
         changed = metric.compute(generated=evidence(a), reference=evidence(b)).value
-        assert changed == pytest.approx(value, abs=0.0126), name
+        # Translation by 1000 leaves 4 digits, which may move one borderline point of 80.
+        assert changed == pytest.approx(value, rel=0.001, abs=0.013 * (100 if metric is AUTHPCT else 1)), name
 
 
 def half(x: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -169,7 +229,7 @@ def test_adm_arithmetic_equals_an_oracle_in_half_precision(
         x[70], y[5] = 31, -31
     sides = [manifold.points(z, centre=z[0], arithmetic="fp16-adm") for z in (y, x)]
     assert len(manifold.distances(*sides).overflowing) == overflowing
-    counts = manifold_counts(x, y, k=3, arithmetic="fp16-adm")
+    counts = memberships(x, y, k=3, arithmetic="fp16-adm")
     p, r = adm_oracle(x, y, 3, 64)
     assert counts.inside.mean() == p
     assert counts.covered.mean() == r
@@ -177,24 +237,25 @@ def test_adm_arithmetic_equals_an_oracle_in_half_precision(
 
 def test_adm_arithmetic_counts_ties_that_float32_does_not() -> None:
     x, y = np.abs(normal(9, 400, 64)) + 2, np.abs(normal(10, 400, 64)) + 2
-    exact, coarse = (manifold_counts(x, y, arithmetic=a) for a in ("float32", "fp16-adm"))
+    exact, coarse = (memberships(x, y, arithmetic=a) for a in ("float32", "fp16-adm"))
     assert coarse.inside.sum() > exact.inside.sum()
 
 
-def test_errors_of_precision_and_recall_match_the_spread_over_repetitions() -> None:
+def test_errors_match_the_spread_over_repetitions() -> None:
     reference = evidence(normal(11, 200, 8))
-    found = {"precision": [], "recall": []}
-    for seed in range(40):
+    metrics = PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT
+    found: dict[str, list[tuple[float, float]]] = {metric.name: [] for metric in metrics}
+    for seed in range(60):
         sides = {"generated": evidence(normal(100 + seed, 200, 8, 0.15)), "reference": reference}
-        for metric in (PRECISION, RECALL):
+        for metric in metrics:
             score = metric.compute(**sides)
             assert score.stderr is not None
             found[metric.name].append((score.value, score.stderr))
     for name, pairs in found.items():
         values, errors = np.array(pairs).T
         ratio = np.sqrt((errors**2).mean()) / values.std(ddof=1)
-        # The jackknife of recall is conservative: the k-th neighbour is not a smooth functional.
-        assert 0.7 < ratio < 1.9, (name, ratio)
+        # The jackknife of recall and of coverage is conservative: neighbours are not smooth functionals.
+        assert 0.75 < ratio < (1.9 if name in ("recall", "coverage") else 1.3), (name, ratio)
 
 
 def test_one_search_and_one_walk_serve_both_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,14 +279,16 @@ def test_recall_has_no_error_when_a_deletion_leaves_no_neighbours() -> None:
 def test_errors_name_the_cause() -> None:
     x = normal(17, 10, 3)
     with pytest.raises(UsageError, match="fp16-adm"):
-        manifold_counts(x, x, arithmetic="float16")
+        memberships(x, x, arithmetic="float16")
     with pytest.raises(UsageError, match="at least 1"):
-        manifold_counts(x, x, k=0)
-    with pytest.raises(NotComparable, match="at least 11 images"):
-        manifold_counts(x, x, k=10)
+        memberships(x, x, k=0)
+    with pytest.raises(NotComparable, match="at least 11 reference images"):
+        memberships(x, x, k=10)
+    with pytest.raises(NotComparable, match="at least 6 generated images; there are 5"):
+        memberships(x[:5], x, k=5)
     with pytest.raises(NotComparable, match="3 and 2"):
-        manifold_counts(x, x[:, :2])
+        memberships(x, x[:, :2])
     with pytest.raises(InputRejected, match="not finite"):
-        manifold_counts(np.full_like(x, np.nan), x)
+        memberships(np.full_like(x, np.nan), x)
     with pytest.raises(NotComparable, match="two extractors"):
         PRECISION.compute(generated=evidence(x, "a"), reference=evidence(x, "b"))
