@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,6 @@ class Factored:
 
 
 Fit = Moments | Factored
-F = TypeVar("F", Moments, Factored)
 
 
 def moments_of(features: Features) -> Moments:
@@ -57,15 +55,16 @@ def moments_of(features: Features) -> Moments:
     """
     if len(features) < 2:
         raise InputRejected(f"A covariance needs at least 2 images; got {len(features)} of the tap {features.tap!r}.")
-    return _finite(reduce(add, map(Moments.of, features.blocks())), features)
+    return reduce(add, map(Moments.of, _finite(features)))
 
 
-def _finite(fit: F, features: Features) -> F:
-    if not np.isfinite(fit.mean).all():
-        raise InputRejected(
-            f"Features of the tap {features.tap!r} are not finite; the extractor or what it was given is broken."
-        )
-    return fit
+def _finite(features: Features) -> Iterator[NDArray[np.float32]]:
+    for block in features.blocks():
+        if not np.isfinite(block).all():
+            raise InputRejected(
+                f"Features of the tap {features.tap!r} are not finite; the extractor or what it was given is broken."
+            )
+        yield block
 
 
 def factored_rows(rows: NDArray[np.floating]) -> Factored:
@@ -89,7 +88,7 @@ def fit_of(features: Features) -> Fit:
     n, d = features.shape
     if n > d or n < 2:
         return moments_of(features)
-    return _finite(factored_rows(np.concatenate(list(features.blocks()))), features)
+    return factored_rows(np.concatenate(list(_finite(features))))
 
 
 def fit_of_rows(features: Features, chosen: NDArray[np.int64]) -> Fit:

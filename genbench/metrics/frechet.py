@@ -143,7 +143,7 @@ def fid_infinity(
     *,
     generated: Evidence,
     reference: Evidence,
-    method: str = "line",
+    method: str = "jackknife",
     points: int = 15,
     smallest: int = 0,
     seed: int = 0,
@@ -152,17 +152,19 @@ def fid_infinity(
     """Frechet distance extrapolated to infinitely many generated images, against a fixed reference.
 
     Args:
-        method: "line": least squares of the distance of random subsets on 1/size; "jackknife": the distance of all
-            images with its bias of order 1/n removed, which leaves no choice of subsets.
-        points: sizes of subsets, equidistant from `smallest` to all images.
-        smallest: 0 takes min(5000, n / 10), but no fewer than 1.5 images a feature.
+        method: "jackknife": the distance of all images less its bias of order 1/n, which leaves no choice of subsets;
+            "line": least squares of the distance of random subsets on 1/size, as published.
+        points: of the line: sizes of subsets, equidistant from `smallest` to all images.
+        smallest: of the line; 0 takes min(5000, n / 10), but no fewer than 2 images a feature.
         seed: of the subsets.
         blocks: of the jackknife.
 
     Returns:
-        The intercept at 1/n = 0; may be negative. Detail: `fid` of all images, and `slope`, its change with 1/n. The
-        error of the line is exact to first order: the intercept is a weighted sum of the distances of subsets, hence a
-        weighted sum of the influence of every image.
+        The value at 1/n = 0; may be negative. Detail: `fid` of all images, and `slope`, its change with 1/n. The error
+        of the line is exact to first order: the intercept is a weighted sum of the distances of subsets, hence a
+        weighted sum of the influence of every image. The jackknife is the default because it was the better estimate
+        wherever both were tried (Gaussians of 32 features, 4 to 16 images a feature: two thirds of the line's root mean
+        square error, intervals covering 96 to 97 % where the line's covered 89 to 95 %).
 
     Raises:
         NotComparable: fewer than 4 generated images a feature, or the causes of `fid`.
@@ -188,8 +190,8 @@ def fid_infinity(
         value = uncertainty.corrected
         return statistics.score(value, uncertainty, detail={"fid": whole.value, "slope": (whole.value - value) * n})
     if method != "line":
-        raise UsageError(f"No method {method!r} to extrapolate fid; there are line and jackknife.")
-    smallest = smallest or max(min(5000, n // 10), 3 * d // 2)
+        raise UsageError(f"No method {method!r} to extrapolate fid; there are jackknife and line.")
+    smallest = smallest or max(min(5000, n // 10), 2 * d)
     if points < 3 or not d < smallest < n:
         raise UsageError(
             f"fid-inf needs at least 3 points and {d} < smallest < {n}; got points={points}, smallest={smallest}."

@@ -1,0 +1,175 @@
+"""Error bars against closed forms: quantiles, exact identities of the jackknife, and coverage of known intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from genbench import statistics
+from genbench.errors import UsageError
+from genbench.statistics import Uncertainty
+
+
+def _jackknife_of_mean(x: np.ndarray, blocks: int = 20) -> Uncertainty:
+    left_out = statistics.leave_out_blocks(lambda kept: float(x[kept].mean()), len(x), blocks)
+    found = statistics.of_jackknife(float(x.mean()), left_out, statistics.block_sizes(len(x), blocks))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("df", "level", "expected"),
+    [
+        (math.inf, 0.95, 1.959964),
+        (19, 0.95, 2.093024),
+        (4, 0.95, 2.776445),
+        (math.inf, 0.99, 2.575829),
+        (9, 0.9, 1.833113),
+    ],
+)
+def test_quantiles_are_those_of_the_tables(df: float, level: float, expected: float) -> None:
+    assert statistics.quantile(df, level) == pytest.approx(expected, abs=1e-6)
+
+
+def test_error_of_a_mean_is_the_deviation_over_the_root_of_n() -> None:
+    found = statistics.score_from_mean([1.0, 2.0, 3.0, 4.0])
+    assert found.value == 2.5
+    assert found.stderr == pytest.approx(math.sqrt(5 / 3) / 2)
+    half = 3.182446 * math.sqrt(5 / 3) / 2  # t with 3 degrees of freedom
+    assert found.ci95 == pytest.approx((2.5 - half, 2.5 + half), abs=1e-6)
+    assert found.error_method == "mean"
+
+
+def test_one_image_has_no_error() -> None:
+    assert statistics.of_mean([3.0]) is None
+    assert statistics.of_jackknife(3.0, [3.0]) is None
+    found = statistics.score_from_mean([3.0])
+    assert (found.value, found.stderr, found.ci95, found.error_method) == (3.0, None, None, None)
+
+
+def test_an_error_that_is_not_finite_is_not_given() -> None:
+    found = statistics.score(1.0, Uncertainty(stderr=math.nan, df=3, method="mean"))
+    assert found.stderr is None and found.ci95 is None
+
+
+def test_interval_stops_at_the_bounds() -> None:
+    wide = Uncertainty(stderr=1.0, df=math.inf, method="mean")
+    assert statistics.score(0.5, wide, bounds=(0.0, 1.0)).ci95 == (0.0, 1.0)
+    assert statistics.score(0.5, wide, bounds=(0.0, math.inf)).ci95 == pytest.approx((0.0, 2.459964), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 5, 19, 20, 21, 103, 1000])
+def test_blocks_are_even_and_all_taken(count: int) -> None:
+    sizes = statistics.block_sizes(count)
+    assert len(sizes) == min(20, count) and sizes.sum() == count
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_more_images_move_none_to_another_block() -> None:
+    assert np.array_equal(statistics.block_numbers(1000)[:137], statistics.block_numbers(137))
+
+
+def test_blocks_do_not_fall_into_step_with_labels() -> None:
+    """With i mod 20 every block of these 2,000 images would hold one of the ten classes only."""
+    numbers, labels = statistics.block_numbers(2000), np.arange(2000) % 10
+    table = np.zeros((20, 10))
+    np.add.at(table, (numbers, labels), 1)
+    assert table.min() > 0 and table.max() < 25  # 10 expected, binomial deviation 3
+
+
+def test_images_in_the_order_of_their_classes_spread_evenly() -> None:
+    numbers = statistics.block_numbers(2000)
+    for first in range(0, 2000, 200):
+        assert np.array_equal(np.bincount(numbers[first : first + 200], minlength=20), np.full(20, 10))
+
+
+def test_fewer_than_two_blocks_are_refused() -> None:
+    with pytest.raises(UsageError, match="at least 2 blocks; got 1"):
+        statistics.block_numbers(10, 1)
+
+
+def test_single_image_jackknife_of_a_mean_is_exact() -> None:
+    x = np.random.default_rng(0).normal(size=57)
+    found = _jackknife_of_mean(x, blocks=57)
+    assert found.stderr == pytest.approx(x.std(ddof=1) / math.sqrt(57), rel=1e-12)
+    assert found.corrected == pytest.approx(x.mean(), abs=1e-13)
+    assert found.df == 56 and found.method == "jackknife-57"
+
+
+@pytest.mark.parametrize("count", [200, 207, 33])
+def test_blocks_of_unequal_size_leave_a_mean_unbiased(count: int) -> None:
+    x = np.random.default_rng(count).normal(size=count) + 5
+    assert _jackknife_of_mean(x).corrected == pytest.approx(x.mean(), abs=1e-12)
+
+
+def test_equal_blocks_give_the_textbook_formula() -> None:
+    left_out = np.array([1.0, 2.0, 4.0, 7.0])
+    found = statistics.of_jackknife(3.0, left_out)
+    assert found is not None
+    assert found.stderr == pytest.approx(math.sqrt(3 / 4 * np.square(left_out - left_out.mean()).sum()))
+    assert found.corrected == pytest.approx(4 * 3.0 - 3 * left_out.mean())
+
+
+def test_jackknife_removes_the_bias_of_a_variance_exactly() -> None:
+    """The plug-in variance has a bias of exactly -s/n, which deleting one image at a time removes."""
+    x = np.random.default_rng(3).normal(size=30)
+    left_out = statistics.leave_out_blocks(lambda kept: float(x[kept].var()), 30, blocks=30)
+    found = statistics.of_jackknife(float(x.var()), left_out)
+    assert found is not None and found.corrected == pytest.approx(x.var(ddof=1), rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [400, 50])
+def test_jackknife_of_a_mean_has_the_right_size_on_average(count: int) -> None:
+    """Over 300 sets the mean square of the standard error is the variance of the mean, also with 2 or 3 in a block."""
+    rng = np.random.default_rng(11)
+    squares = [_jackknife_of_mean(rng.normal(size=count)).stderr ** 2 for _ in range(300)]
+    assert np.mean(squares) == pytest.approx(1 / count, rel=0.08)  # deviation sqrt(2/19/300) = 2 %
+
+
+def test_interval_of_a_jackknife_covers_as_often_as_it_says() -> None:
+    """With the normal quantile in the place of Student's it would be 93.5 %."""
+    rng, hits = np.random.default_rng(5), 0
+    for _ in range(2000):
+        x = rng.normal(size=40)
+        found = statistics.score(float(x.mean()), _jackknife_of_mean(x))
+        assert found.ci95 is not None
+        hits += found.ci95[0] <= 0 <= found.ci95[1]
+    assert hits / 2000 == pytest.approx(0.95, abs=0.011)
+
+
+def test_errors_shrink_with_the_root_of_n() -> None:
+    rng = np.random.default_rng(2)
+    small, large = (np.mean([_jackknife_of_mean(rng.normal(size=n)).stderr for _ in range(60)]) for n in (100, 1600))
+    assert small / large == pytest.approx(4, rel=0.1)
+
+
+def test_independent_parts_add_in_squares() -> None:
+    part = Uncertainty(stderr=3.0, df=19, method="jackknife-20", corrected=1.0)
+    other = Uncertainty(stderr=4.0, df=math.inf, method="mean")
+    found = statistics.of_independent([part, other])
+    assert found is not None
+    assert found.stderr == pytest.approx(5.0) and found.corrected is None
+    assert found.df == pytest.approx(25.0**2 / (9.0**2 / 19))
+    assert found.method == "jackknife-20+mean"
+    twice = statistics.of_independent([part, part])
+    assert twice is not None and twice.df == pytest.approx(38) and twice.method == "jackknife-20"
+    assert statistics.of_independent([]) is None
+
+
+def test_parts_without_variance_have_none_together() -> None:
+    found = statistics.of_independent([Uncertainty(stderr=0.0, df=3, method="mean")] * 2)
+    assert found is not None and found.stderr == 0.0 and math.isinf(found.df)
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "low", "high"),
+    [(0, 10, 0.0, 0.277533), (5, 10, 0.236593, 0.763407), (10, 10, 0.722467, 1.0), (81, 263, 0.255284, 0.366202)],
+)
+def test_interval_of_a_share_is_wilsons(hits: int, count: int, low: float, high: float) -> None:
+    """The last row is the example of Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662."""
+    found = statistics.score_from_share(hits, count)
+    assert found.value == hits / count
+    assert found.ci95 == pytest.approx((low, high), abs=1e-4)
+    assert found.stderr == pytest.approx(math.sqrt(found.value * (1 - found.value) / count))
