@@ -161,10 +161,13 @@ def _trace(fit: Fit) -> float:
     return float(np.vdot(fit.factor, fit.factor))
 
 
-def _equal(a: Fit, b: Fit) -> bool:
+def equal(a: Fit, b: Fit) -> bool:
+    """Whether two fits have the same form, count and covariance, to the last bit."""
     if isinstance(a, Moments) and isinstance(b, Moments):
         return a.count == b.count and np.array_equal(a.scatter, b.scatter)
-    return isinstance(a, Factored) and isinstance(b, Factored) and np.array_equal(a.factor, b.factor)
+    if isinstance(a, Factored) and isinstance(b, Factored):
+        return a.count == b.count and np.array_equal(a.factor, b.factor)
+    return False
 
 
 def frechet_distance(*, generated: Fit, reference: Fit) -> Score:
@@ -184,7 +187,7 @@ def frechet_distance(*, generated: Fit, reference: Fit) -> Score:
 
     Source:
         Heusel et al. 2017 (arXiv:1706.08500) eq. 6; Dowson and Landau 1982. Agrees with pytorch-fid 0.3.0,
-        torch-fidelity 0.4.0 and torchmetrics 1.9 to 1e-6 relative (`tests/unit/test_frechet.py`). Differs: eigenvalues
+        torch-fidelity 0.4.0 and torchmetrics 1.9 to 1e-6 relative (`tests/parity`). Differs: eigenvalues
         of L^T S L with L a Cholesky factor where they take a square root or eigenvalues of the asymmetric product, and
         factors of singular covariances, where they add 1e-6 to the diagonal or drop imaginary parts.
     """
@@ -194,7 +197,7 @@ def frechet_distance(*, generated: Fit, reference: Fit) -> Score:
         )
     mean_term = float(np.square(generated.mean - reference.mean).sum())
     covariance_term = 0.0
-    if not _equal(generated, reference):
+    if not equal(generated, reference):
         cross = _trace_of_root(generated, reference)
         covariance_term = max(_trace(generated) + _trace(reference) - 2 * cross, 0.0)
     return Score(

@@ -18,7 +18,9 @@ from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.gaussians import (
     Array,
+    Factored,
     Fit,
+    equal,
     factored,
     fit_of,
     fit_of_rows,
@@ -26,7 +28,7 @@ from genbench.gaussians import (
     influence,
     moments_of,
     without_each_block,
-)  # fmt: skip
+)
 from genbench.records import Score
 
 __all__ = ["FD", "FID", "FID_INF", "MIFID", "PER_CLASS_FID", "SFID", "fid", "frechet_distance", "moments_of"]
@@ -76,21 +78,29 @@ def _uncertainty(
     return statistics.of_jackknife(value, left_out, statistics.block_sizes(n, blocks))
 
 
+def _fits(generated: Features, reference: Features) -> tuple[Fit, Fit]:
+    """Both fits; the reference in the form that makes many distances to it cheap, factored unless images are few.
+
+    Equal sets keep equal forms, so that their distance is exactly 0.
+    """
+    fit, target = fit_of(generated), fit_of(reference)
+    if isinstance(fit, Factored) or equal(fit, target):
+        return fit, target
+    return fit, factored(target)
+
+
 def _measured(
-    generated: Features, reference: Fit, error: str, blocks: int
+    generated: Features, reference: Features, error: str, blocks: int
 ) -> tuple[Score, statistics.Uncertainty | None]:
     """The distance without an error bar, and the error bar."""
-    fit = fit_of(generated)
-    if isinstance(fit, Moments):
-        # Factors make distances from full covariances cheap; from a few rows, the full reference is the cheaper form.
-        reference = factored(reference)
-    distance = frechet_distance(generated=fit, reference=reference)
-    return distance, _uncertainty(generated, fit, reference, distance.value, error, blocks)
+    fit, target = _fits(generated, reference)
+    distance = frechet_distance(generated=fit, reference=target)
+    return distance, _uncertainty(generated, fit, target, distance.value, error, blocks)
 
 
 def _distance(generated: Evidence, reference: Evidence, tap: str, error: str, blocks: int) -> Score:
     ours, theirs = _pair(generated, reference, tap)
-    distance, uncertainty = _measured(ours, fit_of(theirs), error, blocks)
+    distance, uncertainty = _measured(ours, theirs, error, blocks)
     return statistics.score(distance.value, uncertainty, bounds=NONNEGATIVE, detail=distance.detail)
 
 
@@ -181,8 +191,8 @@ def fid_infinity(
             f"fid-inf needs at least {ENOUGH} generated images a feature, {ENOUGH * d} for width {d}; got {n}. "
             "Below that the extrapolation is noise; report fid with its number of images."
         )
-    target = factored(fit_of(theirs))
-    fit = moments_of(ours)
+    fit, target = _fits(ours, theirs)
+    assert isinstance(fit, Moments)
     whole = frechet_distance(generated=fit, reference=target)
     if method == "jackknife":
         uncertainty = _uncertainty(ours, fit, target, whole.value, "jackknife", blocks)
@@ -250,7 +260,7 @@ def fid_per_class(
                 f"fid-per-class needs at least 2 images a class on both sides; class {name!r} has {len(members[0])} "
                 f"generated and {len(members[1])} reference images."
             )
-        one, uncertainty = _measured(_rows(ours, members[0]), fit_of(_rows(theirs, members[1])), error, blocks)
+        one, uncertainty = _measured(_rows(ours, members[0]), _rows(theirs, members[1]), error, blocks)
         detail[f"class_{name}"] = one.value
         if uncertainty is not None:
             parts.append(replace(uncertainty, stderr=uncertainty.stderr / len(classes), corrected=None))
@@ -297,7 +307,7 @@ def mifid(
 
     Args:
         over: whose nearest neighbours are averaged: "reference" images' among the generated ones, as torchmetrics does;
-            or "generated" images' among the reference, as in the paper.
+            or "generated" images' among the reference, which also finds a model that copies a few images only.
         threshold: a mean distance of this much or more is no memorisation and counts as 1.
         error: "jackknife" or "none".
         blocks: of the jackknife.
@@ -328,20 +338,19 @@ def mifid(
     def penalised(distance: float, apart: float) -> float:
         return distance / ((apart if apart < threshold else 1.0) + 1e-14) if distance > 1e-8 else 0.0
 
-    def apart_without(k: int) -> float:
-        if over == "reference":
-            return float(np.delete(nearest, k, axis=1).min(axis=1).mean())
-        return float(nearest[numbers != k].mean())
+    def mean_nearest(distances: Array) -> float:
+        return float(distances.min(axis=1).mean()) if distances.size else 1.0
 
-    apart = float(nearest.min(axis=1).mean())
-    fit, target = fit_of(ours), fit_of(theirs)
-    if isinstance(fit, Moments):
-        target = factored(target)
+    apart = mean_nearest(nearest)
+    fit, target = _fits(ours, theirs)
     whole = frechet_distance(generated=fit, reference=target).value
     uncertainty = None
     if error == "jackknife":
         left_out = [
-            penalised(frechet_distance(generated=rest, reference=target).value, apart_without(k))
+            penalised(
+                frechet_distance(generated=rest, reference=target).value,
+                mean_nearest(np.delete(nearest, k, axis=1) if over == "reference" else nearest[numbers != k]),
+            )
             for k, rest in enumerate(without_each_block(ours, blocks))
         ]
         uncertainty = statistics.of_jackknife(

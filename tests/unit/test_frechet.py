@@ -1,0 +1,260 @@
+"""The Frechet metrics: what they compare, their error bars, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from genbench.arrays import Evidence, Features, Moments, Samples
+from genbench.contracts import Metric
+from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.gaussians import fit_of, frechet_distance
+from genbench.metrics.frechet import FD, FID, FID_INF, MIFID, PER_CLASS_FID, SFID
+
+Values = NDArray[np.float32]
+
+
+def evidence(
+    values: NDArray[np.floating], *, tap: str = "pooled", extractor: str = "test", labels: list[int] | None = None
+) -> Evidence:
+    samples = Samples.of(
+        np.zeros((len(values), 1, 1, 1), np.uint8), labels=None if labels is None else np.array(labels, dtype=np.int64)
+    )
+    found = Features(extractor=extractor, tap=tap, array=np.asarray(values, dtype=np.float32))
+    return Evidence(samples=samples, taps={tap: found})
+
+
+def normal(seed: int, n: int, d: int, scale: float = 1.0, shift: float = 0.0) -> Values:
+    return (np.random.default_rng(seed).normal(size=(n, d)) * scale + shift).astype(np.float32)
+
+
+def distance(x: Values, y: Values) -> float:
+    """By the definition, with a symmetric square root."""
+    a, b = np.cov(x.astype(np.float64), rowvar=False), np.cov(y.astype(np.float64), rowvar=False)
+    values, vectors = np.linalg.eigh(b)
+    half = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(half @ a @ half).clip(0)).sum()
+    apart = ((x.mean(0, dtype=np.float64) - y.mean(0, dtype=np.float64)) ** 2).sum()
+    return float(apart + np.trace(a) + np.trace(b) - 2 * cross)
+
+
+@pytest.mark.parametrize(("metric", "tap"), [(FID, "pooled"), (FD, "pooled"), (SFID, "spatial")])
+def test_distance_of_the_right_features(metric: Metric, tap: str) -> None:
+    x, y = normal(0, 200, 10, 1.5), normal(1, 150, 10, 1.0, 0.4)
+    found = metric.compute(generated=evidence(x, tap=tap), reference=evidence(y, tap=tap))
+    assert found.value == pytest.approx(distance(x, y), rel=1e-9)
+    assert found.error_method == "influence" and found.detail["rank_deficient"] == 0.0
+    assert found.detail["mean_term"] + found.detail["covariance_term"] == pytest.approx(found.value)
+    assert metric.taps == (tap,)
+    assert found.ci95 is not None and 0 <= found.ci95[0] < found.value < found.ci95[1]
+
+
+def test_few_images_are_compared_by_jackknife() -> None:
+    x, y = normal(0, 30, 40, 1.5), normal(1, 150, 40)
+    found = FID.compute(generated=evidence(x), reference=evidence(y))
+    assert found.value == pytest.approx(distance(x, y), rel=1e-6)
+    assert found.error_method == "jackknife-20" and found.detail["rank_deficient"] == 1.0
+    with pytest.raises(NotComparable, match="got 30 of width 40"):
+        FID.compute(generated=evidence(x), reference=evidence(y), error="influence")
+
+
+@pytest.mark.parametrize("metric", [FID, MIFID, FID_INF])
+def test_distance_of_a_set_to_itself_is_zero(metric: Metric) -> None:
+    x = normal(0, 80, 6)
+    found = metric.compute(generated=evidence(x), reference=evidence(x))
+    if metric is FID_INF:
+        assert found.detail["fid"] == 0.0 and found.value < 0  # the bias is taken off although there is none
+    else:
+        assert found.value == 0.0
+
+
+@pytest.mark.parametrize("metric", [FID, FID_INF, MIFID])
+@pytest.mark.parametrize("invariance", ["order", "translation", "rotation"])
+def test_invariances_hold(metric: Metric, invariance: str) -> None:
+    if invariance not in metric.invariances:
+        pytest.skip("not claimed")
+    x, y = normal(0, 200, 8, 1.3, 0.2), normal(1, 300, 8)
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(8, 8)))[0]
+    changes: dict[str, Callable[[Values], NDArray[np.floating]]] = {
+        "order": lambda v: v[np.random.default_rng(3).permutation(len(v))],
+        "translation": lambda v: v + np.float32(4.0),
+        "rotation": lambda v: v @ turn,
+    }
+    options = {"method": "jackknife", "blocks": 200} if metric is FID_INF else {}
+    before = metric.compute(generated=evidence(x), reference=evidence(y), **options)
+    after = metric.compute(
+        generated=evidence(changes[invariance](x)), reference=evidence(changes[invariance](y)), **options
+    )
+    assert after.value == pytest.approx(before.value, rel=1e-5)
+
+
+def test_influence_agrees_with_jackknife_and_with_the_analytic_error() -> None:
+    """n Var = sum 4 delta^2 s^2 + 2 (1 - t/s)^2 s^4 for diagonal Gaussians of deviations s, t and means delta apart."""
+    s, t, delta, n = np.array([1.0, 1.5, 0.7]), 1.0, np.array([0.5, 0.0, -0.3]), 20_000
+    x = np.random.default_rng(0).normal(size=(n, 3)) * s + delta
+    y = np.random.default_rng(1).normal(size=(200_000, 3)) * t
+    analytic = math.sqrt((4 * delta**2 * s**2 + 2 * (1 - t / s) ** 2 * s**4).sum() / n)
+    sides = {"generated": evidence(x), "reference": evidence(y)}
+    errors = [FID.compute(**sides, error=error).stderr for error in ("influence", "jackknife")]
+    assert errors[0] == pytest.approx(analytic, rel=0.03)
+    assert errors[1] == pytest.approx(analytic, rel=0.4)  # 19 degrees of freedom: deviation 16 %
+
+
+def test_error_is_the_deviation_over_repetitions() -> None:
+    y = evidence(normal(0, 5000, 6))
+    scores = [FID.compute(generated=evidence(normal(9 + i, 400, 6, 1.3, 0.2)), reference=y) for i in range(120)]
+    deviation = np.std([s.value for s in scores], ddof=1)
+    assert np.mean([s.stderr for s in scores]) == pytest.approx(deviation, rel=0.2)  # deviation 6.5 %
+
+
+@pytest.mark.parametrize("error", ["influence", "jackknife"])
+def test_error_bars_shrink_with_the_root_of_n(error: str) -> None:
+    y = evidence(normal(0, 5000, 5))
+    small, large = (
+        np.mean(
+            [
+                FID.compute(generated=evidence(normal(i, n, 5, 1.4, 0.3)), reference=y, error=error).stderr
+                for i in range(12)
+            ]
+        )
+        for n in (400, 6400)
+    )
+    assert small / large == pytest.approx(4, rel=0.15)
+
+
+def test_no_error_bar_where_none_is_asked_for() -> None:
+    found = FID.compute(generated=evidence(normal(0, 50, 4)), reference=evidence(normal(1, 50, 4)), error="none")
+    assert found.stderr is None and found.ci95 is None and found.error_method is None
+
+
+def test_wrong_arguments_are_refused() -> None:
+    x = evidence(normal(0, 50, 4))
+    with pytest.raises(UsageError, match="No error method 'bootstrap'"):
+        FID.compute(generated=x, reference=x, error="bootstrap")
+    with pytest.raises(NotComparable, match="test and other"):
+        FID.compute(generated=x, reference=evidence(normal(0, 50, 4), extractor="other"))
+    with pytest.raises(UsageError, match="'spatial' was not extracted"):
+        SFID.compute(generated=x, reference=x)
+
+
+def _true_and_reference(d: int) -> tuple[float, Evidence]:
+    y = normal(0, 4000, d)
+    law = Moments(count=10**9, mean=np.full(d, 0.1), scatter=np.eye(d) * 1.44 * (10**9 - 1))
+    return frechet_distance(generated=law, reference=fit_of(evidence(y).features())).value, evidence(y)
+
+
+@pytest.mark.parametrize("method", ["jackknife", "line"])
+def test_fid_at_infinity_is_that_of_the_law(method: str) -> None:
+    """Eight images a feature: the plug-in is far off, the extrapolation is centred on the truth."""
+    true, y = _true_and_reference(16)
+    scores = [
+        FID_INF.compute(generated=evidence(normal(i + 1, 128, 16, 1.2, 0.1)), reference=y, method=method, seed=i)
+        for i in range(60)
+    ]
+    values = np.array([s.value for s in scores])
+    plain = np.mean([s.detail["fid"] for s in scores])
+    assert plain - true > 0.7
+    assert abs(values.mean() - true) < 0.15
+    assert np.mean([s.stderr for s in scores]) == pytest.approx(values.std(ddof=1), rel=0.3)
+    covered = [low <= true <= high for low, high in (s.ci95 for s in scores)]
+    assert np.mean(covered) > 0.85
+    assert np.mean([s.detail["slope"] for s in scores]) == pytest.approx((plain - true) * 128, rel=0.15)
+
+
+def test_line_of_fid_at_infinity_follows_its_seed() -> None:
+    _, y = _true_and_reference(4)
+    x = evidence(normal(5, 200, 4, 1.2, 0.1))
+    first, again, other = (FID_INF.compute(generated=x, reference=y, method="line", seed=s).value for s in (1, 1, 2))
+    assert first == again != other
+
+
+def test_fid_at_infinity_needs_four_images_a_feature() -> None:
+    y = evidence(normal(0, 500, 10))
+    with pytest.raises(NotComparable, match="40 for width 10; got 39"):
+        FID_INF.compute(generated=evidence(normal(1, 39, 10)), reference=y)
+    assert FID_INF.compute(generated=evidence(normal(1, 40, 10)), reference=y).stderr is not None
+    with pytest.raises(UsageError, match="10 < smallest < 50"):
+        FID_INF.compute(generated=evidence(normal(1, 50, 10)), reference=y, method="line", smallest=9)
+    with pytest.raises(UsageError, match="No method 'sobol'"):
+        FID_INF.compute(generated=evidence(normal(1, 50, 10)), reference=y, method="sobol")
+
+
+def test_fid_per_class_is_the_mean_over_classes() -> None:
+    """Two classes that generated images swap: no plain FID sees it, every class does."""
+    means = np.array([[-3.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+    labels = [i % 2 for i in range(400)]
+    y = normal(0, 400, 3) + means[labels]
+    x = normal(1, 400, 3) + means[::-1][labels]
+    sides = {"generated": evidence(x, labels=labels), "reference": evidence(y, labels=labels)}
+    found = PER_CLASS_FID.compute(**sides)
+    parts = [FID.compute(generated=evidence(x[k::2]), reference=evidence(y[k::2])) for k in range(2)]
+    assert found.value == pytest.approx(np.mean([p.value for p in parts]), rel=1e-12)
+    assert found.detail == {"class_0": pytest.approx(parts[0].value), "class_1": pytest.approx(parts[1].value)}
+    assert found.stderr == pytest.approx(math.hypot(*(p.stderr for p in parts)) / 2, rel=1e-12)
+    assert found.value > 30 and FID.compute(**sides).value < 1
+
+
+def test_fid_per_class_names_classes_and_says_what_is_missing() -> None:
+    x, y = normal(0, 9, 2), normal(1, 10, 2)
+    named = Samples.of(
+        np.zeros((10, 1, 1, 1), np.uint8), labels=np.array([0, 1] * 5, dtype=np.int64), classes=("cat", "dog")
+    )
+    reference = Evidence(samples=named, taps=evidence(y).taps)
+    found = PER_CLASS_FID.compute(generated=evidence(x, labels=[0] * 4 + [1] * 5), reference=reference)
+    assert set(found.detail) == {"class_cat", "class_dog"}
+    with pytest.raises(NotComparable, match="class 'dog' has 1 generated and 5 reference images"):
+        PER_CLASS_FID.compute(generated=evidence(x, labels=[0] * 8 + [1]), reference=reference)
+    with pytest.raises(InputRejected, match="labels on both sides"):
+        PER_CLASS_FID.compute(generated=evidence(x), reference=reference)
+
+
+def _mean_of_nearest(x: Values, y: Values) -> float:
+    a, b = (v.astype(np.float64) / np.linalg.norm(v.astype(np.float64), axis=1)[:, None] for v in (x, y))
+    return float((1 - np.abs(a @ b.T)).min(axis=1).mean())
+
+
+@pytest.mark.parametrize("over", ["reference", "generated"])
+def test_mifid_divides_by_the_distance_to_the_nearest(over: str) -> None:
+    y = normal(0, 120, 8)
+    x = np.concatenate([y[:40] + normal(1, 40, 8, 0.2), normal(2, 20, 8, 1.5)])
+    nearest = _mean_of_nearest(y, x) if over == "reference" else _mean_of_nearest(x, y)
+    found = MIFID.compute(generated=evidence(x), reference=evidence(y), over=over, threshold=1.0)
+    assert found.detail["nearest"] == pytest.approx(nearest, rel=1e-12)
+    assert found.value == pytest.approx(distance(x, y) / nearest, rel=1e-9)
+    unpunished = MIFID.compute(generated=evidence(x), reference=evidence(y), over=over, threshold=nearest * 0.99)
+    assert unpunished.value == pytest.approx(distance(x, y), rel=1e-9)
+
+
+def test_mifid_of_copies_explodes() -> None:
+    y = normal(0, 100, 5)
+    copies = MIFID.compute(generated=evidence(y[:60]), reference=evidence(y), over="generated")
+    assert copies.detail["nearest"] < 1e-12 and copies.value > 1e6
+
+
+@pytest.mark.parametrize("over", ["reference", "generated"])
+def test_error_of_mifid_leaves_blocks_out_of_both_terms(over: str) -> None:
+    """Against recomputing the whole metric without each image."""
+    y, n = normal(0, 60, 4), 15
+    x = y[:n] + normal(1, n, 4, 0.5)
+    x[3] = 0  # without a direction
+    options = {"over": over, "threshold": 1.0}
+
+    def value(kept: NDArray[np.int64] | slice) -> float:
+        return MIFID.compute(generated=evidence(x[kept]), reference=evidence(y), error="none", **options).value
+
+    left_out = np.array([value(np.delete(np.arange(n), i)) for i in range(n)])
+    found = MIFID.compute(generated=evidence(x), reference=evidence(y), blocks=n, **options)
+    assert found.value == pytest.approx(value(slice(None)))
+    expected = math.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum())
+    assert found.stderr == pytest.approx(expected, rel=1e-9)
+
+
+def test_mifid_without_any_direction_punishes_nothing() -> None:
+    x, y = np.zeros((6, 3), np.float32), normal(1, 30, 3)
+    for over in ("generated", "reference"):
+        found = MIFID.compute(generated=evidence(x), reference=evidence(y), over=over)
+        assert found.detail["nearest"] == 1.0 and found.value == pytest.approx(found.detail["fid"])
