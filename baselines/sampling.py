@@ -1,4 +1,4 @@
-"""The sampling loop, and the way from floats to pixels."""
+"""The sampling loop."""
 
 from __future__ import annotations
 
@@ -38,32 +38,3 @@ def sample(
         if watch is not None:
             watch(i, x)
     return x
-
-
-QUANTISERS = ("round", "truncate")
-
-
-def quantise(x: Tensor, how: str = "round") -> Tensor:
-    """Turns images in [-1, 1] into 8-bit pixels.
-
-    Args:
-        x: (b, 3, h, w), any floating dtype; values outside [-1, 1] are clipped.
-        how: "round" to nearest, halves up (DDIM, EDM, diffusers); "truncate" (improved diffusion, ADM, LDM), which is
-            darker by half a grey level and shifts every feature.
-
-    Returns:
-        uint8 (b, 3, h, w) on the device of x.
-
-    Raises:
-        ValueError: an unknown rule; values that are not finite, with the number of the first such image.
-
-    Source:
-        `(x + 1) * 127.5` in ADM's `image_sample.py`; `127.5 x + 128` in NVlabs/edm `generate.py`.
-    """
-    if how not in QUANTISERS:
-        raise ValueError(f"No quantiser {how!r}; there are {', '.join(QUANTISERS)}.")
-    scaled = (x.float() + 1) * 127.5
-    finite = torch.isfinite(scaled).flatten(1).all(1)
-    if not bool(finite.all()):
-        raise ValueError(f"image {int((~finite).nonzero()[0])} of the batch is not finite")
-    return torch.floor(scaled + 0.5 if how == "round" else scaled).clamp(0, 255).to(torch.uint8)

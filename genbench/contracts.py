@@ -111,6 +111,7 @@ class Dataset:
     reference_count: int | None = None
     default_samples: int = 1000
     extractor: str = "compact"
+    protocol: str = "embedded"
 
 
 class Model(Protocol):

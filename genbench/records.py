@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from genbench.errors import UsageError
@@ -31,7 +31,8 @@ def canonical(value: Any) -> str:
     def plain(x: Any) -> Any:
         if isinstance(x, Ref | Measurement):
             return str(x)
-        return asdict(x) if is_dataclass(x) and not isinstance(x, type) else str(x)
+        # Not asdict: it would take references apart, whose text is their identity.
+        return {f.name: getattr(x, f.name) for f in fields(x)} if is_dataclass(x) and not isinstance(x, type) else str(x)
 
     return json.dumps(value, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 

@@ -22,10 +22,11 @@ from baselines import schedules
 from baselines.denoisers import denoiser
 from baselines.networks.unet import UNet, UNetConfig, zero_outputs
 from baselines.noise import image_noise
-from baselines.sampling import quantise, sample
+from baselines.sampling import sample
 from baselines.steps import ddim
 from baselines.training import Recipe, diffusion_loss, fit
 from genbench.datasets import shapes
+from genbench.generation import quantise
 from scripts.cards import write_card
 
 HOME = Path(__file__).resolve().parent.parent / "baselines" / "weights"

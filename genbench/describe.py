@@ -1,0 +1,78 @@
+"""What a component says of itself: contract, arguments, source and file, for `genbench info`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genbench import protocols, registry
+from genbench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from genbench.weights import Card
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A component or protocol as texts.
+
+    Args:
+        name: of the component, or kind:name.
+
+    Raises:
+        UsageError: an unknown name, or one that several kinds have.
+    """
+    kind, colon, rest = name.partition(":")
+    kinds = [*registry.KINDS, "protocol"]
+    if colon and kind in kinds:
+        return _describe(kind, rest)
+    known = {k: _names(k) for k in kinds}
+    found = [k for k, names in known.items() if name in names]
+    if not found:
+        raise UsageError(f"Nothing is named {name!r}. {nearest(name, {n for names in known.values() for n in names})}")
+    if len(found) > 1:
+        raise UsageError(f"{name!r} names a {' and a '.join(found)}; write {' or '.join(f'{k}:{name}' for k in found)}.")
+    return _describe(found[0], name)
+
+
+def _names(kind: str) -> set[str]:
+    return set(protocols.PROTOCOLS) if kind == "protocol" else set(registry.table(kind))
+
+
+def _describe(kind: str, name: str) -> dict[str, Any]:
+    if kind == "protocol":
+        p = protocols.protocol(name)
+        shown = {f: str(getattr(p, f)) for f in ("summary", "source", "extractor", "quantise", "num_samples", "num_reference")}
+        args = {metric: ", ".join(f"{k}={v!r}" for k, v in values.items()) for metric, values in p.args.items()}
+        return {"name": name, "kind": kind, **shown, "metrics": ", ".join(p.metrics), "arguments": args}
+    component = registry.get(kind, name)
+    given = registry.parameters(component).items()
+    arguments = {k: "(must be given)" if v is inspect.Parameter.empty else repr(v) for k, v in given}
+    target = registry.table(kind)[name][0]
+    function = next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
+    text = inspect.getdoc(function) or ""
+    found: dict[str, Any] = {"name": name, "kind": kind, "defined": target, "file": _where(function)}
+    for attribute in ("summary", "source", "version", "bounds", "higher_is_better", "minimum", "taps", "splits", "protocol"):
+        if hasattr(component, attribute):
+            value = getattr(component, attribute)
+            found[attribute] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return {**found, "arguments": arguments, "documentation": "\n" + text}
+
+
+def _where(function: Any) -> str:
+    function = inspect.unwrap(function)
+    return f"{Path(inspect.getsourcefile(function) or '').resolve()}:{inspect.getsourcelines(function)[1]}"
+
+
+def card_of(name: str) -> Card:
+    """The weight card of an extractor.
+
+    Raises:
+        UsageError: an extractor without weights to download.
+    """
+    loader = registry.get("extractor", name)
+    module = inspect.getmodule(loader)
+    card = getattr(module, "CARD", None)
+    if card is None:
+        raise UsageError(f"The extractor {name!r} has no weights to fetch.")
+    return card

@@ -1,0 +1,86 @@
+"""What a number was made with: versions, device and commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from genbench.errors import UsageError
+
+_PACKAGES = ("genbench", "torch", "torchvision", "numpy", "scipy")
+
+
+@cache
+def _commit() -> str | None:
+    """Commit of the checkout that this package lies in, with a plus sign when files differ; None when installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what a number depends on; None for what is not installed. Imports none of it."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def choose_device(wanted: str) -> str:
+    """Resolves "auto" and checks that the device is there; nothing falls back silently.
+
+    Raises:
+        UsageError: a device that torch does not see, or no device at all.
+    """
+    import torch
+
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = wanted.partition(":")
+    if kind == "cpu" and not index:
+        return wanted
+    if kind == "mps" and not index and torch.backends.mps.is_available():
+        return wanted
+    if kind == "cuda" and (not index or index.isdigit()) and torch.cuda.is_available():
+        if int(index or 0) < torch.cuda.device_count():
+            return wanted
+        raise UsageError(f"The device {wanted!r} was asked for; torch sees {torch.cuda.device_count()} CUDA devices.")
+    raise UsageError(
+        f"The device {wanted!r} was asked for and torch does not see it. Allowed: auto, cpu, cuda, cuda:INDEX, mps."
+    )
+
+
+def describe(device: str) -> dict[str, Any]:
+    """The record of machine and software that every result carries."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else (platform.processor() or platform.machine())
+    return {
+        **versions(),
+        "commit": _commit(),
+        "device": device,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "cuda": torch.version.cuda if device.startswith("cuda") else None,
+        "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if device.startswith("cuda") else False,
+    }

@@ -1,0 +1,262 @@
+"""Results to files and texts: result.json, CSV rows, tables. No number is made here.
+
+One row is one result, in long format with fixed columns, so that a new metric adds rows and never rewrites a line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from genbench import papers
+from genbench.errors import InputRejected
+from genbench.files import atomic_write
+from genbench.records import SCHEMA, Ref, Result, RunSpec, Score, Side, canonical, finite
+
+COLUMNS = (
+    "model", "dataset", "metric", "extractor", "protocol", "protocol_hash", "num_samples", "num_reference", "seed",
+    "metric_version", "value", "stderr", "ci_low", "ci_high", "error_method", "floor", "floor_stderr", "evaluations",
+    "precision", "quantise", "exact", "seconds", "kind", "generated", "reference", "genbench", "commit", "torch", "device",
+    "date", "id",
+)  # fmt: skip
+"""Columns of a leaderboard of measured rows; `leaderboards/README.md` explains them."""
+
+
+def write_score(score: Score) -> dict[str, Any]:
+    """A score as JSON: numbers that are not finite become null."""
+    low, high = score.ci95 or (None, None)
+    return {
+        "value": finite(score.value),
+        "stderr": finite(score.stderr),
+        "ci95": None if score.ci95 is None else [finite(low), finite(high)],
+        "error_method": score.error_method,
+        "detail": {name: finite(float(value)) for name, value in score.detail.items()},
+    }
+
+
+def read_score(data: Mapping[str, Any]) -> Score:
+    """The inverse of `write_score`."""
+    ci95 = data["ci95"]
+    return Score(
+        value=float("nan") if data["value"] is None else data["value"], stderr=data["stderr"],
+        ci95=None if ci95 is None else (ci95[0], ci95[1]), error_method=data["error_method"],
+        detail={k: float("nan") if v is None else v for k, v in data["detail"].items()},
+    )  # fmt: skip
+
+
+def write_result(result: Result) -> dict[str, Any]:
+    """A result as JSON, flat where a reader looks first."""
+    metric = Ref.parse(result.metric)
+    extractor = Ref.parse(result.extractor) if result.extractor else None
+    spec = result.spec
+    return {
+        "id": result.id,
+        "metric": metric.name,
+        "metric_args": dict(metric.args),
+        "metric_version": result.metric_version,
+        "extractor": extractor.name if extractor else None,
+        "extractor_args": dict(extractor.args) if extractor else {},
+        "extractor_key": result.extractor_key,
+        **write_score(result.score),
+        "floor": finite(result.floor.value) if result.floor else None,
+        "floor_stderr": finite(result.floor.stderr) if result.floor else None,
+        "floor_score": write_score(result.floor) if result.floor else None,
+        "higher_is_better": result.higher_is_better,
+        "n_generated": result.generated.count,
+        "n_reference": result.reference.count if result.reference else None,
+        "generated": asdict(result.generated),
+        "reference": asdict(result.reference) if result.reference else None,
+        "protocol": result.protocol,
+        "protocol_hash": result.protocol_hash,
+        "spec": None if spec is None else json.loads(canonical(spec)),
+        "seconds": result.seconds,
+        "created": result.created,
+        "environment": dict(result.environment),
+        "paper": _paper(result),
+    }
+
+
+def read_result(data: Mapping[str, Any]) -> Result:
+    """The inverse of `write_result`; what is derived is derived anew."""
+    spec = data["spec"]
+    extractor = Ref(data["extractor"], data["extractor_args"]) if data["extractor"] else None
+    return Result(
+        metric=str(Ref(data["metric"], data["metric_args"])),
+        metric_version=data["metric_version"],
+        extractor=str(extractor) if extractor else None,
+        extractor_key=data["extractor_key"],
+        score=read_score(data),
+        floor=read_score(data["floor_score"]) if data["floor_score"] else None,
+        generated=Side(**data["generated"]),
+        reference=Side(**data["reference"]) if data["reference"] else None,
+        protocol=data["protocol"],
+        protocol_hash=data["protocol_hash"],
+        higher_is_better=data["higher_is_better"],
+        spec=None if spec is None else RunSpec(**_parsed(spec)),
+        seconds=data["seconds"],
+        created=data["created"],
+        environment=data["environment"],
+    )
+
+
+def _parsed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, "model": Ref.parse(spec["model"]), "dataset": Ref.parse(spec["dataset"])}
+
+
+def _measured(result: Result) -> str:
+    """Metric and extractor by name, such as `fid@compact`."""
+    return Ref.parse(result.metric).name + (f"@{Ref.parse(result.extractor).name}" if result.extractor else "")
+
+
+def _paper(result: Result) -> dict[str, Any] | None:
+    """What the system's paper reports for this metric, and why the two may not be compared."""
+    if result.spec is None:
+        return None
+    reported = papers.lookup(result.spec.model, _measured(result), result.spec.dataset.name)
+    if reported is None:
+        return None
+    comparable, reasons = papers.comparable(result, reported)
+    return {
+        "value": reported.value, "system": reported.system, "dataset": reported.dataset, "source": reported.citation,
+        "comparable": comparable, "reasons": list(reasons),
+    }  # fmt: skip
+
+
+def document(results: Sequence[Result], **more: Any) -> dict[str, Any]:
+    """The one JSON document of a command."""
+    return {"schema": SCHEMA, "results": [write_result(r) for r in results], **more}
+
+
+def dumps(data: Mapping[str, Any]) -> str:
+    """Strict JSON, for people and machines."""
+    return json.dumps(data, indent=2, allow_nan=False)
+
+
+def write_results(directory: Path, stored: Mapping[str, Result]) -> None:
+    """Writes result.json and row.csv of a run, whole."""
+    results = list(stored.values())
+    data = document(results, requests={key: r.id for key, r in stored.items()})
+    atomic_write(directory / "result.json", (dumps(data) + "\n").encode())
+    atomic_write(directory / "row.csv", table_csv(results).encode())
+
+
+def read_results(directory: Path) -> dict[str, Result]:
+    """The finished results of a run by request; empty when there are none or another version wrote them."""
+    try:
+        data = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            return {}
+        by_id = {r["id"]: read_result(r) for r in data["results"]}
+        return {key: by_id[name] for key, name in data["requests"].items()}
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        return {}
+
+
+def row(result: Result) -> dict[str, str]:
+    """A result as the texts of one CSV row; floats keep every digit, what is not known is empty."""
+    spec, score, floor = result.spec, result.score, result.floor
+    environment = result.environment
+    low, high = score.ci95 or (None, None)
+    values = {
+        "model": spec and spec.model, "dataset": spec and spec.dataset, "metric": result.metric,
+        "extractor": result.extractor, "protocol": result.protocol, "protocol_hash": result.protocol_hash,
+        "num_samples": result.generated.count, "num_reference": result.reference and result.reference.count,
+        "seed": None if spec is None else spec.seed, "metric_version": result.metric_version, "value": score.value,
+        "stderr": score.stderr, "ci_low": low, "ci_high": high, "error_method": score.error_method,
+        "floor": floor and floor.value, "floor_stderr": floor and floor.stderr,
+        "evaluations": environment.get("evaluations"), "precision": spec and spec.precision,
+        "quantise": spec and spec.quantise, "exact": None if spec is None else spec.exact, "seconds": result.seconds,
+        "kind": "measured", "generated": result.generated.name, "reference": result.reference and result.reference.name,
+        "genbench": environment.get("genbench"), "commit": environment.get("commit"), "torch": environment.get("torch"),
+        "device": environment.get("device_name"), "date": result.created[:10], "id": result.id,
+    }  # fmt: skip
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value) if finite(value) is not None else ""
+    text = str(value)
+    # A spreadsheet runs text that begins like a formula; numbers went the other way above.
+    return "'" + text if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def table_csv(results: Iterable[Result]) -> str:
+    """Rows with a header; UTF-8, LF."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row(r) for r in results)
+    return buffer.getvalue()
+
+
+def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
+    """Adds rows to a leaderboard, sorted by key, a row of the same id replaced. Returns the number of rows.
+
+    Raises:
+        InputRejected: the file is no leaderboard of this version.
+    """
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise InputRejected(f"{path} has other columns than a leaderboard of this version; nothing was written.")
+            rows = {_sort_key(r): r for r in reader}
+    for result in results:
+        new = row(result)
+        rows[_sort_key(new)] = new
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[key] for key in sorted(rows))
+    atomic_write(path, buffer.getvalue().encode())
+    return len(rows)
+
+
+def _sort_key(values: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(values[c] for c in ("dataset", "model", "metric", "extractor", "seed", "num_samples", "id"))
+
+
+def rounded(value: float, stderr: float | None) -> str:
+    """A value with as many digits as its error supports: two of the error, or four significant ones without it."""
+    if finite(value) is None:
+        return "not finite"
+    if not stderr or finite(stderr) is None:
+        return f"{value:.4g}"
+    digits = max(0, 1 - _exponent(stderr))
+    return f"{value:.{digits}f}"
+
+
+def _exponent(value: float) -> int:
+    return int(f"{value:e}".split("e")[1])
+
+
+def table_text(results: Sequence[Result]) -> str:
+    """The table that a person reads: value, error, floor, the paper's number and whether it may stand beside."""
+    header = ("metric", "value", "+- s.e.", "floor", "better", "paper", "comparable")
+    lines = [header]
+    for r in results:
+        paper = _paper(r)
+        better = {True: "higher", False: "lower", None: ""}[r.higher_is_better]
+        error = "" if r.score.stderr is None else rounded(r.score.stderr, r.score.stderr)
+        floor = "" if r.floor is None else rounded(r.floor.value, r.floor.stderr)
+        reported = "" if paper is None else f"{paper['value']:g} ({paper['dataset']})"
+        verdict = "" if paper is None else ("yes" if paper["comparable"] else "no: " + ", ".join(paper["reasons"]))
+        lines.append((_measured(r), rounded(r.score.value, r.score.stderr), error, floor, better, reported, verdict))
+    return columns(lines)
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns with a rule under the header; empty columns are left out."""
+    keep = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] or list(range(len(lines[0])))
+    widths = [max(len(line[i]) for line in lines) for i in keep]
+    texts = ["  ".join(line[i].ljust(w) for i, w in zip(keep, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([texts[0], "  ".join("-" * w for w in widths), *texts[1:]])
