@@ -355,6 +355,7 @@ def _header(stream: IO[bytes], max_pixels: int) -> tuple[tuple[int, int], list[s
         if image.width * image.height > max_pixels:
             raise _Unfit(f"has {image.width}x{image.height} pixels, more than {max_pixels:,}")
         _check_kind(image)
+        _check_remarks(image)
         notices = []
         if image.mode in ("L", "LA", "1"):
             notices.append("are greyscale; the channel is repeated three times")
@@ -365,7 +366,7 @@ def _header(stream: IO[bytes], max_pixels: int) -> tuple[tuple[int, int], list[s
 
 
 def _check_kind(image: Image.Image) -> None:
-    """Refuses what Pillow would convert silently: depth, colour space, transparency, orientation, frames."""
+    """Refuses what Pillow would convert silently: depth, colour space, frames."""
     depth = 8
     if image.format == "PNG":  # 16-bit RGB is opened as mode RGB; only the raw mode tells
         depth = 16 if any("16" in str(tile[3]) for tile in getattr(image, "tile", [])) else 8
@@ -377,15 +378,15 @@ def _check_kind(image: Image.Image) -> None:
         raise _Unfit(f"has more than 8 bits a channel (mode {image.mode}); convert it to 8-bit first")
     if image.mode not in ("RGB", "L", "1", "P", "RGBA", "LA"):
         raise _Unfit(f"has the colour mode {image.mode}; RGB and greyscale are read")
+    if getattr(image, "n_frames", 1) > 1:
+        raise _Unfit(f"is animated or has several pages ({getattr(image, 'n_frames', 1)} frames)")
+
+
+def _check_remarks(image: Image.Image) -> None:
+    """Refuses metadata that changes what a picture shows: transparent colours and an orientation."""
     transparency = image.info.get("transparency")
     if transparency is not None and not (isinstance(transparency, bytes) and set(transparency) == {255}):
         raise _Unfit("has transparent colours")
-    if getattr(image, "n_frames", 1) > 1:
-        raise _Unfit(f"is animated or has several pages ({getattr(image, 'n_frames', 1)} frames)")
-    _check_orientation(image)
-
-
-def _check_orientation(image: Image.Image) -> None:
     # The method of the base class: that of PNG decodes the whole image.
     if Image.Image.getexif(image).get(0x0112, 1) in range(2, 9):
         raise _Unfit("has an EXIF orientation other than 1; turn its pixels first")
@@ -400,7 +401,7 @@ def _decode(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
             raise _Unfit(f"has {image.width}x{image.height} pixels now, not {size[0]}x{size[1]}")
         _check_kind(image)
         image.load()
-        _check_kind(image)  # chunks behind the pixels have been read by now
+        _check_remarks(image)  # those that stand behind the pixels have been read by now
         if image.mode in ("RGBA", "LA"):
             lowest = int(np.asarray(image.getchannel("A")).min())
             if lowest < 255:
