@@ -42,8 +42,7 @@ SPARE = 4
 10,000; those few are recomputed."""
 
 _SHARED_K = 5
-_STRIP = 512
-_BAND = 1 << 22
+_ROWS, _COLUMNS = 1024, 4096
 _PAIRS = 1 << 18
 _RESOLUTION = 2.0**-21
 
@@ -159,22 +158,24 @@ class Distances:
     y: Points
     overflowing: frozenset[tuple[int, int]] = frozenset()
 
-    def tile(self, rows: slice, columns: slice | None = None) -> Tensor:
-        """float32 (rows, columns), never negative; all columns without any. Rows lie in one block of ADM_BLOCK.
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """float32 (rows, columns), never negative. Both lie in one block of ADM_BLOCK each.
 
         In ADM's arithmetic every operation is rounded to half precision, in the order |x|^2 - 2 x.y + |y|^2, with sums
         kept in float32; a block of which any entry is not finite is made in float32 as a whole.
         """
-        x, y, columns = self.x, self.y, columns or slice(0, len(self.y))
+        x, y = self.x, self.y
         if x.full is None or y.full is None:
             return _plain((x.values[rows], x.norms[rows]), (y.values[columns], y.norms[columns]))
-        parts = [
-            _plain((x.full[0][rows], x.full[1][rows]), (y.full[0][part], y.full[1][part]))
-            if (rows.start // ADM_BLOCK, part.start // ADM_BLOCK) in self.overflowing
-            else _rounded(x, y, rows, part)
-            for part in _spans(columns.start, columns.stop, ADM_BLOCK)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if (rows.start // ADM_BLOCK, columns.start // ADM_BLOCK) in self.overflowing:
+            return _plain((x.full[0][rows], x.full[1][rows]), (y.full[0][columns], y.full[1][columns]))
+        return _rounded(x, y, rows, columns)
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Every tile once, with its rows and its columns; the columns change fastest."""
+        for rows in _spans(0, len(self.x), _ROWS):
+            for columns in _spans(0, len(self.y), _COLUMNS):
+                yield rows, columns, self.tile(rows, columns)
 
 
 def distances(x: Points, y: Points) -> Distances:
@@ -224,10 +225,6 @@ def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
         start = end
 
 
-def _bands(rows: int, columns: int) -> Iterator[slice]:
-    return _spans(0, rows, max(_BAND // columns, 16))
-
-
 def nearest_neighbours(x: Points, count: int) -> Neighbours:
     """The `count` nearest points of every point in its own set, itself included.
 
@@ -237,9 +234,6 @@ def nearest_neighbours(x: Points, count: int) -> Neighbours:
     """
     count = min(count, len(x))
     between = distances(x, x)
-    if x.full is not None:
-        found = [between.tile(rows).topk(count, largest=False) for rows in _bands(len(x), len(x))]
-        return Neighbours(squared=torch.cat([f.values for f in found]), index=torch.cat([f.indices for f in found]))
     best = torch.full((len(x), count), torch.inf, device=x.values.device)
     index = torch.zeros((len(x), count), dtype=torch.int64, device=x.values.device)
 
@@ -249,14 +243,16 @@ def nearest_neighbours(x: Points, count: int) -> Neighbours:
         best[rows] = values
         index[rows] = torch.cat([index[rows], near.indices + first], dim=1).gather(1, chosen)
 
-    for start in range(0, len(x), _STRIP):
-        rows, rest = slice(start, min(start + _STRIP, len(x))), slice(start, len(x))
-        strip = between.tile(rows, rest)
-        strip.fill_diagonal_(0)
-        merge(rows, strip, start)
-        below = slice(rows.stop, len(x))
-        if below.start < below.stop:
-            merge(below, strip[:, rows.stop - start :].T.contiguous(), start)
+    if x.full is not None:
+        for rows, columns, tile in between.tiles():
+            merge(rows, tile, columns.start)
+        return Neighbours(squared=best, index=index)
+    for rows in _spans(0, len(x), _ROWS):
+        merge(rows, between.tile(rows, rows).fill_diagonal_(0), rows.start)
+        for columns in _spans(rows.stop, len(x), _COLUMNS):
+            tile = between.tile(rows, columns)
+            merge(rows, tile, columns.start)
+            merge(columns, tile.T.contiguous(), rows.start)
     return Neighbours(squared=best, index=index)
 
 
@@ -282,7 +278,8 @@ def radii_without_blocks(x: Points, near: Neighbours, blocks: Tensor, k: int) ->
         result[:, b] = near.squared.gather(1, (rank == k + 1).int().argmax(1)[:, None])[:, 0]
         # A point of the block itself is never asked for, so that only the others are worth recomputing.
         for i in torch.nonzero((rank[:, -1] <= k) & (blocks != b))[:, 0].tolist():
-            row = between.tile(slice(i, i + 1))[0]
+            every = _spans(0, len(x), _COLUMNS)
+            row = torch.cat([between.tile(slice(i, i + 1), columns)[0] for columns in every])
             if x.full is None:
                 row[i] = 0
             result[i, b] = row[blocks != b].kthvalue(k + 1).values
@@ -386,20 +383,20 @@ def _memberships(pair: Pair, near: Neighbours, radii: Tensor, k: int, jackknife:
     without = radii_without_blocks(x, near, pair.blocks, k) if jackknife else None
     inside = torch.zeros(len(x), dtype=torch.bool, device=device)
     held = torch.zeros((len(y), int(pair.blocks.max()) + 1), dtype=torch.bool, device=device)
-    held_without = torch.zeros_like(held)
-    for rows in _bands(len(y), len(x)):
-        band = between.tile(rows)
+    wider = torch.zeros_like(held)
+    for rows, columns, tile in between.tiles():
         # Differences and minima are several times faster than comparisons and "any", and as exact.
-        slack = band - radii[rows][:, None]
-        inside |= slack.amin(0) <= 0
-        held[rows] = _block_minima(torch.sub(band, own, out=slack), pair.blocks) <= 0
+        slack = tile - radii[rows][:, None]
+        inside[columns] |= slack.amin(0) <= 0
+        blocks = pair.blocks[columns]
+        held[rows] |= _block_minima(torch.sub(tile, own[columns], out=slack), blocks, held.shape[1]) <= 0
         if without is not None:
-            held_without[rows] = _any_but_one(held[rows])
-            _cover_by_wider_balls(held_without[rows], band, without, pair.blocks)
+            wider[rows] |= _any_but_one(held[rows])
+            _cover_by_wider_balls(wider[rows], tile, without[columns], blocks)
     return Memberships(
         inside=pair.by_image(inside).astype(np.bool_),
         covered=held.any(1).cpu().numpy(),
-        covered_without=None if without is None else held_without.cpu().numpy(),
+        covered_without=None if without is None else wider.cpu().numpy(),
     )
 
 
@@ -409,11 +406,10 @@ def _occupancies(pair: Pair, radii: Tensor) -> Occupancies:
     between = distances(y, x)
     balls = torch.zeros(len(x), dtype=torch.int64, device=radii.device)
     reached = torch.zeros((len(y), int(pair.blocks.max()) + 1), dtype=torch.bool, device=radii.device)
-    for rows in _bands(len(y), len(x)):
-        band = between.tile(rows)
+    for rows, columns, tile in between.tiles():
         limit = radii[rows][:, None]
-        balls += (band < limit).sum(0, dtype=torch.int32)
-        reached[rows] = _block_minima(band, pair.blocks) < limit
+        balls[columns] += (tile < limit).sum(0, dtype=torch.int32)
+        reached[rows] |= _block_minima(tile, pair.blocks[columns], reached.shape[1]) < limit
     return Occupancies(
         balls=pair.by_image(balls).astype(np.int64),
         reached=reached.any(1).cpu().numpy(),
@@ -421,12 +417,16 @@ def _occupancies(pair: Pair, radii: Tensor) -> Occupancies:
     )
 
 
-def _block_minima(values: Tensor, blocks: Tensor) -> Tensor:
-    """The least value of every row over the columns of each block: (rows, columns) to (rows, number of blocks)."""
-    counts = torch.bincount(blocks).tolist()
+def _block_minima(values: Tensor, blocks: Tensor, count: int) -> Tensor:
+    """The least value of every row over the columns of each block: (rows, columns) to (rows, count), inf without any."""
     if (blocks[1:] < blocks[:-1]).any():
         values = values[:, torch.argsort(blocks, stable=True)]
-    return torch.stack([part.amin(1) for part in values.split(counts, dim=1)], dim=1)
+    result = torch.full((len(values), count), torch.inf, device=values.device)
+    parts = values.split(torch.bincount(blocks, minlength=count).tolist(), dim=1)
+    for block, part in enumerate(parts):
+        if part.shape[1]:
+            result[:, block] = part.amin(1)
+    return result
 
 
 def _any_but_one(flags: Tensor) -> Tensor:
@@ -434,17 +434,17 @@ def _any_but_one(flags: Tensor) -> Tensor:
     return flags.sum(1, keepdim=True) > flags.int()
 
 
-def _cover_by_wider_balls(covered: Tensor, band: Tensor, without: Tensor, blocks: Tensor) -> None:
+def _cover_by_wider_balls(covered: Tensor, tile: Tensor, without: Tensor, blocks: Tensor) -> None:
     """Adds what is covered only because a deletion widened a ball; `covered` (rows, blocks) is changed in place."""
     open_rows = torch.nonzero(~covered.all(1))[:, 0]
     if not len(open_rows):
         return
-    row, column = torch.nonzero(band[open_rows] <= without.amax(1), as_tuple=True)
+    row, column = torch.nonzero(tile[open_rows] <= without.amax(1), as_tuple=True)
     row = open_rows[row]
     every = torch.arange(without.shape[1], device=blocks.device)
     for start in range(0, len(row), _PAIRS):
         r, c = row[start : start + _PAIRS], column[start : start + _PAIRS]
-        hit = (band[r, c][:, None] <= without[c]) & (blocks[c][:, None] != every)
+        hit = (tile[r, c][:, None] <= without[c]) & (blocks[c][:, None] != every)
         pair, block = torch.nonzero(hit, as_tuple=True)
         covered[r[pair], block] = True
 
@@ -480,10 +480,10 @@ def _realism_scores(pair: Pair, radii: Tensor) -> NDArray[np.float64]:
     kept = torch.where(radii < median, radii, 0)
     spread = y.norms.mean()
     best = torch.zeros(len(x), device=radii.device)
-    for rows in _bands(len(y), len(x)):
-        resolved = _RESOLUTION * (y.norms[rows][:, None] + x.norms + spread)
-        band = torch.maximum(between.tile(rows), resolved).clamp_(min=torch.finfo(torch.float32).tiny)
-        best = torch.maximum(best, (kept[rows][:, None] / band).amax(0))
+    for rows, columns, tile in between.tiles():
+        resolved = _RESOLUTION * (y.norms[rows][:, None] + x.norms[columns] + spread)
+        tile = torch.maximum(tile, resolved).clamp_(min=torch.finfo(torch.float32).tiny)
+        best[columns] = torch.maximum(best[columns], (kept[rows][:, None] / tile).amax(0))
     return np.sqrt(pair.by_image(best).astype(np.float64))
 
 
@@ -510,11 +510,11 @@ def _authentic_images(pair: Pair, radii: Tensor) -> NDArray[np.bool_]:
     between = distances(y, x)
     nearest = torch.full((len(x),), torch.inf, device=radii.device)
     spacing = torch.zeros(len(x), device=radii.device)
-    for rows in _bands(len(y), len(x)):
-        low, which = between.tile(rows).min(0)
-        closer = low < nearest
-        nearest = torch.where(closer, low, nearest)
-        spacing = torch.where(closer, radii[rows][which], spacing)
+    for rows, columns, tile in between.tiles():
+        low, which = tile.min(0)
+        closer = low < nearest[columns]
+        nearest[columns] = torch.where(closer, low, nearest[columns])
+        spacing[columns] = torch.where(closer, radii[rows][which], spacing[columns])
     return pair.by_image(spacing < nearest).astype(np.bool_)
 
 

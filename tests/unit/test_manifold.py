@@ -66,8 +66,8 @@ def realism_oracle(generated: Array, reference: Array, k: int) -> NDArray[np.flo
 @pytest.mark.parametrize(("n", "m", "shift"), [(97, 83, 0.0), (40, 131, 0.8), (131, 40, 2.0)])
 def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tiles that divide nothing, so that every seam is crossed.
-    monkeypatch.setattr(manifold, "_STRIP", 17)
-    monkeypatch.setattr(manifold, "_BAND", 19 * n)
+    monkeypatch.setattr(manifold, "_ROWS", 17)
+    monkeypatch.setattr(manifold, "_COLUMNS", 29)
     x, y = normal(0, n, 3, shift), normal(1, m, 3)
     expected = oracle(x, y, k)
     members, full = memberships(x, y, k=k), occupancies(x, y, k=k)
@@ -87,7 +87,8 @@ def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypa
 def test_deleted_blocks_equal_a_computation_without_them(spare: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Few points, so that blocks hold several neighbours of a point; no spare neighbours force the recomputation.
     monkeypatch.setattr(manifold, "SPARE", spare)
-    monkeypatch.setattr(manifold, "_BAND", 7 * 45)
+    monkeypatch.setattr(manifold, "_ROWS", 7)
+    monkeypatch.setattr(manifold, "_COLUMNS", 11)
     monkeypatch.setattr(manifold, "_PAIRS", 5)
     x, y = normal(2, 45, 2, 0.7), normal(3, 60, 2)
     counts, full = memberships(x, y, k=3), occupancies(x, y, k=3)
@@ -218,7 +219,8 @@ def test_adm_arithmetic_equals_an_oracle_in_half_precision(
     case: str, overflowing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifold, "ADM_BLOCK", 64)
-    monkeypatch.setattr(manifold, "_BAND", 150 * 23)
+    monkeypatch.setattr(manifold, "_ROWS", 23)
+    monkeypatch.setattr(manifold, "_COLUMNS", 31)
     rng = np.random.default_rng(8)
     x, y = (np.abs(rng.standard_normal((n, 40))).astype(np.float32) + 1 for n in (150, 140))
     if case == "first-block":  # overflows wherever the first 64 of one side meet anything
