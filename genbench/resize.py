@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -54,7 +54,11 @@ _FRACTION = 22
 """Bits after the binary point of Pillow's weights: 32 less 8 of a pixel and 2 of headroom."""
 
 
-@lru_cache(maxsize=32)
+_STRIP = 16
+"""Target pixels of one product. Weights are a band around the diagonal, so strips skip almost all of their zeros."""
+
+
+@lru_cache(maxsize=64)
 def _filter_matrix(kernel: str, source: int, target: int, *, fixed: bool) -> NDArray[np.float64]:
     """Weights (target, source) of an antialiased filter as Pillow has them: half-pixel centres, the kernel widened when
     shrinking, rows that sum to 1. With `fixed`, rounded to multiples of 2^-22 and given as those integers."""
@@ -74,54 +78,68 @@ def _filter_matrix(kernel: str, source: int, target: int, *, fixed: bool) -> NDA
     return matrix
 
 
+@lru_cache(maxsize=64)
+def _corner_matrix(source: int, target: int) -> NDArray[np.float64]:
+    """Weights (target, source) of TensorFlow 1's bilinear resize."""
+    # TensorFlow computes scale and position in float32; in float64, noise would differ by some 1e-3 of a grey level.
+    position = np.arange(target, dtype=np.float32) * np.float32(source / target)
+    low = np.minimum(position.astype(np.int64), source - 1)
+    upper = (position - low).astype(np.float64)
+    matrix = np.zeros((target, source))
+    np.add.at(matrix, (np.arange(target), low), 1 - upper)
+    np.add.at(matrix, (np.arange(target), np.minimum(low + 1, source - 1)), upper)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def _weighted(x: Tensor, matrix: NDArray[np.float64], axis: int) -> Tensor:
+    """Multiplies columns (axis 3) or rows (axis 2) of (n, c, h, w) by a banded matrix of weights."""
+    shape = list(x.shape)
+    shape[axis] = len(matrix)
+    out = x.new_empty(shape)
+    height = _STRIP if matrix.shape[1] > 2 * _STRIP else len(matrix)
+    for start in range(0, len(matrix), height):
+        strip = matrix[start : start + height]
+        used = np.flatnonzero(strip.any(axis=0))
+        first, last = int(used[0]), int(used[-1]) + 1
+        weights = torch.tensor(strip[:, first:last], dtype=x.dtype, device=x.device)
+        if axis == 3:
+            out[..., start : start + height] = x[..., first:last] @ weights.T
+        else:
+            out[:, :, start : start + height] = weights @ x[:, :, first:last]
+    return out
+
+
 def _pillow(images: Tensor, size: tuple[int, int], kernel: str) -> Tensor:
     """Bit for bit what Pillow does to 8-bit images: columns, then rows, with an 8-bit image between the two."""
     # The sums of products stay below 2^53, so that float64 carries Pillow's integers exactly, on every device.
     x = images.double()
     for axis, target in ((3, size[1]), (2, size[0])):
-        source = x.shape[axis]
-        if source != target:
-            weights = torch.tensor(_filter_matrix(kernel, source, target, fixed=True), device=x.device)
-            x = x @ weights.T if axis == 3 else weights @ x
-            x = torch.floor((x + 2.0 ** (_FRACTION - 1)) * 2.0**-_FRACTION).clamp(0, 255)
+        if x.shape[axis] != target:
+            x = _weighted(x, _filter_matrix(kernel, x.shape[axis], target, fixed=True), axis)
+            x = x.add_(2.0 ** (_FRACTION - 1)).mul_(2.0**-_FRACTION).floor_().clamp_(0, 255)
     return x.float()
 
 
-def _filtered(images: Tensor, size: tuple[int, int], kernel: str) -> Tensor:
+def _separable(images: Tensor, size: tuple[int, int], matrix: Callable[[int, int], NDArray[np.float64]]) -> Tensor:
     x = images.float()
-    for axis, target in ((3, size[1]), (2, size[0])):
-        if x.shape[axis] != target:
-            matrix = _filter_matrix(kernel, x.shape[axis], target, fixed=False)
-            weights = torch.tensor(matrix, dtype=torch.float32, device=x.device)
-            x = x @ weights.T if axis == 3 else weights @ x
+    # The shorter way first: fewest pixels between the two products.
+    axes = (3, 2) if x.shape[2] * size[1] <= size[0] * x.shape[3] else (2, 3)
+    for axis in axes:
+        if x.shape[axis] != size[axis - 2]:
+            x = _weighted(x, matrix(x.shape[axis], size[axis - 2]), axis)
     return x
 
 
-def _two_taps(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower and upper source index and the weight of the upper one, for TensorFlow 1's corner-aligned bilinear
-    resize."""
-    # TensorFlow computes scale and position in float32; float64 would choose other neighbours for a few sizes.
-    position = torch.arange(target, dtype=torch.float32) * torch.tensor(source / target, dtype=torch.float32)
-    low = position.long().clamp_max(source - 1)
-    high = (low + 1).clamp_max(source - 1)
-    return low.to(device), high.to(device), (position - low).to(device)
+def _each(images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Applies a function of matrix products to each image alone, on the CPU.
 
-
-def _tf1(images: Tensor, size: tuple[int, int]) -> Tensor:
-    x = images.float()
-    width, height = size[1], size[0]
-    if x.shape[3] != width:
-        low, high, weight = _two_taps(x.shape[3], width, x.device)
-        if x.shape[3] <= 128:
-            matrix = torch.zeros(x.shape[3], width, device=x.device)
-            matrix.scatter_add_(0, low[None], (1 - weight)[None]).scatter_add_(0, high[None], weight[None])
-            x = x @ matrix
-        else:
-            x = torch.lerp(x.index_select(3, low), x.index_select(3, high), weight)
-    if x.shape[2] != height:
-        low, high, weight = _two_taps(x.shape[2], height, x.device)
-        x = torch.lerp(x.index_select(2, low), x.index_select(2, high), weight[:, None])
-    return x
+    The order of the sums in a product depends on its size and on how its operands lie in memory, so that the last digit
+    of an image would depend on its batch; and one image at a time stays in the cache.
+    """
+    if images.device.type != "cpu":
+        return function(images)
+    return torch.cat([function(image.clone()) for image in images.split(1)])
 
 
 def _nvidia(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -132,10 +150,6 @@ def _nvidia(images: Tensor, size: tuple[int, int]) -> Tensor:
     theta[1, 2] = 1 / x.shape[2] - 1 / size[0]
     grid = F.affine_grid(theta.expand(len(x), 2, 3), [len(x), x.shape[1], *size], align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _interpolated(images: Tensor, size: tuple[int, int], mode: str, antialias: bool) -> Tensor:
-    return F.interpolate(images.float(), size=size, mode=mode, align_corners=False, antialias=antialias)
 
 
 def resize(images: Tensor, size: int | tuple[int, int], method: str) -> Tensor:
@@ -154,7 +168,9 @@ def resize(images: Tensor, size: int | tuple[int, int], method: str) -> Tensor:
             "bicubic-antialias": Keys' kernel with a = -1/2, likewise, without clamping (EDM2's DINOv2).
             "clean": the same, clamped to [0, 255] and not rounded (clean-fid; Pillow on float images).
             "lanczos": three lobes, clamped likewise (StudioGAN's "friendly" for torchvision's Inception).
-            "pil-bilinear", "pil-bicubic", "pil-lanczos": Pillow on 8-bit images, bit for bit; whole numbers.
+            "pil-bilinear", "pil-bicubic", "pil-lanczos": Pillow on 8-bit images, bit for bit; whole numbers. Columns
+                come first, as in every Pillow before 13 and so in every published number; Pillow 13 begins with the
+                rows of images whose height shrinks much more than their width, which differs by some grey levels.
 
     Returns:
         float32 (n, c, height, width), in [0, 255] except for the overshoot of "bicubic-antialias". Where the size is
@@ -166,7 +182,8 @@ def resize(images: Tensor, size: int | tuple[int, int], method: str) -> Tensor:
 
     Source:
         TensorFlow 1 `resize_bilinear_op.cc`; Pillow `Resample.c`; Parmar et al. 2022 (clean-fid). `tests/parity`
-        compares with torch-fidelity ("tf1", to 1e-4 of a grey level), clean-fid ("clean", to 1e-3) and Pillow.
+        compares with torch-fidelity ("tf1") and clean-fid ("clean"), both to 1e-4 of a grey level, and `tests/unit`
+        with Pillow.
     """
     if method not in METHODS:
         raise UsageError(f"No resize {method!r}; there are {', '.join(METHODS)}.")
@@ -179,18 +196,19 @@ def resize(images: Tensor, size: int | tuple[int, int], method: str) -> Tensor:
     shape = (size, size) if isinstance(size, int) else size
     if tuple(images.shape[2:]) == tuple(shape):
         return images.float()
+    if images.device.type == "mps":
+        return resize(images.cpu(), shape, method).to(images.device)  # which has no float64
     if method == "tf1":
-        return _tf1(images, shape)
+        return _each(images, partial(_separable, size=shape, matrix=_corner_matrix))
     if method == "nvidia":
         return _nvidia(images, shape)
-    if method == "lanczos":
-        return _filtered(images, shape, "lanczos").clamp(0, 255)
+    if method in ("clean", "lanczos"):
+        matrix = partial(_filter_matrix, "bicubic" if method == "clean" else "lanczos", fixed=False)
+        return _each(images, partial(_separable, size=shape, matrix=matrix)).clamp_(0, 255)
     if method.startswith("pil-"):
-        return _pillow(images, shape, method.removeprefix("pil-"))
-    if method.startswith("bilinear"):
-        return _interpolated(images, shape, "bilinear", method == "bilinear-antialias")
-    resized = _interpolated(images, shape, "bicubic", True)
-    return resized.clamp_(0, 255) if method == "clean" else resized
+        return _each(images, partial(_pillow, size=shape, kernel=method.removeprefix("pil-")))
+    mode, _, antialias = method.partition("-")
+    return F.interpolate(images.float(), size=shape, mode=mode, align_corners=False, antialias=bool(antialias))
 
 
 def resize_shorter(images: Tensor, side: int, method: str) -> Tensor:

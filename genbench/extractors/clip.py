@@ -79,10 +79,6 @@ def card(architecture: str = "ViT-B-32", pretrained: str = "openai") -> Card:
     )  # fmt: skip
 
 
-def _given(architecture: str) -> Card:
-    return Card(name="clip", file=f"{Path(architecture).stem}.safetensors", licence="not known")
-
-
 def _is_file(architecture: str) -> bool:
     return architecture.endswith(".json")
 
@@ -201,7 +197,8 @@ def load(
     else:
         told = json.loads(Path(architecture).read_text(encoding="utf-8")).get("preprocess_cfg", {})
         preprocessing |= {key: told[key] for key in PREPROCESSING if told.get(key)}
-    path = resolve(_given(architecture) if weights else card(architecture, pretrained), given=weights)
+    known = Card(name="clip", file="", licence="of the file given") if weights else card(architecture, pretrained)
+    path = resolve(known, given=weights)
     network = build(own, load_state(path), origin=str(path))
     return assemble(
         network, name="clip", version=VERSION, weights=sha256(path), configuration=own, preprocessing=preprocessing,

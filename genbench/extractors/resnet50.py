@@ -22,7 +22,7 @@ _CARDS = {
     "v1": (256, 102_530_333, "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"),
     "v2": (232, 102_540_417, "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca"),
 }
-"""Recipe to the size of the shorter side, bytes and SHA-256; torchvision puts eight digits of the last into the name."""
+"""Recipe to the size of the shorter side, bytes and SHA-256; eight digits of the last are in the name."""
 
 
 def card(recipe: str = "v2") -> Card:
