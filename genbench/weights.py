@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import tempfile
 import urllib.error
@@ -22,6 +23,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
+from genbench.records import digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,10 +158,13 @@ def _elsewhere(card: Card) -> Iterator[Path]:
     address."""
     torch_home = Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch").expanduser()
     url = urlsplit(card.url or "")
-    for name in dict.fromkeys((card.file, Path(url.path).name)):
-        path = torch_home / "hub" / "checkpoints" / name
-        if name and card.sha256 is not None and path.is_file() and matches(path, card):
-            yield path
+    if card.sha256 is not None:
+        # torch.hub keeps files under the names of their addresses, in which the first eight digits often stand.
+        names = {card.file, Path(url.path).name, f"*{card.sha256[:8].lower()}*"} - {""}
+        checkpoints = torch_home / "hub" / "checkpoints"
+        for path in sorted({path for name in names for path in checkpoints.glob(name)}):
+            if path.is_file() and matches(path, card):
+                yield path
     parts = url.path.strip("/").split("/")
     if url.hostname == "huggingface.co" and len(parts) == 5 and parts[2] == "resolve":
         home = os.environ.get("HF_HOME")
@@ -330,3 +335,14 @@ def load_into(network: nn.Module, state: State, *, origin: str = "The state dict
         raise InputRejected(f"{origin} does not fit the network. {'; '.join(parts)}.")
     network.load_state_dict(given, strict=False)
     network.eval().requires_grad_(False)
+
+
+def shipped_cards() -> list[Path]:
+    """The JSON cards of all weights that are part of this installation, extractors and models."""
+    root = Path(__file__).resolve().parent
+    return sorted([*root.glob("extractors/weights/*.json"), *root.parent.glob("baselines/weights/*.json")])
+
+
+def shipped() -> str:
+    """Digest over those cards: results of other weights do not answer a request."""
+    return digest([json.loads(card.read_text(encoding="utf-8"))["sha256"] for card in shipped_cards()])
