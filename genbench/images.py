@@ -200,7 +200,7 @@ class _Zip:
         entries = self.archive().infolist()
         for entry in entries:
             _check_entry(self.path, entry)
-        names = [entry.filename for entry in entries if not entry.is_dir()]
+        names = [entry.filename for entry in entries if not entry.filename.endswith("/")]
         for name, times in Counter(names).items():
             if times > 1:
                 raise InputRejected(f"{_shown(self.path)} holds {_shown(name)} {times} times; write the zip anew.")
@@ -537,7 +537,7 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
                 entries = {entry.filename: entry for entry in archive.infolist()}
                 if "arr_0.npy" not in entries:
                     there = ", ".join(sorted(name.removesuffix(".npy") for name in entries)[:5]) or "nothing"
-                    raise _Unfit(f"has no array arr_0 but {there}")
+                    raise _Unfit(f"has no array arr_0 but {_shown(there)}")
                 entry = entries["arr_0.npy"]
                 with archive.open(entry) as file:
                     shape, dtype, offset = _array_header(file, entry.file_size)

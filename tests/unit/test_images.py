@@ -185,7 +185,7 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path, caplog: pytest.L
     good = png(pixels[0])
     extra = {"notes.txt": b"", "b.gif": good, "c.gif": good, ".hidden.png": b"", "._a.png": b"", ".git/x.png": good}
     write(tmp_path / "folder", {"a.png": good} | extra)
-    zipped = pack(tmp_path / "a.zip", {"a.png": good, "__MACOSX/._a.png": b""} | extra)
+    zipped = pack(tmp_path / "a.zip", {"a.png": good, "__MACOSX/a.png": b""} | extra)
     for path in (tmp_path / "folder", zipped):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "genbench"):
