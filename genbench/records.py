@@ -60,7 +60,7 @@ class Ref:
         if match:
             try:
                 call = ast.parse(f"_({match[2] or ''})", mode="eval").body
-                if isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args and all(k.arg for k in call.keywords):
                     args = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
                     if all(isinstance(v, Scalar) for v in args.values()):
                         return cls(match[1], args)

@@ -93,6 +93,7 @@ def train_pixel(args: argparse.Namespace) -> None:
         weights="moving average",
         network=dataclasses.asdict(PIXEL),
         process=PROCESS,
+        **({"note": args.note} if args.note else {}),
     )
 
 
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--drop", type=float, default=0.1, help="share of labels replaced by the null label")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=500)
+    parser.add_argument("--note", default="", help="for the card, such as how an earlier part of the run was made")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--work", type=Path, default=Path("training"))
     args = parser.parse_args()

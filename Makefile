@@ -1,0 +1,25 @@
+# `make check` before every commit; `make test` is what CI runs.
+PYTHON ?= python
+
+.PHONY: check format lint types test parity tables
+
+check: lint types
+
+format:
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint:
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+test: check
+	$(PYTHON) -m pytest
+
+parity:
+	$(PYTHON) -m pytest -m parity
+
+tables:
+	$(PYTHON) scripts/measure_steps.py

@@ -1,0 +1,32 @@
+"""Tests stay offline and off the user's cache. One cache serves a session: it is addressed by content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of the reference images are made once a session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBENCH_CACHE", str(session_cache))
+    monkeypatch.setenv("GENBENCH_OFFLINE", "1")
+
+
+@pytest.fixture
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def clean_environment(root: Path) -> dict[str, str]:
+    """For processes of their own: this checkout first on the path."""
+    return {**os.environ, "PYTHONPATH": str(root)}

@@ -1,0 +1,233 @@
+"""The command line as a user meets it: what it prints, what it leaves, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench.cli import main
+from genbench.datasets import shapes
+
+SCHEMA = json.loads(files("genbench").joinpath("schemas/run.schema.json").read_text())
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main([str(w) for w in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def write_images(folder: Path, start: int, count: int, split: str = "test") -> Path:
+    folder.mkdir()
+    for i, image in enumerate(shapes.draw(shapes.factors(split, np.arange(start, start + count)))):
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i:04d}.png")
+    return folder
+
+
+RUN = ("run", "--model", "ddim(steps=2)", "-n", "40")
+
+
+def test_a_run_leaves_its_folder_and_answers_from_it(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = ("--metric", "fid", "--metric", "is", "--metric", "precision", "--metric", "recall")
+    code, out, err = cli(*RUN, *metrics, "--format", "json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    jsonschema.validate(document, SCHEMA)
+    assert [(r["metric"], r["extractor"]) for r in document["results"]] == [
+        (name, "compact") for name in ("fid", "is", "precision", "recall")
+    ]
+    for result in document["results"]:
+        assert result["stderr"] >= 0 and result["ci95"][0] <= result["value"] <= result["ci95"][1]
+        assert result["floor"] is not None and result["n_generated"] == 40
+    fid = document["results"][0]
+    assert fid["value"] > 3 * fid["floor"] and fid["stderr"] > 0 and fid["n_reference"] == 10_000
+    directory = Path(document["directory"])
+    assert {"result.json", "row.csv", "grid.png", "samples"} <= {p.name for p in directory.iterdir()}
+    jsonschema.validate(json.loads((directory / "result.json").read_text()), SCHEMA)
+    with Image.open(directory / "grid.png") as grid:
+        assert grid.size[0] > 8 * 32
+
+    import baselines.models
+    from genbench import features
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a finished run must not need this")
+
+    monkeypatch.setattr(baselines.models, "_network", never)
+    monkeypatch.setattr(features, "image_blocks", never)
+    code, out, _ = cli(*RUN, *metrics, "--format", "json")
+    again = json.loads(out)
+    assert code == 0 and again["cached"] and not document["cached"]
+    assert again["results"] == document["results"]
+    # A further metric needs the features that are in the cache, and no new sample.
+    code, out, _ = cli(*RUN, "--metric", "fid(error='jackknife')", "--format", "json")
+    assert code == 0 and json.loads(out)["results"][0]["value"] == fid["value"]
+
+
+def test_formats_and_leaderboard(cli: Cli, tmp_path: Path) -> None:
+    code, table, _ = cli(*RUN, "--metric", "fid", "--leaderboard", "board.csv")
+    assert code == 0
+    assert "fid@compact" in table and "CIFAR-10" not in table.splitlines()[0] and "protocol embedded" in table
+    _, csv_text, _ = cli(*RUN, "--metric", "fid", "--format", "csv")
+    assert (tmp_path / "board.csv").read_text() == csv_text
+    cli(*RUN, "--metric", "fid", "--leaderboard", "board.csv")
+    assert (tmp_path / "board.csv").read_text() == csv_text, "the same row is not added twice"
+
+
+def test_the_paper_stands_beside_with_the_reasons(cli: Cli) -> None:
+    _, out, _ = cli("run", "--model", "ddim(steps=10)", "-n", "8", "--metric", "fid", "--format", "json")
+    paper = json.loads(out)["results"][0]["paper"]
+    assert paper["value"] == 13.36 and not paper["comparable"]
+    assert "other data set" in paper["reasons"] and "other extractor" in paper["reasons"]
+
+
+def test_folder_zip_and_npz_are_the_same_images(cli: Cli, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "a", 0, 60)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    np.savez(tmp_path / "a.npz", arr_0=shapes.draw(shapes.factors("test", np.arange(60))).transpose(0, 2, 3, 1))
+    reference = write_images(tmp_path / "b", 1000, 80)
+    values = []
+    for name in ("a", "a.zip", "a.npz"):
+        code, out, err = cli("score", name, "--reference", reference, "--metric", "fid", "--metric", "recall", "--format", "json")
+        assert code == 0, err
+        values.append([r["value"] for r in json.loads(out)["results"]])
+    assert values[0] == values[1] == values[2]
+
+
+def test_a_data_set_may_be_either_side_and_gives_the_floor(cli: Cli, tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 0, 50)
+    code, out, _ = cli("score", "a", "--reference", "shapes(count=500)", "--format", "json")
+    one = json.loads(out)["results"][0]
+    assert code == 0 and one["floor"] is not None and one["n_reference"] == 500
+    code, out, _ = cli("score", "shapes(split='test', count=50)", "--reference", "shapes(count=500)", "--format", "json")
+    assert code == 0 and json.loads(out)["results"][0]["value"] == one["value"]
+
+
+def test_sample_then_run_uses_the_same_images(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("sample", "--model", "ddim(steps=2)", "-n", "20", "--grid", "g.png", "--npz", "s.npz")
+    assert code == 0 and "20 images" in out and (tmp_path / "g.png").exists()
+    with np.load("s.npz", allow_pickle=False) as archive:
+        assert archive["arr_0"].shape == (20, 32, 32, 3) and archive["arr_0"].dtype == np.uint8
+    before = next((tmp_path / "runs").rglob("000000.npy")).stat().st_mtime_ns
+    cli("run", "--model", "ddim(steps=2)", "-n", "20", "--metric", "fid")
+    assert [p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("000000.npy")] == [before]
+
+
+def test_list_info_plan_and_doctor(cli: Cli) -> None:
+    code, out, _ = cli("list", "metrics")
+    assert code == 0 and "fid" in out and "ddim" not in out
+    code, out, _ = cli("info", "ddim", "--format", "json")
+    told = json.loads(out)
+    assert told["arguments"]["steps"] == "50" and "baselines/models.py:" in told["file"] and "Song" in told["documentation"]
+    code, out, _ = cli("info", "fid")
+    assert code == 0 and "higher_is_better: False" in out
+    code, out, _ = cli("plan", "--model", "ddim(steps=2)", "-n", "100", "--format", "json")
+    planned = json.loads(out)
+    assert code == 0 and planned["evaluations"] == 2 and planned["disk_bytes"] > 100 * 3072 and not planned["sampled"]
+    assert planned["to_do"] == [told for told in planned["to_do"] if told.startswith("fid")]
+    code, out, _ = cli("doctor")
+    assert code == 0 and "ok   torch" in out and "shipped weights compact" in out
+
+
+USAGE = [
+    (("run", "--model", "ddimm"), "Did you mean 'ddim'?"),
+    (("run", "--model", "ddim", "--metric", "fidd"), "No metric named 'fidd'. Did you mean 'fid'?"),
+    (("run", "--model", "ddim", "--metric", "recall(kk=5)"), "no argument 'kk'"),
+    (("run", "--model", "ddim", "--metric", "fid@compat"), "Did you mean 'compact'?"),
+    (("run", "--model", "ddim(steps=0)"), "steps must lie in [1, 1000]"),
+    (("run", "--model", "ddim(eta=2.0)"), "eta lies in [0, 1]"),
+    (("run", "--model", "ddim", "--dataset", "digits"), "no weights for the data set 'digits'"),
+    (("run", "--model", "ddim", "--protocol", "embeded"), "Did you mean 'embedded'?"),
+    (("run", "--model", "ddim", "--device", "cuda:99"), "cuda:99"),
+    (("run", "--model", "ddim", "--weights", "compact"), "NAME=PATH"),
+    (("run", "--modle", "ddim"), "--model"),
+    (("rnu",), "Did you mean 'run'?"),
+    (("info", "ddin"), "Did you mean 'ddim'?"),
+    (("list", "metrix"), "Did you mean 'metrics'?"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), USAGE, ids=[" ".join(w) for w, _ in USAGE])
+def test_wrong_usage_says_what_is_near(cli: Cli, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    code, out, err = cli(*words)
+    assert (code, out) == (2, "") and says in err and err.count("\n") == 1
+    assert not (tmp_path / "runs").exists(), "nothing is half-written"
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[str, str]]:
+    """Name of an input to what the message must name."""
+    good = write_images(folder / "good", 0, 4)
+    for name in ("empty", "mixed", "truncated", "deep", "one"):
+        (folder / name).mkdir()
+    shutil.copy(good / "0000.png", folder / "one" / "0.png")
+    for i, side in enumerate((32, 32, 30)):
+        Image.new("RGB", (side, side)).save(folder / "mixed" / f"{i}.png")
+    content = (good / "0001.png").read_bytes()
+    (folder / "truncated" / "cut.png").write_bytes(content[: len(content) // 2])
+    shutil.copy(good / "0000.png", folder / "truncated" / "whole.png")
+    for i in range(2):
+        Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(folder / "deep" / f"{i}.png")
+    np.savez(folder / "objects.npz", arr_0=np.array([{"a": 1}], dtype=object))
+    np.savez(folder / "floats.npz", arr_0=np.zeros((4, 32, 32, 3), np.float32))
+    return {
+        "missing/": ("missing", "no folder"), "empty": ("empty", ""), "one": ("one", "at least 2"),
+        "mixed": ("mixed", "32x32"), "truncated": ("cut.png", ""), "deep": ("0.png", "16"),
+        "objects.npz": ("objects.npz", ""), "floats.npz": ("floats.npz", "float32"), "nonsense": ("nonsense", "Data sets"),
+    }  # fmt: skip
+
+
+def test_bad_images_are_named_on_one_line_with_code_5(cli: Cli, tmp_path: Path) -> None:
+    for given, says in bad_inputs(tmp_path).items():
+        code, out, err = cli("score", given, "--reference", "good")
+        assert (code, out) == (5, ""), (given, code, err)
+        assert all(word in err for word in says) and err.count("\n") == 1, (given, err)
+
+
+def test_a_model_that_gives_nan_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import torch\n"
+        "class Model:\n"
+        "    shape, key, conditioning, classes, evaluations = (3, 32, 32), 'k', 'none', 0, 1\n"
+        "    def sample(self, seeds, *, labels=None, captions=None, watch=None):\n"
+        "        return torch.full((len(seeds), 3, 32, 32), torch.nan)\n"
+        "def load(*, dataset, device, precision):\n"
+        "    return Model()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = cli("run", "--model", "broken:load", "-n", "10")
+    assert (code, out) == (5, "") and "not finite" in err and "image 0 of seed 0" in err
+    assert not list((tmp_path / "runs").rglob("*.npy"))
+
+
+def test_no_disk_space_is_found_before_sampling(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genbench import files as genbench_files
+
+    monkeypatch.setattr(genbench_files, "free_bytes", lambda path: 1 << 20)
+    code, out, err = cli(*RUN)
+    assert (code, out) == (7, "") and "MiB" in err and not (tmp_path / "runs").exists()
+
+
+def test_missing_weights_are_code_6_and_say_how_to_get_them(cli: Cli, tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 0, 4)
+    code, out, err = cli("score", "a", "--reference", "a", "--metric", "fid@inception")
+    assert (code, out) == (6, "") and err.count("\n") == 1
+    for word in ("https://", "sha256", "genbench fetch \"inception\"", "--weights inception="):
+        assert word in err

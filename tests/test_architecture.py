@@ -1,0 +1,111 @@
+"""The direction of imports, and that listing names stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIGHT = {"errors", "records", "files", "papers"}
+FOUNDATION = LIGHT | {"arrays", "contracts", "statistics", "gaussians", "weights", "resize", "images"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "records": {"errors"},
+    "files": {"errors"},
+    "papers": {"errors", "records"},
+    "arrays": {"errors"},
+    "contracts": {"arrays", "records", "errors"},
+    "statistics": {"errors", "records"},
+    "gaussians": {"errors", "arrays", "records", "statistics"},
+    "weights": {"errors", "records"},
+    "resize": {"errors"},
+    "images": {"errors", "arrays", "files"},
+    "registry": {"errors", "records", "contracts"},
+    "protocols": {"errors", "records"},
+    "environment": {"errors"},
+    "metrics": FOUNDATION,
+    "extractors": FOUNDATION,
+    "datasets": FOUNDATION,
+    "features": FOUNDATION,
+    "generation": FOUNDATION,
+    "report": FOUNDATION,
+    "streaming": FOUNDATION | {"registry", "protocols", "features"},
+    "pipeline": FOUNDATION | {"features", "generation", "registry", "protocols", "environment", "report"},
+    "planning": FOUNDATION | {"pipeline", "generation", "registry", "protocols", "environment", "report"},
+    "doctor": FOUNDATION | {"registry", "environment"},
+    "describe": FOUNDATION | {"registry", "protocols"},
+    "api": FOUNDATION | {"pipeline", "registry", "protocols"},
+    "cli": FOUNDATION | {"pipeline", "registry", "protocols", "report", "planning", "doctor", "describe"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules and attributes that a file imports, at the top or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def modules(root: Path, package: str) -> list[Path]:
+    return [p for p in (root / package).rglob("*.py") if p.name not in ("__init__.py", "__main__.py")]
+
+
+def test_imports_point_one_way(root: Path) -> None:
+    for path in modules(root, "genbench"):
+        parts = path.relative_to(root / "genbench").with_suffix("").parts
+        home = parts[0]
+        assert home in ALLOWED, f"{path} has no place in the table of imports"
+        for name in imported(path):
+            if not name.startswith("genbench."):
+                continue
+            target = name.split(".")[1]
+            if target == home:
+                # Within a room only files of the same component share: metrics, extractors and data sets do not see others.
+                continue
+            if target != "__version__":
+                assert target in ALLOWED[home], f"genbench.{'.'.join(parts)} may not import {name}"
+
+
+def test_baselines_know_nothing_of_genbench(root: Path) -> None:
+    for path in (root / "baselines").rglob("*.py"):
+        assert not any(name.split(".")[0] == "genbench" for name in imported(path)), path
+
+
+def test_genbench_reaches_components_by_text_only(root: Path) -> None:
+    for path in modules(root, "genbench"):
+        names = imported(path)
+        assert not any(name.split(".")[0] == "baselines" for name in names), path
+        if path.parent.name not in ("metrics", "datasets", "extractors"):
+            rooms = ("genbench.metrics", "genbench.datasets", "genbench.extractors")
+            assert not any(name.startswith(rooms) for name in names), path
+
+
+@pytest.mark.parametrize("command", ["import genbench", "MAIN --help", "MAIN list", "MAIN run --help"])
+def test_light_commands_import_neither_torch_nor_pandas(command: str, clean_environment: dict[str, str]) -> None:
+    code = command if command.startswith("import") else f"from genbench.cli import main; main({command.split()[1:]!r})"
+    code += "\nimport sys; heavy = {'torch', 'pandas', 'scipy', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_file_is_unpickled_and_no_seed_is_global(root: Path) -> None:
+    for package in ("genbench", "baselines"):
+        for path in modules(root, package):
+            text = path.read_text(encoding="utf-8")
+            for node in ast.walk(ast.parse(text)):
+                if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                    continue
+                called = ast.unparse(node.func)
+                given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if called == "torch.load":
+                    assert given.get("weights_only") == "True", f"{path}:{node.lineno}"
+                if called == "np.load":
+                    assert given.get("allow_pickle") == "False", f"{path}:{node.lineno}"
+                assert called not in ("torch.manual_seed", "np.random.seed", "random.seed"), f"{path}:{node.lineno}"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genbench.errors import UsageError
+from genbench.records import Measurement, Ref, RunSpec, canonical, digest, finite
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+scalars = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+@given(name=st.from_regex(r"[a-z][a-z0-9\-]{0,8}", fullmatch=True), args=st.dictionaries(names, scalars, max_size=4))
+def test_a_reference_prints_back(name: str, args: dict[str, object]) -> None:
+    try:
+        compile(", ".join(f"{k}=1" for k in args).join(("f(", ")")), "", "eval")
+    except SyntaxError:
+        return  # a Python keyword is no argument name
+    ref = Ref(name, args)
+    assert Ref.parse(str(ref)) == ref
+
+
+@pytest.mark.parametrize("text", ["", "ddim(", "ddim(5)", "ddim(steps=x)", "ddim(**{})", "a b", "ddim(steps=[1])", "__import__('os')()"])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="Cannot read"):
+        Ref.parse(text)
+
+
+def test_a_measurement_names_metric_and_extractor() -> None:
+    m = Measurement.parse("precision(k=5)@clip(architecture='ViT-B-32')")
+    assert (m.metric, m.extractor) == (Ref("precision", {"k": 5}), Ref("clip", {"architecture": "ViT-B-32"}))
+    assert str(m) == "precision(k=5)@clip(architecture='ViT-B-32')"
+    assert Measurement.parse("fid").extractor is None
+
+
+def test_users_may_name_their_own_code() -> None:
+    assert Ref.parse("my_package.module:load(steps=3)") == Ref("my_package.module:load", {"steps": 3})
+
+
+SPEC = RunSpec(model=Ref("ddim", {"steps": 5}), dataset=Ref("shapes"), num_samples=10)
+
+
+def test_the_identity_of_a_run_is_its_canonical_text() -> None:
+    assert json.loads(canonical(SPEC)) == {
+        "model": "ddim(steps=5)", "dataset": "shapes", "num_samples": 10, "seed": 0, "precision": "float32",
+        "exact": False, "quantise": "round",
+    }  # fmt: skip
+    assert SPEC.id == digest(SPEC, 12) and len(SPEC.id) == 12
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"num_samples": 11}, {"exact": True}, {"precision": "bfloat16"}, {"quantise": "truncate"},
+     {"model": Ref("ddim", {"steps": 6})}, {"dataset": Ref("digits")}],
+)  # fmt: skip
+def test_whatever_may_change_an_image_changes_the_identity(change: dict[str, object]) -> None:
+    from dataclasses import replace
+
+    assert replace(SPEC, **change).id != SPEC.id
+
+
+def test_json_never_holds_what_json_cannot() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"value": math.nan})
+    assert finite(math.inf) is None and finite(None) is None and finite(1.5) == 1.5
