@@ -1,4 +1,4 @@
-"""The first stage of latent diffusion: images to a small feature map and back, with a Gaussian or a codebook between."""
+"""The first stage of latent diffusion: images to small feature maps and back, with a Gaussian or a codebook between."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
 class AutoencoderKL(nn.Module):
     """An autoencoder whose latent is a Gaussian, held near the standard one while it is trained.
 
-    A latent diffusion model sees the latent times a factor that belongs to that model (0.18215 for Stable Diffusion v1).
+    A latent diffusion model sees the latent times a factor that belongs to that model (0.18215: Stable Diffusion v1).
 
     Source:
         Rombach et al. 2022 sec. 3.1 and App. G; Esser et al. 2021; CompVis/latent-diffusion `autoencoder.py`.

@@ -174,7 +174,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        tokens = self.out(attend(*self.qkv(tokens).chunk(3, dim=-1), self.heads))
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        tokens = self.out(attend(q, k, v, self.heads))
         return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
 
 

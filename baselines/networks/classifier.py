@@ -58,9 +58,7 @@ class Classifier(nn.Module):
             self.head = nn.Linear(channels, config.classes)
         else:
             between = [nn.ReLU()] if config.pool == "stages" else [GroupNorm(c.groups, 2048, eps=c.norm_eps), nn.SiLU()]
-            self.head = nn.Sequential(
-                nn.Linear(sum(left) + channels, 2048), *between, nn.Linear(2048, config.classes)
-            )
+            self.head = nn.Sequential(nn.Linear(sum(left) + channels, 2048), *between, nn.Linear(2048, config.classes))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Maps (b, c, h, w) images, nominally in [-1, 1] plus noise, and (b,) timesteps to (b, classes) logits.

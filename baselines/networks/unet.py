@@ -158,7 +158,11 @@ class Trunk:
         return Stage([*stage, self._residual(channels, channels)])
 
     def decoder(self, skips: list[int]) -> list[Stage]:
-        """The levels from coarse to fine; every stage takes the last of `skips`, channels that are stacked on its input."""
+        """The levels from coarse to fine.
+
+        Args:
+            skips: channels that are stacked on the input of the stages, the last one on that of the first; or none.
+        """
         c, widths, skips = self.config, self.widths, list(skips)
         stages, channels, factor = [], widths[-1], 2 ** (len(widths) - 1)
         for level, out in reversed(list(enumerate(widths))):
@@ -259,7 +263,7 @@ def zero_outputs(network: nn.Module) -> None:
     Source: Ho et al. 2020, code (`init_scale=0`); openai/guided-diffusion `zero_module`.
     """
     for module in network.modules():
-        last: Iterable[nn.Module] = ()
+        last: Iterable[nn.Conv2d | nn.Linear] = ()
         if isinstance(module, ResidualBlock):
             last = (module.conv2,)
         elif isinstance(module, SelfAttention):
@@ -270,4 +274,5 @@ def zero_outputs(network: nn.Module) -> None:
             last = (module.head,)
         for layer in last:
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,375 @@
+"""The original networks in a few lines each, as functions of weights under their original names.
+
+They share no code with `baselines`: names, row orders, norms, paddings and embeddings are stated here a second time,
+from openai/guided-diffusion, CompVis/latent-diffusion and ermongroup/ddim, so that a loader and a network that agree
+with them are right together. Everything is computed in float64, except the angles of the timestep embedding, which the
+originals round to float32 as well.
+
+Weights come into being when they are first asked for: a forward pass over an empty `Weights` writes the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Weights(dict[str, Tensor]):
+    """Name to float32 tensor; a missing one is drawn, so that activations keep about unit size."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def of(self, name: str, *shape: int) -> Tensor:
+        if name not in self:
+            value = torch.randn(shape, generator=self.generator)
+            if len(shape) == 1:
+                value = value * 0.2 + (1.0 if name.endswith("weight") else 0.0)
+            else:
+                value = value / math.sqrt(math.prod(shape[1:]))
+            self[name] = value
+        assert tuple(self[name].shape) == shape, name
+        return self[name].double()
+
+
+def conv(w: Weights, name: str, x: Tensor, out: int, kernel: int = 3, **options: int) -> Tensor:
+    weight = w.of(f"{name}.weight", out, x.shape[1], kernel, kernel)
+    return F.conv2d(x, weight, w.of(f"{name}.bias", out), **({"padding": kernel // 2} | options))
+
+
+def linear(w: Weights, name: str, x: Tensor, out: int, *, bias: bool = True) -> Tensor:
+    weight = w.of(f"{name}.weight", out, x.shape[-1])
+    return F.linear(x, weight, w.of(f"{name}.bias", out) if bias else None)
+
+
+def group_norm(w: Weights, name: str, x: Tensor, eps: float) -> Tensor:
+    """32 groups; the variance is that of the population."""
+    grouped = x.reshape(len(x), 32, -1)
+    mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, keepdim=True, unbiased=False)
+    normal = ((grouped - mean) / torch.sqrt(variance + eps)).reshape(x.shape)
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    channels = x.shape[1]
+    return normal * w.of(f"{name}.weight", channels).view(shape) + w.of(f"{name}.bias", channels).view(shape)
+
+
+def layer_norm(w: Weights, name: str, x: Tensor) -> Tensor:
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
+    width = x.shape[-1]
+    return (x - mean) / torch.sqrt(variance + 1e-5) * w.of(f"{name}.weight", width) + w.of(f"{name}.bias", width)
+
+
+def silu(x: Tensor) -> Tensor:
+    return x / (1 + torch.exp(-x))
+
+
+def gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(b, c, queries), (b, c, keys), (b, c, keys) to (b, c, queries)."""
+    weight = torch.einsum("bct,bcs->bts", q, k) / math.sqrt(q.shape[1])
+    return torch.einsum("bts,bcs->bct", torch.softmax(weight, dim=-1), v)
+
+
+def cos_sin(t: Tensor, width: int) -> Tensor:
+    half = width // 2
+    frequency = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
+    angle = t.float()[:, None] * frequency[None]
+    return torch.cat([torch.cos(angle), torch.sin(angle)], dim=1).double()
+
+
+def sin_cos(t: Tensor, width: int) -> Tensor:
+    half = width // 2
+    frequency = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / (half - 1)))
+    angle = t.float()[:, None] * frequency[None]
+    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1).double()
+
+
+# --- guided-diffusion and the U-Net of latent-diffusion -------------------------------------------------------------
+
+
+def guided_residual(
+    w: Weights, name: str, x: Tensor, emb: Tensor, out: int, *, scale_shift: bool, change: str = ""
+) -> Tensor:
+    h = silu(group_norm(w, f"{name}.in_layers.0", x, 1e-5))
+    if change == "up":
+        h, x = (z.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) for z in (h, x))
+    elif change == "down":
+        h, x = ((z[:, :, ::2, ::2] + z[:, :, 1::2, ::2] + z[:, :, ::2, 1::2] + z[:, :, 1::2, 1::2]) / 4 for z in (h, x))
+    h = conv(w, f"{name}.in_layers.2", h, out)
+    e = linear(w, f"{name}.emb_layers.1", silu(emb), 2 * out if scale_shift else out)[:, :, None, None]
+    if scale_shift:
+        h = group_norm(w, f"{name}.out_layers.0", h, 1e-5) * (1 + e[:, :out]) + e[:, out:]
+    else:
+        h = group_norm(w, f"{name}.out_layers.0", h + e, 1e-5)
+    h = conv(w, f"{name}.out_layers.3", silu(h), out)
+    return h + (x if x.shape[1] == out else conv(w, f"{name}.skip_connection", x, out, 1))
+
+
+def rows(qkv: Tensor, heads: int, head: int, *, new_order: bool) -> list[Tensor]:
+    """q, k and v of one head from (b, 3 channels, positions)."""
+    c = qkv.shape[1] // (3 * heads)
+    if new_order:
+        return [qkv[:, (part * heads + head) * c : (part * heads + head + 1) * c] for part in range(3)]
+    return [qkv[:, (head * 3 + part) * c : (head * 3 + part + 1) * c] for part in range(3)]
+
+
+def guided_attention(w: Weights, name: str, x: Tensor, heads: int, *, new_order: bool) -> Tensor:
+    b, c, height, width = x.shape
+    flat = group_norm(w, f"{name}.norm", x, 1e-5).reshape(b, c, -1)
+    qkv = F.conv1d(flat, w.of(f"{name}.qkv.weight", 3 * c, c, 1), w.of(f"{name}.qkv.bias", 3 * c))
+    h = torch.cat([one_head(*rows(qkv, heads, head, new_order=new_order)) for head in range(heads)], dim=1)
+    h = F.conv1d(h, w.of(f"{name}.proj_out.weight", c, c, 1), w.of(f"{name}.proj_out.bias", c))
+    return x + h.reshape(b, c, height, width)
+
+
+def token_attention(w: Weights, name: str, x: Tensor, context: Tensor, heads: int, head_width: int, out: str) -> Tensor:
+    """Queries of x, keys and values of the context, (b, tokens, width) each."""
+    inner = heads * head_width
+    q, k, v = (
+        linear(w, f"{name}.to_{letter}", source, inner, bias=False).transpose(1, 2)
+        for letter, source in (("q", x), ("k", context), ("v", context))
+    )
+    parts = [slice(i * head_width, (i + 1) * head_width) for i in range(heads)]
+    h = torch.cat([one_head(q[:, p], k[:, p], v[:, p]) for p in parts], dim=1).transpose(1, 2)
+    return linear(w, f"{name}.{out}", h, x.shape[-1])
+
+
+def spatial_transformer(w: Weights, name: str, x: Tensor, context: Tensor, heads: int, depth: int) -> Tensor:
+    b, c, height, width = x.shape
+    head_width = c // heads
+    inner = heads * head_width
+    h = conv(w, f"{name}.proj_in", group_norm(w, f"{name}.norm", x, 1e-6), inner, 1)
+    h = h.reshape(b, inner, -1).transpose(1, 2)
+    for i in range(depth):
+        block = f"{name}.transformer_blocks.{i}"
+        y = layer_norm(w, f"{block}.norm1", h)
+        h = h + token_attention(w, f"{block}.attn1", y, y, heads, head_width, "to_out.0")
+        y = layer_norm(w, f"{block}.norm2", h)
+        h = h + token_attention(w, f"{block}.attn2", y, context, heads, head_width, "to_out.0")
+        value, gate = linear(w, f"{block}.ff.net.0.proj", layer_norm(w, f"{block}.norm3", h), 8 * inner).chunk(
+            2, dim=-1
+        )
+        h = h + linear(w, f"{block}.ff.net.2", value * gelu(gate), inner)
+    return x + conv(w, f"{name}.proj_out", h.transpose(1, 2).reshape(b, inner, height, width), c, 1)
+
+
+def guided_unet(
+    w: Weights,
+    x: Tensor,
+    t: Tensor,
+    *,
+    width: int,
+    out_channels: int,
+    mult: Sequence[float],
+    blocks: int,
+    attention: Sequence[int],
+    heads: int = 1,
+    heads_up: int | None = None,
+    head_channels: int = -1,
+    new_order: bool = False,
+    scale_shift: bool = False,
+    updown: bool = False,
+    classes: int | None = None,
+    y: Tensor | None = None,
+    context: Tensor | None = None,
+    depth: int = 1,
+    low_res: Tensor | None = None,
+    encoder_only: bool = False,
+) -> list[Tensor]:
+    """The output; or, of the encoder alone, all of its feature maps and that of the middle."""
+    x = x.double()
+    if low_res is not None:
+        x = torch.cat([x, F.interpolate(low_res.double(), x.shape[2:], mode="bilinear", align_corners=False)], dim=1)
+    emb = linear(w, "time_embed.2", silu(linear(w, "time_embed.0", cos_sin(t, width), 4 * width)), 4 * width)
+    if classes is not None:
+        assert y is not None
+        emb = emb + w.of("label_emb.weight", classes, 4 * width)[y]
+
+    def attend(name: str, h: Tensor, count: int) -> Tensor:
+        count = count if head_channels == -1 else h.shape[1] // head_channels
+        if context is not None:
+            return spatial_transformer(w, name, h, context.double(), count, depth)
+        return guided_attention(w, name, h, count, new_order=new_order)
+
+    def residual(name: str, h: Tensor, out: int, change: str = "") -> Tensor:
+        return guided_residual(w, name, h, emb, out, scale_shift=scale_shift, change=change)
+
+    h = conv(w, "input_blocks.0.0", x, int(mult[0] * width))
+    skips, index, ds = [h], 1, 1
+    for level, m in enumerate(mult):
+        for _ in range(blocks):
+            h = residual(f"input_blocks.{index}.0", h, int(m * width))
+            if ds in attention:
+                h = attend(f"input_blocks.{index}.1", h, heads)
+            skips.append(h)
+            index += 1
+        if level < len(mult) - 1:
+            name = f"input_blocks.{index}.0"
+            h = residual(name, h, h.shape[1], "down") if updown else conv(w, f"{name}.op", h, h.shape[1], stride=2)
+            skips.append(h)
+            index += 1
+            ds *= 2
+    h = residual("middle_block.0", h, h.shape[1])
+    h = attend("middle_block.1", h, heads)
+    h = residual("middle_block.2", h, h.shape[1])
+    if encoder_only:
+        return [*skips, h]
+    index = 0
+    for level in range(len(mult) - 1, -1, -1):
+        for i in range(blocks + 1):
+            h = residual(f"output_blocks.{index}.0", torch.cat([h, skips.pop()], dim=1), int(mult[level] * width))
+            position = 1
+            if ds in attention:
+                h = attend(f"output_blocks.{index}.1", h, heads_up or heads)
+                position = 2
+            if level and i == blocks:
+                name = f"output_blocks.{index}.{position}"
+                if updown:
+                    h = residual(name, h, h.shape[1], "up")
+                else:
+                    h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+                    h = conv(w, f"{name}.conv", h, h.shape[1])
+                ds //= 2
+            index += 1
+    return [conv(w, "out.2", silu(group_norm(w, "out.0", h, 1e-5)), out_channels)]
+
+
+def guided_classifier(w: Weights, x: Tensor, t: Tensor, *, classes: int, pool: str, **trunk: object) -> Tensor:
+    """EncoderUNetModel; attention pooling computes the outputs of all positions and keeps the first."""
+    maps = guided_unet(w, x, t, out_channels=0, encoder_only=True, **trunk)  # type: ignore[arg-type]
+    if pool.startswith("spatial"):
+        h = linear(w, "out.0", torch.cat([m.mean(dim=(2, 3)) for m in maps], dim=1), 2048)
+        if pool == "spatial":
+            return linear(w, "out.2", h.clamp(min=0), classes)
+        return linear(w, "out.3", silu(group_norm(w, "out.1", h, 1e-5)), classes)
+    h = silu(group_norm(w, "out.0", maps[-1], 1e-5))
+    if pool == "adaptive":
+        return conv(w, "out.3", h.mean(dim=(2, 3), keepdim=True), classes, 1)[:, :, 0, 0]
+    b, c = h.shape[:2]
+    h = h.reshape(b, c, -1)
+    h = torch.cat([h.mean(dim=-1, keepdim=True), h], dim=-1)
+    h = h + w.of("out.2.positional_embedding", c, h.shape[-1])
+    qkv = F.conv1d(h, w.of("out.2.qkv_proj.weight", 3 * c, c, 1), w.of("out.2.qkv_proj.bias", 3 * c))
+    heads = c // int(trunk["head_channels"])  # type: ignore[call-overload]
+    h = torch.cat([one_head(*rows(qkv, heads, head, new_order=True)) for head in range(heads)], dim=1)
+    return F.conv1d(h, w.of("out.2.c_proj.weight", classes, c, 1), w.of("out.2.c_proj.bias", classes))[:, :, 0]
+
+
+# --- DDPM in PyTorch, and the autoencoders of latent-diffusion ------------------------------------------------------
+
+
+def ddpm_residual(w: Weights, name: str, x: Tensor, emb: Tensor | None, out: int) -> Tensor:
+    h = conv(w, f"{name}.conv1", silu(group_norm(w, f"{name}.norm1", x, 1e-6)), out)
+    if emb is not None:
+        h = h + linear(w, f"{name}.temb_proj", silu(emb), out)[:, :, None, None]
+    h = conv(w, f"{name}.conv2", silu(group_norm(w, f"{name}.norm2", h, 1e-6)), out)
+    return h + (x if x.shape[1] == out else conv(w, f"{name}.nin_shortcut", x, out, 1))
+
+
+def ddpm_attention(w: Weights, name: str, x: Tensor) -> Tensor:
+    normal = group_norm(w, f"{name}.norm", x, 1e-6)
+    h = one_head(*(conv(w, f"{name}.{letter}", normal, x.shape[1], 1).flatten(2) for letter in "qkv"))
+    return x + conv(w, f"{name}.proj_out", h.reshape(x.shape), x.shape[1], 1)
+
+
+def ddpm_middle(w: Weights, prefix: str, h: Tensor, emb: Tensor | None, *, attends: bool = True) -> Tensor:
+    h = ddpm_residual(w, f"{prefix}mid.block_1", h, emb, h.shape[1])
+    if attends:
+        h = ddpm_attention(w, f"{prefix}mid.attn_1", h)
+    return ddpm_residual(w, f"{prefix}mid.block_2", h, emb, h.shape[1])
+
+
+def ddpm_down(
+    w: Weights, prefix: str, x: Tensor, emb: Tensor | None, *, ch: int, mult: Sequence[int], blocks: int,
+    attention: Sequence[int], resolution: int, attends: bool = True,
+) -> list[Tensor]:  # fmt: skip
+    """All feature maps of the encoder; a strided convolution pads below and on the right only."""
+    maps = [conv(w, f"{prefix}conv_in", x, ch)]
+    for level, m in enumerate(mult):
+        for i in range(blocks):
+            h = ddpm_residual(w, f"{prefix}down.{level}.block.{i}", maps[-1], emb, ch * m)
+            if resolution in attention and attends:
+                h = ddpm_attention(w, f"{prefix}down.{level}.attn.{i}", h)
+            maps.append(h)
+        if level < len(mult) - 1:
+            padded = F.pad(maps[-1], (0, 1, 0, 1))
+            maps.append(conv(w, f"{prefix}down.{level}.downsample.conv", padded, ch * m, stride=2, padding=0))
+            resolution //= 2
+    return maps
+
+
+def ddpm_up(
+    w: Weights, prefix: str, h: Tensor, emb: Tensor | None, skips: list[Tensor], *, ch: int, mult: Sequence[int],
+    blocks: int, attention: Sequence[int], resolution: int, attends: bool = True,
+) -> Tensor:  # fmt: skip
+    resolution //= 2 ** (len(mult) - 1)
+    for level in range(len(mult) - 1, -1, -1):
+        for i in range(blocks + 1):
+            joined = torch.cat([h, skips.pop()], dim=1) if skips else h
+            h = ddpm_residual(w, f"{prefix}up.{level}.block.{i}", joined, emb, ch * mult[level])
+            if resolution in attention and attends:
+                h = ddpm_attention(w, f"{prefix}up.{level}.attn.{i}", h)
+        if level:
+            h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+            h = conv(w, f"{prefix}up.{level}.upsample.conv", h, h.shape[1])
+            resolution *= 2
+    return h
+
+
+def ddpm_end(w: Weights, prefix: str, h: Tensor, out: int) -> Tensor:
+    return conv(w, f"{prefix}conv_out", silu(group_norm(w, f"{prefix}norm_out", h, 1e-6)), out)
+
+
+def ddpm_unet(w: Weights, x: Tensor, t: Tensor, *, out: int, **levels: object) -> Tensor:
+    ch = int(levels["ch"])  # type: ignore[call-overload]
+    emb = linear(w, "temb.dense.1", silu(linear(w, "temb.dense.0", sin_cos(t, ch), 4 * ch)), 4 * ch)
+    maps = ddpm_down(w, "", x.double(), emb, **levels)  # type: ignore[arg-type]
+    h = ddpm_middle(w, "", maps[-1], emb)
+    return ddpm_end(w, "", ddpm_up(w, "", h, emb, maps, **levels), out)  # type: ignore[arg-type]
+
+
+def first_stage_encode(
+    w: Weights, x: Tensor, *, z_channels: int, embed_dim: int, double: bool, **levels: object
+) -> Tensor:
+    """Moments of AutoencoderKL (`double`), latents of VQModelInterface."""
+    k = 2 if double else 1
+    h = ddpm_down(w, "encoder.", x.double(), None, **levels)[-1]  # type: ignore[arg-type]
+    h = ddpm_middle(w, "encoder.", h, None, attends=bool(levels.get("attends", True)))
+    return conv(w, "quant_conv", ddpm_end(w, "encoder.", h, k * z_channels), k * embed_dim, 1)
+
+
+def first_stage_decode(w: Weights, z: Tensor, *, z_channels: int, codes: int = 0, **levels: object) -> Tensor:
+    z = z.double()
+    if codes:
+        table = w.of("quantize.embedding.weight", codes, z.shape[1])
+        distance = (z[:, None] - table[None, :, :, None, None]).square().sum(dim=2)
+        z = table[distance.argmin(dim=1)].permute(0, 3, 1, 2)
+    mult, ch = levels["mult"], int(levels["ch"])  # type: ignore[call-overload]
+    h = conv(w, "decoder.conv_in", conv(w, "post_quant_conv", z, z_channels, 1), ch * mult[-1])  # type: ignore[index]
+    h = ddpm_middle(w, "decoder.", h, None, attends=bool(levels.get("attends", True)))
+    return ddpm_end(w, "decoder.", ddpm_up(w, "decoder.", h, None, [], **levels), 3)  # type: ignore[arg-type]
+
+
+# --- the text encoder of latent-diffusion ---------------------------------------------------------------------------
+
+
+def bert_embedder(w: Weights, tokens: Tensor, *, vocabulary: int, length: int, width: int, layers: int) -> Tensor:
+    """8 heads of 64 channels, whatever the width."""
+    x = w.of("transformer.token_emb.weight", vocabulary, width)[tokens]
+    x = x + w.of("transformer.pos_emb.emb.weight", length, width)[: tokens.shape[1]]
+    for i in range(layers):
+        attention, feed = (f"transformer.attn_layers.layers.{2 * i + k}" for k in (0, 1))
+        y = layer_norm(w, f"{attention}.0", x)
+        x = x + token_attention(w, f"{attention}.1", y, y, 8, 64, "to_out")
+        y = gelu(linear(w, f"{feed}.1.net.0.0", layer_norm(w, f"{feed}.0", x), 4 * width))
+        x = x + linear(w, f"{feed}.1.net.2", y, width)
+    x = layer_norm(w, "transformer.norm", x)
+    linear(w, "transformer.to_logits", x, vocabulary)  # in the file, not in the output
+    return x
