@@ -418,7 +418,7 @@ def _occupancies(pair: Pair, radii: Tensor) -> Occupancies:
 
 
 def _block_minima(values: Tensor, blocks: Tensor, count: int) -> Tensor:
-    """The least value of every row over the columns of each block: (rows, columns) to (rows, count), inf without any."""
+    """The least value of every row over the columns of each block: (rows, columns) to (rows, count); inf for none."""
     if (blocks[1:] < blocks[:-1]).any():
         values = values[:, torch.argsort(blocks, stable=True)]
     result = torch.full((len(values), count), torch.inf, device=values.device)
@@ -543,6 +543,21 @@ def _remember(arrays: tuple[Features, ...], key: tuple[Hashable, ...], make: Cal
     return value
 
 
+def matched(generated: Evidence, reference: Evidence, tap: str = "pooled") -> tuple[Features, Features]:
+    """The features of a tap of both sides.
+
+    Raises:
+        UsageError: a tap that was not extracted.
+        NotComparable: features of two extractors, or of two widths.
+    """
+    x, y = generated.features(tap), reference.features(tap)
+    if x.extractor != y.extractor:
+        raise NotComparable(f"Features of two extractors, {x.extractor} and {y.extractor}; extract both with one.")
+    if x.shape[1] != y.shape[1]:
+        raise NotComparable(f"Features of widths {x.shape[1]} and {y.shape[1]} cannot be compared; use one extractor.")
+    return x, y
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Searched:
     """Two sides of an evaluation and the neighbour searches that metrics share."""
@@ -580,9 +595,7 @@ def _walk(
     device: str,
 ) -> T:
     """What a walk over all distances yields, made once for all metrics that need it."""
-    x, y = generated.features(), reference.features()
-    if x.extractor != y.extractor:
-        raise NotComparable(f"Features of two extractors, {x.extractor} and {y.extractor}; extract both with one.")
+    x, y = matched(generated, reference)
 
     def walk() -> T:
         pair = _pair(x.values(), y.values(), k, arithmetic, device)

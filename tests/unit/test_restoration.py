@@ -1,0 +1,169 @@
+"""Metrics of pairs against definitions written out in float64."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from genbench.arrays import Evidence, Images, Samples
+from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.metrics.restoration import (
+    CONSISTENCY,
+    PSNR,
+    SSIM,
+    box_downsampled,
+    linear_weights,
+    perceptual_distance,
+    signal_to_noise,
+    structural_similarity,
+)
+
+
+def evidence(images: Images) -> Evidence:
+    return Evidence(samples=Samples.of(images))
+
+
+def noisy_pair(seed: int, n: int, size: tuple[int, int], spread: float = 20) -> tuple[Images, Images]:
+    rng = np.random.default_rng(seed)
+    smooth = np.cumsum(rng.standard_normal((n, 3, *size)), axis=-1) * 12 + 128
+    clean = np.clip(smooth, 0, 255).astype(np.uint8)
+    return np.clip(clean + rng.standard_normal(clean.shape) * spread, 0, 255).astype(np.uint8), clean
+
+
+def test_psnr_of_known_differences_and_of_no_difference() -> None:
+    x = np.full((4, 3, 8, 8), 100, np.uint8)
+    y = x.copy()
+    y[0] += 1  # error 1
+    y[1, :, :, :4] += 10  # error 50
+    y[2, 0, 0, 0] += 1  # one step in one of 192 values
+    expected = [20 * math.log10(255), 10 * math.log10(255**2 / 50), 10 * math.log10(255**2 * 192)]
+    np.testing.assert_allclose(signal_to_noise(x, y)[:3], expected)
+    assert signal_to_noise(x, y)[3] == pytest.approx(expected[2])
+    score = PSNR.compute(generated=evidence(x), reference=evidence(y))
+    assert score.value == pytest.approx((sum(expected) + expected[2]) / 4)
+    assert score.detail["identical"] == 1
+    assert score.stderr == pytest.approx(np.std([*expected, expected[2]], ddof=1) / 2)
+
+
+def test_psnr_of_differences_beyond_eight_bits_does_not_wrap() -> None:
+    x = np.zeros((1, 1, 6, 6), np.uint8)
+    assert signal_to_noise(x, x + 255)[0] == pytest.approx(0)
+
+
+def ssim_by_definition(x: Images, y: Images, border: str) -> NDArray[np.float64]:
+    """One window after the other."""
+    weight = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
+    window = np.outer(weight, weight) / weight.sum() ** 2
+    a, b = x.astype(np.float64), y.astype(np.float64)
+    if border == "reflect":
+        a, b = (np.pad(z, ((0, 0), (0, 0), (5, 5), (5, 5)), mode="reflect") for z in (a, b))
+    c1, c2 = 2.55**2, 7.65**2
+    found = []
+    for u, v in zip(a, b, strict=True):
+        values = []
+        for channel in range(len(u)):
+            for i in range(u.shape[1] - 10):
+                for j in range(u.shape[2] - 10):
+                    p, q = u[channel, i : i + 11, j : j + 11], v[channel, i : i + 11, j : j + 11]
+                    mp, mq = (window * p).sum(), (window * q).sum()
+                    vp, vq = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum()
+                    cov = (window * (p - mp) * (q - mq)).sum()
+                    values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+        found.append(np.mean(values))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("border", ["reflect", "valid"])
+def test_ssim_equals_its_definition(border: str) -> None:
+    x, y = noisy_pair(0, 2, (13, 17))
+    np.testing.assert_allclose(structural_similarity(x, y, border=border), ssim_by_definition(x, y, border), rtol=1e-9)
+
+
+def test_ssim_is_one_for_copies_and_constant_images_have_a_closed_form() -> None:
+    x, _ = noisy_pair(1, 3, (16, 16))
+    assert SSIM.compute(generated=evidence(x), reference=evidence(x)).value == pytest.approx(1)
+    a, b = np.full((1, 1, 12, 12), 50, np.uint8), np.full((1, 1, 12, 12), 200, np.uint8)
+    expected = (2 * 50 * 200 + 2.55**2) / (50**2 + 200**2 + 2.55**2)
+    assert structural_similarity(a, b)[0] == pytest.approx(expected)
+
+
+def test_more_noise_scores_lower_in_order() -> None:
+    values = []
+    for spread in (5, 20, 60):
+        x, y = noisy_pair(2, 40, (24, 24), spread)
+        sides = {"generated": evidence(x), "reference": evidence(y)}
+        values.append((PSNR.compute(**sides).value, SSIM.compute(**sides).value))
+    assert values == sorted(values, reverse=True)
+    assert all(a[i] > b[i] for a, b in pairwise(values) for i in (0, 1))
+
+
+def test_consistency_counts_only_what_survives_the_reduction() -> None:
+    rng = np.random.default_rng(3)
+    low = rng.integers(20, 230, (40, 3, 4, 4)).astype(np.uint8)
+    up = low.repeat(4, axis=2).repeat(4, axis=3)
+    # A checkerboard of +-9 inside every square leaves its mean.
+    board = np.where((np.arange(16)[:, None] + np.arange(16)) % 2, 9, -9)
+    textured = (up.astype(np.int64) + board).astype(np.uint8)
+    assert CONSISTENCY.compute(generated=evidence(textured), reference=evidence(low)).value == 0
+    assert CONSISTENCY.compute(generated=evidence(textured), reference=evidence(up)).value == 0
+    score = CONSISTENCY.compute(generated=evidence(up + 2), reference=evidence(low))
+    assert score.value == pytest.approx(1e5 * (2 / 255) ** 2)
+    # Against 8-bit low-resolution images of continuous ones, a perfect result keeps the variance of rounding.
+    fine = rng.integers(0, 256, (60, 3, 32, 32)).astype(np.uint8)
+    rounded = np.rint(box_downsampled(fine, 4)).astype(np.uint8)
+    perfect = CONSISTENCY.compute(generated=evidence(fine), reference=evidence(rounded)).value
+    assert perfect == pytest.approx(1e5 / 12 / 255**2, rel=0.05)
+
+
+def test_box_downsampled_is_the_mean_of_each_square() -> None:
+    x = np.arange(2 * 1 * 4 * 6).reshape(2, 1, 4, 6).astype(np.uint8)
+    by_hand = [
+        [[[x[n, 0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean() for j in range(3)] for i in range(2)]] for n in (0, 1)
+    ]
+    np.testing.assert_array_equal(box_downsampled(x, 2), by_hand)
+
+
+def test_perceptual_distance_of_one_position_by_hand() -> None:
+    # (3, 4) becomes (0.6, 0.8), (0, 2) becomes (0, 1): squared differences 0.36 and 0.04. The second layer has 4
+    # positions of which one differs, (1) against (-1): 4 / 4.
+    x = [torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1), torch.ones(1, 1, 2, 2)]
+    y = [torch.tensor([0.0, 2.0]).reshape(1, 2, 1, 1), torch.tensor([[5.0, 2.0], [-1.0, 1.0]]).reshape(1, 1, 2, 2)]
+    linear = [torch.tensor([2.0, 3.0]), torch.tensor([0.5])]
+    expected = 2 * 0.36 + 3 * 0.04 + 0.5 * 4 / 4
+    assert float(perceptual_distance(x, y, linear)[0]) == pytest.approx(expected, rel=1e-6)
+    assert float(perceptual_distance(x, x, linear)[0]) == 0
+
+
+def test_linear_weights_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
+    state = {f"lin{i}.model.1.weight": torch.full((1, 3, 1, 1), float(i)) for i in (1, 0, 10, 2, 3, 4, 5, 6, 7, 8, 9)}
+    torch.save(state, tmp_path / "lin.pth")
+    found = linear_weights(tmp_path / "lin.pth")
+    assert [float(w[0]) for w in found] == list(range(11)) and found[0].shape == (3,)
+    with pytest.raises(InputRejected, match=r"fc\.weight"):
+        linear_weights({"fc.weight": torch.zeros(1)})
+    with pytest.raises(InputRejected, match=r"lin0\.model\.1\.weight"):
+        linear_weights({"lin1.model.1.weight": torch.zeros(1, 3, 1, 1)})
+
+
+def test_errors_name_the_cause() -> None:
+    x = evidence(np.zeros((2, 3, 8, 8), np.uint8))
+    with pytest.raises(NotComparable, match="2 and array has 3"):
+        PSNR.compute(generated=x, reference=evidence(np.zeros((3, 3, 8, 8), np.uint8)))
+    with pytest.raises(NotComparable, match="pixel by pixel"):
+        PSNR.compute(generated=x, reference=evidence(np.zeros((2, 3, 4, 4), np.uint8)))
+    with pytest.raises(NotComparable, match="at least 11 pixels"):
+        SSIM.compute(generated=x, reference=x, border="valid")
+    with pytest.raises(UsageError, match="reflect and valid"):
+        SSIM.compute(generated=x, reference=x, border="zero")
+    with pytest.raises(NotComparable, match="3 times"):
+        CONSISTENCY.compute(generated=x, reference=x, factor=3)
+    with pytest.raises(NotComparable, match="the reference is"):
+        CONSISTENCY.compute(generated=x, reference=evidence(np.zeros((2, 3, 4, 4), np.uint8)))
+    with pytest.raises(NotComparable, match="1 layers of weights for 2"):
+        perceptual_distance([torch.ones(1, 1, 1, 1)] * 2, [torch.ones(1, 1, 1, 1)] * 2, [torch.ones(1)])
