@@ -27,6 +27,20 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "is": ("genbench.metrics.inception_score:INCEPTION_SCORE", "confidence and variety of predicted classes"),
         "precision": ("genbench.metrics.manifold:PRECISION", "share of generated images inside the real manifold"),
         "recall": ("genbench.metrics.manifold:RECALL", "share of real images inside the generated manifold"),
+        "density": ("genbench.metrics.manifold:DENSITY", "real neighbourhoods that a generated image lies in, over k"),
+        "coverage": ("genbench.metrics.manifold:COVERAGE", "share of real neighbourhoods that hold a generated image"),
+        "realism": ("genbench.metrics.manifold:REALISM", "mean depth of generated images inside the real manifold"),
+        "authpct": ("genbench.metrics.manifold:AUTHPCT", "percentage of images that copy no training image"),
+        "kid": ("genbench.metrics.kernel:KID", "kernel distance of pooled features, unbiased in the number of images"),
+        "cmmd": ("genbench.metrics.kernel:CMMD", "kernel distance of CLIP embeddings, times 1000"),
+        "vendi": ("genbench.metrics.vendi:VENDI", "effective number of different images"),
+        "swd": ("genbench.metrics.sliced:SWD", "sliced 2-Wasserstein distance of features; swd@pixels of pixels"),
+        "clip-score": ("genbench.metrics.alignment:CLIP_SCORE", "agreement of images with their captions"),
+        "top1": ("genbench.metrics.classification:TOP1", "share of images a classifier takes for the class asked for"),
+        "top5": ("genbench.metrics.classification:TOP5", "share with that class among a classifier's first five"),
+        "psnr": ("genbench.metrics.restoration:PSNR", "mean peak signal-to-noise ratio of pairs, in decibels"),
+        "ssim": ("genbench.metrics.restoration:SSIM", "mean structural similarity of pairs"),
+        "consistency": ("genbench.metrics.restoration:CONSISTENCY", "error of upscaled images, reduced again, in 1e-5"),
     },
     "dataset": {
         "shapes": ("genbench.datasets.shapes:SHAPES", "32x32 captioned shapes, drawn on demand, no download"),
@@ -36,6 +50,12 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     },
     "extractor": {
         "compact": ("genbench.extractors.compact:load", "0.4 M parameters, trained on shapes, shipped"),
+        "pixels": ("genbench.extractors.pixels:load", "pixels at 32x32, no network"),
+        "inception": ("genbench.extractors.inception:load", "Inception of 2015-12-05, of FID, IS, KID and sFID (96 MB)"),
+        "clip": ("genbench.extractors.clip:load", "images and captions, any network of open_clip (600 MB)"),
+        "dinov2": ("genbench.extractors.dinov2:load", "self-supervised transformers of FD-DINOv2 (1.2 GB)"),
+        "vgg16": ("genbench.extractors.vgg16:load", "of the first improved precision and recall (553 MB)"),
+        "resnet50": ("genbench.extractors.resnet50:load", "ImageNet classifier of torchvision (103 MB)"),
     },
 }
 
