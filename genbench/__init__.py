@@ -23,6 +23,7 @@ _HOME = {
     "Features": "arrays",
     "Moments": "arrays",
     "Samples": "arrays",
+    "Evaluator": "streaming",
     "run": "api",
     "score": "api",
 }

@@ -198,3 +198,11 @@ class Evidence:
         if tap not in self.taps:
             raise UsageError(f"The tap {tap!r} was not extracted; there are {', '.join(self.taps) or 'none'}.")
         return self.taps[tap]
+
+    def first(self, count: int) -> Evidence:
+        """The evidence of the first `count` images."""
+        taps = {
+            name: Features(extractor=f.extractor, tap=f.tap, array=np.array(f.values()[:count]))
+            for name, f in self.taps.items()
+        }
+        return Evidence(samples=self.samples.subset(0, count), taps=taps)

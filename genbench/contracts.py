@@ -99,7 +99,7 @@ class Dataset:
             images that are not in the reference, for floors), "test" (for classifiers). Roles may be missing.
         reference_count: images of the reference split that are used by default; None is all.
         default_samples: images that `genbench run` generates by default.
-        extractor: of the protocol `embedded` for images like these.
+        protocol: name of the protocol that is used unless another is asked for.
     """
 
     name: str
@@ -110,7 +110,6 @@ class Dataset:
     version: int = 1
     reference_count: int | None = None
     default_samples: int = 1000
-    extractor: str = "compact"
     protocol: str = "embedded"
 
 

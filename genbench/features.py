@@ -57,7 +57,7 @@ def evidence(
     missing = [tap for tap in taps if not paths[tap].exists()]
     cache.mkdir(parents=True, exist_ok=True)
     if CAPTIONS in missing:
-        _write_all(paths[CAPTIONS], _caption_blocks(samples, extractor))
+        _write_all(paths[CAPTIONS], caption_blocks(samples, extractor))
         missing.remove(CAPTIONS)
     if missing:
         blocks = image_blocks(samples, extractor, missing, device=device, workers=workers, watch=watch)
@@ -100,7 +100,12 @@ def image_blocks(
             watch(len(images))
 
 
-def _caption_blocks(samples: Samples, extractor: Extractor) -> Iterator[NDArray[np.float32]]:
+def caption_blocks(samples: Samples, extractor: Extractor) -> Iterator[NDArray[np.float32]]:
+    """Features of the samples' captions, block by block, in order.
+
+    Raises:
+        UsageError: no captions, or an extractor that embeds no texts.
+    """
     import torch
 
     if samples.captions is None:

@@ -247,6 +247,10 @@ def _measure(cell: Cell, comparison: _Comparison, spec: RunSpec | None, made_wit
         raise InputRejected(f"{metric.name} compares pixels: {generated.shape} against {reference.shape}.")
     generated_evidence = comparison.evidence(cell, "generated")
     reference_evidence = comparison.evidence(cell, metric.against) if uses_reference(metric) else None
+    limit = cell.protocol.references.get(metric.name)
+    if reference_evidence is not None and limit and limit < reference_evidence.samples.count:
+        reference_evidence = reference_evidence.first(limit)
+        reference = reference_evidence.samples
     assert generated_evidence is not None
     score = _compute(cell, comparison.device, generated_evidence, reference_evidence)
     floor = _floor(cell, comparison, reference_evidence)
@@ -287,7 +291,7 @@ def _floor(cell: Cell, comparison: _Comparison, reference: Evidence | None) -> S
     if lacking or samples.count < cell.metric.minimum:
         return None
     extractor = comparison.extractor(cell)
-    against = comparison.roles.get(cell.metric.against) if reference is not None else None
+    against = reference.samples if reference is not None else None
     identity = [str(cell.metric_ref), cell.metric.version, extractor.key if extractor else None]
     identity += [samples.fingerprint(), against.fingerprint() if against else None]
     path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
@@ -313,7 +317,8 @@ def _roles(dataset: Dataset, ref: Ref, count: int, protocol: Protocol, cells: Se
             return samples if role == "reference" else None
         return samples if number is None else samples.subset(0, number)
 
-    number = protocol.num_reference or dataset.reference_count
+    wanted = dataset.reference_count if protocol.num_reference is None else protocol.num_reference
+    number = wanted or None
     roles: dict[str, Samples | None] = {"reference": take("reference", number)}
     if any(cell.metric.against == "test" for cell in cells):
         roles["test"] = take("test", None)
@@ -463,11 +468,13 @@ def score(
     protocol: Protocol,
     held_out: Samples | None = None,
     test: Samples | None = None,
+    extracted: Mapping[str, Evidence] | None = None,
     execution: Execution | None = None,
 ) -> Outcome:
     """Measures images that exist.
 
     Args:
+        extracted: evidence of the generated images that was made before, by the text of the extractor.
         held_out: real images that are not in the reference; as many of them as there are generated ones give the floors.
         test: labelled real images for metrics that test a classifier.
     """
@@ -478,6 +485,7 @@ def score(
     trained = reference.subset(0, generated.count) if reference and reference.count >= generated.count else None
     roles = {"generated": generated, "reference": reference, "test": test}
     comparison = _Comparison(roles | {"floor_held_out": floor, "floor_reference": trained}, cells, execution, device)
+    comparison.found |= {(name, "generated"): evidence for name, evidence in (extracted or {}).items()}
     made_with = environment.describe(device)
     results = tuple(_measure(cell, comparison, None, made_with) for cell in cells)
     return Outcome(spec=None, results=results, directory=None, cached=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from genbench.errors import UsageError, nearest
-from genbench.records import Measurement, Ref
+from genbench.records import Measurement, Ref, Scalar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,10 @@ class Protocol:
         extractor: for metrics that name none themselves.
         extractors: for particular metrics.
         args: arguments of particular metrics, where the protocol differs from their defaults.
+        references: metrics that see only so many of the first reference images.
         quantise: rule from floats to 8 bits.
-        num_samples, num_reference: of the protocol; None leaves them to the data set.
+        num_samples: of the protocol; None leaves it to the data set.
+        num_reference: of the protocol; None leaves it to the data set, 0 is the whole split.
         metrics: measured by `--metric all`.
     """
 
@@ -32,7 +34,8 @@ class Protocol:
     source: str
     extractor: Ref
     extractors: Mapping[str, Ref] = field(default_factory=dict)
-    args: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    args: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    references: Mapping[str, int] = field(default_factory=dict)
     quantise: Literal["round", "truncate"] = "round"
     num_samples: int | None = None
     num_reference: int | None = None
@@ -46,14 +49,84 @@ class Protocol:
         return Measurement(Ref(metric.name, args), extractor)
 
 
+_INCEPTION = Ref("inception", {"resize": "tf1", "scaling": "tf"})
+_FULL = {"num_samples": 50_000, "num_reference": 0}
+_TEN_SPLITS: Mapping[str, Scalar] = {"splits": 10, "shuffle": 2020}
+_SUBSETS: Mapping[str, Scalar] = {"subsets": 100, "subset_size": 1000, "seed": 2020}
+
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         Protocol(
             name="embedded",
-            summary="the shipped extractor; needs no download and is comparable with itself only",
+            summary="the shipped extractors; needs no download and is comparable with itself only",
             source="this project",
             extractor=Ref("compact"),
+            extractors={"clip-score": Ref("tiny-clip"), "cmmd": Ref("tiny-clip")},
+            metrics=(
+                "fid", "sfid", "fid-inf", "fid-per-class", "mifid", "kid", "is", "precision", "recall", "density", "coverage",
+                "realism", "authpct", "vendi", "swd", "top1", "clip-score", "cmmd", "cas",
+            ),
+        ),
+        Protocol(
+            name="adm",
+            summary="ADM's evaluator: 50,000 samples against the training set, precision and recall against 10,000 of it",
+            source="openai/guided-diffusion evaluations/evaluator.py; Dhariwal and Nichol 2021",
+            extractor=_INCEPTION,
+            args={
+                "is": {"chunk": 5000},
+                "precision": {"k": 3, "arithmetic": "fp16-adm"},
+                "recall": {"k": 3, "arithmetic": "fp16-adm"},
+            },
+            references={"precision": 10_000, "recall": 10_000},
+            quantise="truncate",
+            metrics=("fid", "sfid", "is", "precision", "recall"),
+            **_FULL,
+        ),
+        Protocol(
+            name="tf1",
+            summary="TTUR and torch-fidelity: TensorFlow 1 resize and scaling, ten splits, VGG-16 manifolds",
+            source="bioinf-jku/TTUR fid.py; toshas/torch-fidelity 0.4.0",
+            extractor=_INCEPTION,
+            extractors={"precision": Ref("vgg16"), "recall": Ref("vgg16")},
+            args={"is": _TEN_SPLITS, "kid": _SUBSETS, "precision": {"k": 3}, "recall": {"k": 3}},
+            metrics=("fid", "is", "kid", "precision", "recall"),
+            **_FULL,
+        ),
+        Protocol(
+            name="clean",
+            summary="clean-fid: bicubic resize with antialiasing on floats, TensorFlow scaling",
+            source="GaParmar/clean-fid 0.1.35; Parmar et al. 2022",
+            extractor=Ref("inception", {"resize": "clean", "scaling": "tf"}),
+            args={"kid": {"subsets": 100, "subset_size": 1000, "seed": 0}},
+            metrics=("fid", "kid"),
+            **_FULL,
+        ),
+        Protocol(
+            name="pytorch-fid",
+            summary="pytorch-fid: half-pixel bilinear resize without antialiasing, symmetric scaling",
+            source="mseitzer/pytorch-fid 0.3.0",
+            extractor=Ref("inception", {"resize": "bilinear", "scaling": "symmetric"}),
+            metrics=("fid",),
+            **_FULL,
+        ),
+        Protocol(
+            name="edm",
+            summary="EDM: NVIDIA's emulation of the TensorFlow 1 resize; its papers print the least of three runs",
+            source="NVlabs/edm fid.py; Karras et al. 2022",
+            extractor=Ref("inception", {"resize": "nvidia", "scaling": "tf"}),
+            metrics=("fid",),
+            **_FULL,
+        ),
+        Protocol(
+            name="dgm",
+            summary="dgm-eval: DINOv2 ViT-L/14 features, k = 5 manifolds on 10,000 images",
+            source="layer6ai/dgm-eval; Stein et al. 2023",
+            extractor=Ref("dinov2", {"architecture": "vit_large_patch14_dinov2", "resize": "pil-bicubic"}),
+            args={"precision": {"k": 5}, "recall": {"k": 5}, "kid": {"subsets": 100, "subset_size": 1000, "seed": 0}},
+            references={"precision": 10_000, "recall": 10_000, "density": 10_000, "coverage": 10_000},
+            metrics=("fd", "kid", "precision", "recall", "density", "coverage", "authpct", "vendi"),
+            **_FULL,
         ),
     )
 }

@@ -24,6 +24,11 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     },
     "metric": {
         "fid": ("genbench.metrics.frechet:FID", "Frechet distance of pooled features"),
+        "fd": ("genbench.metrics.frechet:FD", "the same on any extractor, such as fd@dinov2"),
+        "sfid": ("genbench.metrics.frechet:SFID", "Frechet distance of spatial features"),
+        "fid-inf": ("genbench.metrics.frechet:FID_INF", "Frechet distance extrapolated to infinitely many images"),
+        "fid-per-class": ("genbench.metrics.frechet:PER_CLASS_FID", "mean Frechet distance within a class"),
+        "mifid": ("genbench.metrics.frechet:MIFID", "Frechet distance that punishes copies of reference images"),
         "is": ("genbench.metrics.inception_score:INCEPTION_SCORE", "confidence and variety of predicted classes"),
         "precision": ("genbench.metrics.manifold:PRECISION", "share of generated images inside the real manifold"),
         "recall": ("genbench.metrics.manifold:RECALL", "share of real images inside the generated manifold"),

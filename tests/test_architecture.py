@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "features": FOUNDATION,
     "generation": FOUNDATION,
     "report": FOUNDATION,
-    "streaming": FOUNDATION | {"registry", "protocols", "features"},
+    "streaming": FOUNDATION | {"pipeline", "protocols", "features", "environment"},
     "pipeline": FOUNDATION | {"features", "generation", "registry", "protocols", "environment", "report"},
     "planning": FOUNDATION | {"pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment"},

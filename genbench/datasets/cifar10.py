@@ -72,5 +72,5 @@ CIFAR10 = Dataset(
     load=load,
     splits={"reference": "train", "held_out": "test", "test": "test"},
     default_samples=10_000,
-    extractor="inception",
+    protocol="tf1",
 )

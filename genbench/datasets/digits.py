@@ -76,5 +76,5 @@ DIGITS = Dataset(
     load=load,
     splits={"reference": "train", "held_out": "test", "test": "test"},
     default_samples=TEST,
-    extractor="compact",
+    protocol="embedded",
 )

@@ -30,5 +30,5 @@ FOLDER = Dataset(
     source="the user",
     load=load,
     splits={"reference": "all"},
-    extractor="inception",
+    protocol="embedded",
 )

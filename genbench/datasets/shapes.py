@@ -316,5 +316,5 @@ SHAPES = Dataset(
     version=VERSION,
     reference_count=10_000,
     default_samples=1000,
-    extractor="compact",
+    protocol="embedded",
 )

@@ -1,0 +1,75 @@
+"""The same run gives the same images: after a kill, for every batch size, for every process that makes it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genbench import pipeline
+from genbench.records import Ref, RunSpec
+
+pytestmark = pytest.mark.slow
+
+
+def sampled(output: Path, *, batch_size: int, exact: bool, count: int = 70, steps: int = 8) -> np.ndarray:
+    spec = RunSpec(model=Ref("ddim", {"steps": steps}), dataset=Ref("shapes"), num_samples=count, exact=exact)
+    samples, _, _ = pipeline.sample(spec, output=output, execution=pipeline.Execution(device="cpu", batch_size=batch_size))
+    return samples.read(0, count)
+
+
+def test_batch_size_changes_at_most_one_level_in_one_pixel_of_ten_thousand(tmp_path: Path) -> None:
+    sets = [sampled(tmp_path / str(size), batch_size=size, exact=False).astype(int) for size in (1, 7, 64)]
+    for other in sets[1:]:
+        difference = np.abs(sets[0] - other)
+        assert difference.max() <= 1
+        assert (difference > 0).sum() <= difference.size / 10_000
+
+
+def test_exact_images_are_bit_identical_for_every_batch_size(tmp_path: Path) -> None:
+    sets = [sampled(tmp_path / str(size), batch_size=size, exact=True) for size in (1, 7, 64)]
+    assert np.array_equal(sets[0], sets[1]) and np.array_equal(sets[0], sets[2])
+
+
+def test_image_i_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    few = sampled(tmp_path / "few", batch_size=64, exact=True, count=10, steps=3)
+    many = sampled(tmp_path / "many", batch_size=64, exact=True, count=300, steps=3)
+    assert np.array_equal(few, many[:10])
+
+
+def test_a_killed_run_ends_with_the_same_bytes_and_numbers(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    def command(output: str) -> list[str]:
+        run = ["run", "--model", "ddim(steps=6)", "-n", "700", "--metric", "fid", "--format", "json", "--device", "cpu"]
+        return [sys.executable, "-m", "genbench", *run, "--output", output]
+
+    def start(output: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(output), cwd=tmp_path, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    victim = start("killed")
+    for _ in range(1200):
+        if list((tmp_path / "killed").rglob("manifest.json")) or victim.poll() is not None:
+            break
+        time.sleep(0.05)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    manifest = next((tmp_path / "killed").rglob("manifest.json"))
+    assert 0 < len(json.loads(manifest.read_text())["shards"]) < 3, "the kill must fall between the first and the last shard"
+
+    outputs = {}
+    for name in ("killed", "whole"):
+        process = start(name)
+        outputs[name], errors = process.communicate()
+        assert process.returncode == 0, errors
+    shards = {name: [p.read_bytes() for p in sorted((tmp_path / name).rglob("*.npy"))] for name in outputs}
+    assert shards["killed"] == shards["whole"] and len(shards["whole"]) == 3
+    results = {name: json.loads(text)["results"][0] for name, text in outputs.items()}
+    assert results["killed"]["value"] == results["whole"]["value"]
+    assert results["killed"]["id"] == results["whole"]["id"]
