@@ -110,4 +110,6 @@ def locked(directory: Path) -> Iterator[None]:
         with FileLock(directory / ".lock", timeout=0):
             yield
     except Timeout as error:
-        raise GenbenchError(f"Another process is working in {directory}; wait for it or choose another --output.") from error
+        raise GenbenchError(
+            f"Another process is working in {directory}; wait for it or choose another --output."
+        ) from error

@@ -60,6 +60,24 @@ def raw_png(width: int, height: int, depth: int, colour: int, data: bytes, *, af
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def raw_tiff(width: int, height: int, depth: int) -> bytes:
+    """Uncompressed RGB of `depth` bits a channel, all zero; Pillow cannot write more than 8."""
+    pixels = bytes(width * height * 3 * depth // 8)
+    entries = [
+        (256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 14), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(pixels)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return (
+        b"II*\0"
+        + struct.pack("<I", 14 + len(pixels))
+        + struct.pack("<3H", *[depth] * 3)
+        + pixels
+        + directory
+        + bytes(4)
+    )
+
+
 def write(folder: Path, files: dict[str, bytes]) -> Path:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -175,9 +193,10 @@ def test_a_foreign_colour_profile_is_noticed(tmp_path: Path, caplog: pytest.LogC
     for name in ("sRGB", "LAB"):
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
         write(tmp_path, {f"{name}.png": png(noise(1)[0], icc_profile=profile)})
+    write(tmp_path, {"old.png": png(noise(1)[0], icc_profile=b"desc sRGB IEC61966-2.1")})
     with caplog.at_level(logging.WARNING, "genbench"):
         open_images(tmp_path)
-    assert "1 of 2 images carry a colour profile that is not sRGB" in caplog.text
+    assert "1 of 3 images carry a colour profile that is not sRGB" in caplog.text
 
 
 def test_other_and_hidden_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -185,7 +204,7 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path, caplog: pytest.L
     good = png(pixels[0])
     extra = {"notes.txt": b"", "b.gif": good, "c.gif": good, ".hidden.png": b"", "._a.png": b"", ".git/x.png": good}
     write(tmp_path / "folder", {"a.png": good} | extra)
-    zipped = pack(tmp_path / "a.zip", {"a.png": good, "__MACOSX/a.png": b""} | extra)
+    zipped = pack(tmp_path / "a.zip", {"a.png": good, "__MACOSX/a.png": b"", "void/": b""} | extra)
     for path in (tmp_path / "folder", zipped):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "genbench"):
@@ -367,11 +386,22 @@ def test_prefetch_raises_at_the_batch_and_stops_when_closed() -> None:
     with pytest.raises(InputRejected, match=r"bad\.png"):
         next(batches)
     assert len(started) <= 7
-    before = threading.active_count()
-    batches = prefetch(samples, 1, 2)
+
+
+def test_nothing_reads_after_prefetch_was_closed() -> None:
+    running: list[int] = []
+
+    def read(start: int, stop: int) -> Images:
+        running.append(start)
+        if start:
+            time.sleep(0.2)
+        running.remove(start)
+        return np.zeros((stop - start, 3, 1, 1), dtype=np.uint8)
+
+    batches = prefetch(replace(Samples.of(np.zeros((100, 3, 1, 1), dtype=np.uint8)), read=read), 1, 2)
     next(batches)
     batches.close()
-    assert threading.active_count() == before
+    assert running == []
 
 
 # What is refused
@@ -424,6 +454,7 @@ BAD: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "16-bit colour": ("bad.png", lambda: raw_png(8, 6, 16, 2, ROWS16), "more than 8 bits a channel (mode RGB)"),
     "16-bit alpha": ("bad.png", lambda: raw_png(8, 6, 16, 6, (b"\0" + b"\xff" * 64) * 6), "more than 8 bits"),
     "16-bit tiff": ("bad.tif", lambda: encoded(COLOUR[..., 0].astype(np.uint16) * 257, kind="TIFF"), "8 bits"),
+    "16-bit colour tiff": ("bad.tif", lambda: raw_tiff(8, 6, 16), "more than 8 bits a channel (mode RGB)"),
     "32-bit tiff": ("bad.tiff", lambda: encoded(COLOUR[..., 0].astype(np.int32), kind="TIFF"), "more than 8 bits"),
     "float tiff": ("bad.tif", lambda: encoded(COLOUR[..., 0].astype(np.float32), kind="TIFF"), "holds floats"),
     "alpha 254": ("bad.png", lambda: with_alpha(254), "is partly transparent (alpha 254)"),
@@ -465,6 +496,19 @@ def test_bad_images_are_refused_by_name(case: str, kind: str, tmp_path: Path) ->
     assert words in message
 
 
+def test_the_hand_made_files_are_fine_at_8_bits(tmp_path: Path) -> None:
+    write(tmp_path, {"a.tif": raw_tiff(8, 6, 8), "b.png": raw_png(8, 6, 8, 2, (b"\0" + bytes(24)) * 6)})
+    assert open_images(tmp_path).read(0, 2).max() == 0
+
+
+def test_damaged_metadata_that_touches_no_pixel_is_nobodys_business(tmp_path: Path) -> None:
+    directory = b"II*\0\x08\0\0\0\x05\0"  # announces five entries and has none
+    write(tmp_path, {"a.jpg": encoded(COLOUR, kind="JPEG", exif=b"Exif\0\0" + directory)})
+    samples = open_images(tmp_path)  # Pillow warns of it, and warnings are errors here
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        assert samples.read(0, 1).shape == (1, 3, 6, 8)
+
+
 def test_orientation_one_is_fine(tmp_path: Path) -> None:
     write(tmp_path, {"a.jpg": encoded(COLOUR, kind="JPEG", exif=exif(1)), "b.png": encoded(COLOUR, exif=exif(1))})
     assert np.array_equal(open_images(tmp_path).read(1, 2)[0], COLOUR.transpose(2, 0, 1))
@@ -484,6 +528,7 @@ def test_large_images_are_refused_before_they_are_decoded(tmp_path: Path) -> Non
     for side in (10_000, 30_000):  # below and above what Pillow itself warns of and refuses
         bomb = raw_png(side, side, 8, 2, b"")
         assert "bomb.png" in refused(write(tmp_path / str(side), {"bomb.png": bomb}))
+    assert open_images(tmp_path / "10000", max_pixels=100_000_000).shape == (3, 10_000, 10_000)
 
 
 def test_mixed_sizes_are_listed_with_their_counts(tmp_path: Path) -> None:
