@@ -40,7 +40,9 @@ class Prediction:
 Denoiser = Callable[[Tensor, Level, Condition], Prediction]
 
 
-def from_output(kind: str, output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+def from_output(
+    kind: str, output: Tensor, x: Tensor, alpha: float | Tensor, sigma: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """Converts a network's output into (x0, eps).
 
     Args:
@@ -81,15 +83,20 @@ def denoiser(network: Network, kind: str, *, learned_variance: bool = False, dat
     """Wraps a network called as network(x, t, **condition), t of shape (b,).
 
     Args:
-        kind: see `from_output`; or "edm", where the network F sees c_in x and D = c_skip x + c_out F (Karras et al. 2022
-            eq. 7, on grids with alpha = 1).
+        kind: see `from_output`; or "edm", where the network F sees c_in x and D = c_skip x + c_out F (Karras et al.
+            2022 eq. 7, on grids with alpha = 1).
         learned_variance: the second half of the output channels belongs to the variance (improved DDPM).
         data_std: standard deviation of the data, "edm" only.
+
+    Raises:
+        ValueError: when called, for an unknown kind, or "edm" at a level whose alpha is not 1.
     """
 
     def predict(x: Tensor, level: Level, condition: Condition) -> Prediction:
         t = torch.full((len(x),), level.t, dtype=torch.float32, device=x.device)
         if kind == "edm":
+            if level.alpha != 1:
+                raise ValueError(f"edm networks run on grids with alpha = 1, such as karras_grid; it is {level.alpha}.")
             norm = (level.sigma**2 + data_std**2) ** 0.5
             output = network(x / norm, t, **condition)
             x0 = (data_std / norm) ** 2 * x + level.sigma * data_std / norm * output

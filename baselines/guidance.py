@@ -12,20 +12,26 @@ from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.schedules import Level
 
 
-def classifier_free(denoise: Denoiser, *, scale: float, null: Condition, unconditional: Denoiser | None = None) -> Denoiser:
+def classifier_free(
+    denoise: Denoiser, *, scale: float, null: Condition, unconditional: Denoiser | None = None
+) -> Denoiser:
     """Extrapolates from the unconditional to the conditional noise: eps_u + s (eps_c - eps_u).
 
     Args:
         scale: s; 1 is the conditional model, 0 the unconditional one. The paper's w is s - 1.
-        null: the condition that means none, broadcast to the batch; both predictions come from one batched call.
+        null: the condition that means none, broadcast to the batch; both predictions come from one batched call. What
+            it does not name, such as the small image that an upsampler enlarges, both predictions are given alike.
         unconditional: a second network instead, called without a condition.
 
     Returns:
         A denoiser whose learned variance is that of the conditional prediction.
 
+    Raises:
+        ValueError: when called, if the condition has nothing that `null` names.
+
     Source:
-        Ho and Salimans 2022 eq. 6, with s = 1 + w. Guiding x0, v or the score instead is the same map as long as nothing was
-        clipped before: guide first, clip after.
+        Ho and Salimans 2022 eq. 6, with s = 1 + w. Guiding x0, v or the score instead is the same map as long as
+        nothing was clipped before: guide first, clip after.
     """
     if scale == 1:
         return denoise
@@ -33,21 +39,27 @@ def classifier_free(denoise: Denoiser, *, scale: float, null: Condition, uncondi
     def guided(x: Tensor, p: Level, condition: Condition) -> Prediction:
         if unconditional is not None:
             with_condition, without = denoise(x, p, condition), unconditional(x, p, {}).eps
-            eps, variance = with_condition.eps, with_condition.variance
         else:
+            if not condition.keys() & null.keys():
+                named, given = (", ".join(names) or "nothing" for names in (null, condition))
+                raise ValueError(f"Nothing to guide: null names {named}, the condition of this call {given}.")
             both = {
-                name: torch.cat([value, null[name].to(value).expand_as(value)]) for name, value in condition.items()
+                name: torch.cat([value, null[name].to(value).expand_as(value) if name in null else value])
+                for name, value in condition.items()
             }
             prediction = denoise(torch.cat([x, x]), p, both)
-            eps, without = prediction.eps.chunk(2)
-            variance = None if prediction.variance is None else prediction.variance.chunk(2)[0]
-        eps = without + scale * (eps - without)
-        return Prediction((x - p.sigma * eps) / p.alpha, eps, variance)
+            x0, (eps, without) = prediction.x0.chunk(2)[0], prediction.eps.chunk(2)
+            optional = (prediction.variance, prediction.gradient)
+            with_condition = Prediction(x0, eps, *(None if v is None else v.chunk(2)[0] for v in optional))
+        eps = without + scale * (with_condition.eps - without)
+        return replace(with_condition, x0=(x - p.sigma * eps) / p.alpha, eps=eps)
 
     return guided
 
 
-def classifier(denoise: Denoiser, log_probability: Callable[[Tensor, Level, Condition], Tensor], *, scale: float) -> Denoiser:
+def classifier(
+    denoise: Denoiser, log_probability: Callable[[Tensor, Level, Condition], Tensor], *, scale: float
+) -> Denoiser:
     """Adds scale * grad_x log p(y | x) of a classifier of noisy images to the prediction, for the step to apply.
 
     Args:
@@ -90,11 +102,15 @@ def clip(x0: Tensor) -> Tensor:
 def dynamic_threshold(quantile: float = 0.995) -> Callable[[Tensor], Tensor]:
     """Clips every image at its own quantile of |x0|, at least 1, and rescales to [-1, 1].
 
-    Source: Saharia et al. 2022 (Imagen) sec. 2.3 and App. D. diffusers caps the threshold at `sample_max_value`; this does not.
+    Source:
+        Saharia et al. 2022 (Imagen) sec. 2.3 and App. D; agrees with diffusers' `thresholding` (`tests/parity`) for a
+        `sample_max_value`, at which it caps the threshold, that is large.
     """
 
     def threshold(x0: Tensor) -> Tensor:
-        limit = torch.quantile(x0.flatten(1).abs().float(), quantile, dim=1).clamp(min=1).to(x0.dtype)
+        # quantile takes neither half nor bfloat16.
+        size = x0.flatten(1).abs().to(torch.promote_types(x0.dtype, torch.float32))
+        limit = torch.quantile(size, quantile, dim=1).clamp(min=1).to(x0.dtype)
         limit = limit.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-limit, limit) / limit
 

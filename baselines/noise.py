@@ -55,7 +55,7 @@ def image_noise(seeds: Tensor) -> Noise:
     def draw(index: int, like: Tensor) -> Tensor:
         if len(like) != len(seeds):
             raise ValueError(f"Noise for {len(seeds)} seeds was asked for a batch of {len(like)}.")
-        size = like[0].numel()
+        size = math.prod(like.shape[1:])
         blocks = torch.arange(-(-size // 4), device=like.device)[None]
         key = seeds.to(like.device)[:, None]
         zero = torch.zeros_like(blocks)
@@ -64,10 +64,8 @@ def image_noise(seeds: Tensor) -> Noise:
         u = [((w >> 8).float() + 0.5) * 2.0**-24 for w in words]
         radius = [torch.sqrt(-2.0 * torch.log(v)) for v in (u[0], u[2])]
         angle = [2.0 * math.pi * v for v in (u[1], u[3])]
-        normal = torch.stack(
-            [radius[0] * angle[0].cos(), radius[0] * angle[0].sin(), radius[1] * angle[1].cos(), radius[1] * angle[1].sin()],
-            dim=-1,
-        )
+        (r0, r1), (a0, a1) = radius, angle
+        normal = torch.stack([r0 * a0.cos(), r0 * a0.sin(), r1 * a1.cos(), r1 * a1.sin()], dim=-1)
         return normal.flatten(1)[:, :size].reshape(like.shape).to(like.dtype)
 
     return draw

@@ -63,7 +63,7 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
 
 def signal(beta: NDArray[np.float64]) -> NDArray[np.float64]:
     """alpha-bar: the cumulative product of 1 - beta, float64, of the shape of beta."""
-    return np.cumprod(1.0 - beta)
+    return np.cumprod(1.0 - beta, dtype=np.float64)
 
 
 def subsequence(steps: int, total: int, spacing: str) -> list[int]:
@@ -72,20 +72,21 @@ def subsequence(steps: int, total: int, spacing: str) -> list[int]:
     Args:
         steps: how many, 1 <= steps <= total.
         total: of the training process.
-        spacing: "uniform": multiples of total // steps from 0, the first `steps` of them (DDIM's "uniform", ADM's "ddimS",
-            diffusers' "leading"); "offset": the same plus 1 (latent diffusion); "quadratic": floor of the squares of
-            `steps` equidistant numbers in [0, sqrt(0.8 total)] (DDIM on CIFAR-10; low levels may coincide, and then count
-            once); "respaced": both ends included, rounding a running sum of strides (improved diffusion, ADM);
-            "trailing": ends at total - 1, strides back from there (Lin et al. 2023).
+        spacing: "uniform": multiples of total // steps from 0, the first `steps` of them (DDIM's "uniform", ADM's
+            "ddimS", diffusers' "leading"); "offset": the same plus 1 (latent diffusion); "quadratic": floor of the
+            squares of `steps` equidistant numbers in [0, sqrt(0.8 total)] (DDIM on CIFAR-10; low levels may coincide,
+            and then count once); "respaced": `sections` of one count (improved diffusion, ADM); "trailing": ends at
+            total - 1, strides back from there (Lin et al. 2023).
 
     Raises:
         ValueError: steps out of range, an unknown spacing, or an offset that leaves the process.
 
     Source:
-        ermongroup/ddim `runners/diffusion.py`, where "uniform" yields more than S entries when S does not divide T;
-        this keeps S, as diffusers does. openai/guided-diffusion `respace.py:space_timesteps`, including its float
-        running sum, which differs from rounding a linspace for 283 of the counts up to 1000. CompVis/latent-diffusion
-        `util.py:make_ddim_timesteps`, which for S = 400 runs 500 steps; this runs 400.
+        ermongroup/ddim `runners/diffusion.py`, where "uniform" yields more than S entries when S does not divide T
+        (this keeps S, as diffusers does), and where "quadratic" repeats timestep 0, a step from a level to itself,
+        which has no effect in `ddim`. CompVis/latent-diffusion `util.py:make_ddim_timesteps`, which for S = 400 runs
+        500 steps; this runs 400. diffusers' "trailing" subtracts a float stride, by which it rounds half of a timestep
+        otherwise for some counts (48, 96, 112) and visits timestep -1 for others (61, 103, 121).
     """
     if not 1 <= steps <= total:
         raise ValueError(f"steps must lie in [1, {total}], the length of the training process; got {steps}.")
@@ -98,14 +99,38 @@ def subsequence(steps: int, total: int, spacing: str) -> list[int]:
     if spacing == "quadratic":
         return sorted({int(v) for v in np.linspace(0.0, math.sqrt(0.8 * total), steps) ** 2})
     if spacing == "respaced":
-        stride, position, visited = (total - 1) / max(steps - 1, 1), 0.0, []
-        for _ in range(steps):
-            visited.append(round(position))
-            position += stride
-        return sorted(set(visited))
+        return sections([steps], total)
     if spacing == "trailing":
         return sorted({round(total - i * total / steps) - 1 for i in range(steps)})
     raise ValueError(f"No spacing {spacing!r}; there are uniform, offset, quadratic, respaced and trailing.")
+
+
+def sections(counts: Sequence[int], total: int) -> list[int]:
+    """The timesteps of a process cut into equal sections, each with a number of steps of its own, ascending.
+
+    Args:
+        counts: steps of each section, the one with the least noise first; [90, 60, 60, 20, 20] is ADM's for LSUN.
+        total: of the training process. What the number of sections leaves over lengthens the first ones by 1.
+
+    Raises:
+        ValueError: a section with fewer than 1 step or more steps than timesteps.
+
+    Source:
+        openai/guided-diffusion `respace.py:space_timesteps`: both ends of a section are visited, and between them a
+        float running sum of strides is rounded, which differs from rounding the exact numbers for 283 of the counts
+        up to 1000.
+    """
+    visited, first = [], 0
+    for i, count in enumerate(counts):
+        size = total // len(counts) + (i < total % len(counts))
+        if not 1 <= count <= size:
+            raise ValueError(f"Section {i + 1} of {len(counts)} takes 1 to {size} steps, its timesteps; got {count}.")
+        stride, position = (size - 1) / max(count - 1, 1), 0.0
+        for _ in range(count):
+            visited.append(first + round(position))
+            position += stride
+        first += size
+    return visited
 
 
 def discrete_grid(beta: NDArray[np.float64], timesteps: Sequence[int], *, last: Level = CLEAN) -> list[Level]:
@@ -120,11 +145,19 @@ def discrete_grid(beta: NDArray[np.float64], timesteps: Sequence[int], *, last: 
     ] + [last]
 
 
+def edm_level(sigma: float) -> Level:
+    """EDM's level of a noise scale: the signal keeps its scale and the network is told log(sigma) / 4.
+
+    Source: Karras et al. 2022 Table 1.
+    """
+    return Level(math.log(sigma) / 4, 1.0, sigma)
+
+
 def karras_grid(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[Level]:
     """EDM's variance-exploding grid: sigma^(1/rho) equidistant from `high` to `low`, then clean.
 
-    The network is told log(sigma) / 4. Source: Karras et al. 2022 eq. 5 and Table 1.
+    Source: Karras et al. 2022 eq. 5.
     """
     ramp = np.arange(steps) / max(steps - 1, 1)
     sigmas = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return [Level(math.log(s) / 4, 1.0, float(s)) for s in sigmas] + [CLEAN]
+    return [edm_level(float(s)) for s in sigmas] + [CLEAN]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.noise import Noise
-from baselines.schedules import Grid, Level
+from baselines.schedules import Grid, Level, edm_level
 
 Step = Callable[[Denoiser, Tensor, Grid, int, Noise, Condition], Tensor]
 Variance = Literal["small", "large", "learned"] | float
@@ -34,23 +34,30 @@ def ddpm(variance: Variance = "small") -> Step:
     Args:
         variance: "small" is beta-tilde and "large" is beta (the two fixed variances of DDPM); "learned" interpolates
             their logarithms by the network's output (improved DDPM); a float in [0, 1] by that constant, 0 being small.
+            On a sub-sequence "large" is what the DDIM paper's Table 1 calls sigma-hat.
 
     Returns:
         The step. The last one, onto a clean level, returns the mean without noise. A classifier's gradient shifts the
         mean by variance * gradient, on the last step too.
 
+    Raises:
+        ValueError: another variance; "learned", when called, with a network that outputs none.
+
     Source:
         Ho et al. 2020 Alg. 2 and eq. 7; Nichol and Dhariwal 2021 eq. 15; Dhariwal and Nichol 2021 Alg. 1; agrees with
-        openai/guided-diffusion `p_sample` and with diffusers' `DDPMScheduler` (`tests/parity`).
+        diffusers' `DDPMScheduler` (`tests/parity`) and with openai/guided-diffusion `p_sample`, but for the last step
+        of "small", where guided-diffusion's variance and so its shift are 0.
     """
+    if variance not in ("small", "large", "learned") and not (isinstance(variance, float | int) and 0 <= variance <= 1):
+        raise ValueError(f"variance is small, large, learned or a number in [0, 1]; got {variance!r}.")
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
         prediction = denoise(x, p, condition)
         beta, small = _variances(p, q)
-        if q.sigma == 0 and i > 0:
-            # beta-tilde is 0 on the last transition; both codes put that of the transition before in its place.
-            small = _variances(grid[i - 1], p)[1]
+        if q.sigma == 0:
+            # beta-tilde is 0 on the last transition; the original codes put that of the transition before in its place.
+            small = _variances(grid[i - 1], p)[1] if i > 0 else beta
         mean = q.alpha * beta / p.sigma**2 * prediction.x0 + p.alpha / q.alpha * (q.sigma / p.sigma) ** 2 * x
         spread: Tensor | float
         if variance == "learned":
@@ -59,11 +66,11 @@ def ddpm(variance: Variance = "small") -> Step:
             share = (prediction.variance + 1) / 2
             spread = (share * math.log(beta) + (1 - share) * math.log(small)).exp()
         elif variance == "large":
-            spread = small if q.sigma == 0 and i > 0 else beta
+            spread = small if q.sigma == 0 else beta
         elif variance == "small":
             spread = small
         else:
-            spread = beta**variance * small ** (1 - variance)
+            spread = beta ** float(variance) * small ** (1 - float(variance))
         if prediction.gradient is not None:
             mean = mean + spread * prediction.gradient
         if q.sigma == 0:
@@ -88,11 +95,16 @@ def ddim(eta: float = 0.0) -> Step:
     """The non-Markovian step of DDIM.
 
     Args:
-        eta: 0 is deterministic; 1 equals `ddpm("small")` on the same grid, when x0 is not clipped.
+        eta: in [0, 1]; 0 is deterministic; 1 equals `ddpm("small")` on the same grid, when x0 is not clipped.
+
+    Raises:
+        ValueError: eta out of range.
 
     Source:
         Song et al. 2021 eq. 12 and 16; agrees with ermongroup/ddim and diffusers' `DDIMScheduler` (`tests/parity`).
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta lies in [0, 1]; got {eta}.")
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
@@ -104,16 +116,31 @@ def ddim(eta: float = 0.0) -> Step:
     return step
 
 
-def heun() -> Step:
+def heun(churn: float = 0.0, *, low: float = 0.0, high: float = math.inf, inflation: float = 1.0) -> Step:
     """The trapezoidal rule on the probability-flow ODE, second order; its last step, onto a clean level, is Euler's.
 
     On any grid the ODE reads d(x / alpha) / d(sigma / alpha) = eps, whose Euler step is `ddim(0)`.
 
-    Source: Karras et al. 2022 Alg. 1 (without churn).
+    Args:
+        churn: S_churn of EDM, on EDM's grids only: fresh noise raises a level by the share
+            min(churn / steps, sqrt(2) - 1) before the step down from there. 0 is deterministic.
+        low, high: S_min and S_max, the range of sigma in which noise is added.
+        inflation: S_noise, the standard deviation of the fresh noise.
+
+    Raises:
+        ValueError: when called, churn at a level whose alpha is not 1.
+
+    Source: Karras et al. 2022 Alg. 1 and 2.
     """
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
+        share = min(churn / (len(grid) - 1), math.sqrt(2) - 1) if low <= p.sigma <= high else 0.0
+        if share > 0:
+            if p.alpha != 1:
+                raise ValueError(f"churn runs on grids with alpha = 1, such as karras_grid; it is {p.alpha} here.")
+            fresh = inflation * p.sigma * math.sqrt((1 + share) ** 2 - 1)
+            p, x = edm_level(p.sigma * (1 + share)), x + fresh * noise(i + 1, x)
         slope = shifted(denoise(x, p, condition), x, p).eps
         length = q.sigma / q.alpha - p.sigma / p.alpha
         there = q.alpha * (x / p.alpha + length * slope)

@@ -1,13 +1,12 @@
 """Training of a denoising network: the losses of DDPM and improved DDPM, Adam, and an average of the weights.
 
-`fit` is a plain loop that can be stopped and continued: its checkpoint holds network, average, optimiser and step, and the
-randomness of step k depends on (seed, k) alone.
+`fit` is a plain loop that can be stopped and continued: its checkpoint holds network, average, optimiser and step, and
+the randomness of step k depends on (seed, k) alone.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ class Recipe:
     Attributes:
         steps, batch_size: optimiser steps, images a step.
         rate: peak learning rate of Adam, after a linear warm-up and before a cosine decay to zero.
+        warmup: steps over which the rate rises; 0 for none.
         average: decay of the exponential moving average of the weights; during the first steps it is
             min(average, (1 + step) / (10 + step)), so that the random start is forgotten.
         clip: largest norm of the gradient.
@@ -55,10 +55,15 @@ def diffusion_loss(
         kind: parametrisation, see `baselines.denoisers.target`.
         null_label: class that replaces the label of a share `drop` of the images (classifier-free guidance).
 
+    Raises:
+        ValueError: a share without a null label.
+
     Source:
         Ho et al. 2020 eq. 14; Nichol and Dhariwal 2021 eq. 15 to 16 (weight 0.001, gradient to the variance only);
         Ho and Salimans 2022 Alg. 1.
     """
+    if drop and null_label is None:
+        raise ValueError(f"drop={drop} replaces labels by null_label, which is None; give the class that means none.")
     remaining = torch.from_numpy(signal(beta))
 
     def loss(network: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
@@ -69,7 +74,7 @@ def diffusion_loss(
         level = remaining.to(device)[t].view(-1, 1, 1, 1)
         alpha, sigma = level.sqrt().float(), (1 - level).sqrt().float()
         condition = {name: value for name, value in batch.items() if name != "x0"}
-        if drop:
+        if drop and null_label is not None:
             dropped = (torch.rand(count, generator=generator) < drop).to(device)
             condition["y"] = torch.where(dropped, null_label, condition["y"])
         x = alpha * x0 + sigma * eps
@@ -105,9 +110,8 @@ def bound_terms(beta: NDArray[np.float64], x0: Tensor, predicted: Tensor, varian
     share = (variance + 1) / 2
     log_variance = share * at(np.log(beta)) + (1 - share) * at(smallest)
     distance = at(beta * np.sqrt(before) / (1 - remaining)) * (x0 - predicted)
-    divergence = 0.5 * (
-        log_variance - at(smallest) - 1 + torch.exp(at(smallest) - log_variance) + distance**2 * torch.exp(-log_variance)
-    )
+    excess = log_variance - at(smallest)
+    divergence = 0.5 * (excess - 1 + torch.exp(-excess) + distance**2 * torch.exp(-log_variance))
     likelihood = -discretised_log_likelihood(x0, predicted, 0.5 * log_variance)
     terms = torch.where((t == 0).view(-1, 1, 1, 1), likelihood, divergence)
     return terms.mean(dim=(1, 2, 3)) / math.log(2.0)
@@ -130,7 +134,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
 
 @dataclass(slots=True)
 class Progress:
-    """State of a training run after `step` steps; `average` holds the averaged weights."""
+    """State of a training run after `step` steps; `average` holds the averaged weights, `loss` its running mean."""
 
     network: nn.Module
     average: nn.Module
@@ -153,31 +157,36 @@ def fit(
     Args:
         network, average: two instances of the same architecture; `average` is overwritten with the moving average.
         batch: batch(k) gives the images and conditions of step k, on any device.
-        checkpoint: file that is written at every yield and continued from when it exists.
+        checkpoint: file that is written at every yield and continued from when it exists; the weights of the continued
+            run are bit for bit those of an uninterrupted one, on the same machine.
     """
     device = next(network.parameters()).device
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
     average.load_state_dict(network.state_dict())
     average.requires_grad_(requires_grad=False)
-    start = 0
+    start, mean_loss = 0, None
     if checkpoint is not None and checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+        start, mean_loss = state["step"], state.get("loss")
     network.train()
-    mean_loss = 0.0
     for step in range(start, recipe.steps):
-        ramp = min((step + 1) / recipe.warmup, 1.0)
+        ramp = min((step + 1) / max(recipe.warmup, 1), 1.0)
         decay = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate * ramp * decay
+        of_loss, of_dropout = np.random.SeedSequence(recipe.seed, spawn_key=(step,)).generate_state(2).tolist()
         generator = torch.Generator()
-        generator.manual_seed(int(np.random.SeedSequence(recipe.seed, spawn_key=(step,)).generate_state(1)[0]))
+        generator.manual_seed(of_loss)
         on_device = {name: value.to(device) for name, value in batch(step).items()}
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
-            value = loss(network, on_device, generator)
+        # Dropout draws from the default generator of its device and takes no other: it is seeded, then restored.
+        of_device = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            of_device.manual_seed(of_dropout)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
+                value = loss(network, on_device, generator)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
@@ -185,15 +194,18 @@ def fit(
         keep = min(recipe.average, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
-        mean_loss += (float(value) - mean_loss) * max(0.01, 1 / (step - start + 1))
+        current = float(value.detach())
+        mean_loss = current if mean_loss is None else mean_loss + (current - mean_loss) * max(0.01, 1 / (step + 1))
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             if checkpoint is not None:
-                _save(checkpoint, network=network, average=average, optimiser=optimiser, step=step + 1)
+                _save(checkpoint, network=network, average=average, optimiser=optimiser, step=step + 1, loss=mean_loss)
             yield Progress(network, average, step + 1, mean_loss)
 
 
-def _save(path: Path, *, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+def _save(
+    path: Path, *, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int, loss: float
+) -> None:
     temporary = path.with_name(path.name + ".part")
     state = {"network": network.state_dict(), "average": average.state_dict()}
-    torch.save(state | {"optimiser": optimiser.state_dict(), "step": step}, temporary)
-    os.replace(temporary, path)
+    torch.save(state | {"optimiser": optimiser.state_dict(), "step": step, "loss": loss}, temporary)
+    temporary.replace(path)
