@@ -22,4 +22,5 @@ parity:
 	$(PYTHON) -m pytest -m parity
 
 tables:
-	$(PYTHON) scripts/measure_steps.py
+	$(PYTHON) -m scripts.measure_leaderboard
+	$(PYTHON) -m scripts.render_leaderboards

@@ -145,11 +145,11 @@ def _network(name: str, device: str, precision: str) -> nn.Module:
     content = (WEIGHTS / about["file"]).read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise FileNotFoundError(f"{WEIGHTS / about['file']} is not the file its card describes: the digests differ.")
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
     network = UNet(UNetConfig(**settings))
     network.load_state_dict({k: v.float() for k, v in load(content).items()})
     network.requires_grad_(requires_grad=False).eval()
-    return network.to(device, getattr(torch, precision), memory_format=torch.channels_last)
+    return network.to(device=device, dtype=getattr(torch, precision)).to(memory_format=torch.channels_last)
 
 
 def _pixel_model(
@@ -166,7 +166,9 @@ def _pixel_model(
     from baselines.schedules import subsequence
 
     if dataset not in PIXEL:
-        raise ValueError(f"There are no weights for the data set {dataset!r}; there are weights for {', '.join(PIXEL)}.")
+        raise ValueError(
+            f"There are no weights for the data set {dataset!r}; there are weights for {', '.join(PIXEL)}."
+        )
     weights, shape = PIXEL[dataset]
     about = card(weights)
     return DiffusionModel(
@@ -178,7 +180,8 @@ def _pixel_model(
 
 def ddpm(
     *, dataset: str, device: str, precision: str,
-    steps: int = 1000, variance: str = "large", spacing: str = "respaced", clip: bool = True,
+    steps: int = 1000, variance: Literal["small", "large", "learned"] = "large",
+    spacing: str = "respaced", clip: bool = True,
 ) -> DiffusionModel:  # fmt: skip
     """Denoising diffusion probabilistic models, ancestral sampling.
 
@@ -211,7 +214,8 @@ def ddim(
     Args:
         eta: 0 is deterministic given the starting noise, 1 is ancestral with the small variance.
         spacing: "uniform" or "quadratic" in the paper; others in `baselines.schedules.subsequence`.
-        clip: limit the predicted image to [-1, 1] and derive the noise from it (guided-diffusion); the paper's own code does not.
+        clip: limit the predicted image to [-1, 1] and derive the noise from it, as guided-diffusion
+            does and the paper's own code does not.
 
     Source: Song et al. 2021 eq. 12; ermongroup/ddim.
     """

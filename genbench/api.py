@@ -18,9 +18,9 @@ Source = str | Path | np.ndarray | Samples
 
 
 def run(
-    model: str, *, metrics: Sequence[str] = ("fid",), dataset: str = "shapes", num_samples: int | None = None, seed: int = 0,
-    protocol: str | None = None, output: str | Path = "runs", precision: str = "float32", exact: bool = False,
-    **execution: Any,
+    model: str, *, metrics: Sequence[str] = ("fid",), dataset: str = "shapes", num_samples: int | None = None,
+    seed: int = 0, protocol: str | None = None, output: str | Path = "runs", precision: str = "float32",
+    exact: bool = False,    **execution: Any,
 ) -> tuple[Result, ...]:  # fmt: skip
     """Samples a model and measures the samples, as `genbench run` does.
 
@@ -37,8 +37,8 @@ def run(
     data, _ = registry.bind("dataset", ref)
     how = named_protocol(protocol or data.protocol)
     spec = RunSpec(
-        model=Ref.parse(model), dataset=ref, num_samples=num_samples or how.num_samples or data.default_samples, seed=seed,
-        precision=precision, exact=exact, quantise=how.quantise,  # type: ignore[arg-type]
+        model=Ref.parse(model), dataset=ref, num_samples=num_samples or how.num_samples or data.default_samples,
+        seed=seed,        precision=precision, exact=exact, quantise=how.quantise,  # type: ignore[arg-type]
     )  # fmt: skip
     outcome = pipeline.run(
         spec, [Measurement.parse(m) for m in metrics], protocol=how, output=Path(output),

@@ -90,7 +90,8 @@ class Samples:
             images: uint8 (n, c, h, w) in [0, 255].
 
         Raises:
-            InputRejected: another dtype or number of axes. Floats are not guessed at: their range is the caller's to say.
+            InputRejected: another dtype or number of axes. Floats are refused: only the caller knows their
+                range.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
             raise InputRejected(

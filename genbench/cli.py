@@ -40,7 +40,9 @@ Exit codes:
 class _Group(click.Group):
     """Names what is near a misspelt command."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise UsageError(f"No command {args[0]!r}. {nearest(args[0], self.commands)}")
         return super().resolve_command(ctx, args)
@@ -49,7 +51,11 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     epilog=EXIT_CODES,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120, "auto_envvar_prefix": "GENBENCH"},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 120,
+        "auto_envvar_prefix": "GENBENCH",
+    },
 )
 @click.version_option(__version__, prog_name="genbench")
 def cli() -> None:
@@ -73,13 +79,19 @@ def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 _model_options = _together(
-    click.option("--model", required=True, metavar="NAME[(KEY=VALUE, ...)]", help="What to sample; see `genbench list`."),
+    click.option(
+        "--model", required=True, metavar="NAME[(KEY=VALUE, ...)]", help="What to sample; see `genbench list`."
+    ),
     click.option("--dataset", default="shapes", show_default=True, metavar="NAME[(...)]", help="Real images."),
-    click.option("-n", "--num-samples", type=click.IntRange(min=1), help="Images to sample.  [default: the data set's]"),
+    click.option(
+        "-n", "--num-samples", type=click.IntRange(min=1), help="Images to sample.  [default: the data set's]"
+    ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the run."),
     click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True),
     click.option("--exact", is_flag=True, help="Bit-identical images for every batch size."),
-    click.option("--quantise", type=click.Choice(["round", "truncate"]), help="Floats to 8 bits.  [default: the protocol's]"),
+    click.option(
+        "--quantise", type=click.Choice(["round", "truncate"]), help="Floats to 8 bits.  [default: the protocol's]"
+    ),
 )
 _measure_options = _together(
     click.option("--metric", "metrics", multiple=True, metavar="NAME[(...)][@EXTRACTOR]", help="Repeatable; or `all`."),
@@ -89,7 +101,9 @@ _measure_options = _together(
 _work_options = _together(
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:I]|mps"),
     click.option("--batch-size", type=click.IntRange(min=1), help="Images a network call.  [default: by device]"),
-    click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Threads that decode images."),
+    click.option(
+        "--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Threads that decode images."
+    ),
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie."),
 )
 _output_option = click.option(
@@ -161,8 +175,12 @@ def score(**options: Any) -> None:
 @_model_options
 @_work_options
 @_output_option
-@click.option("--grid", type=click.Path(path_type=Path, dir_okay=False), help="Also write the picture of the first 64 here.")
-@click.option("--npz", type=click.Path(path_type=Path, dir_okay=False), help="Also write all images as arr_0 of an npz.")
+@click.option(
+    "--grid", type=click.Path(path_type=Path, dir_okay=False), help="Also write the picture of the first 64 here."
+)
+@click.option(
+    "--npz", type=click.Path(path_type=Path, dir_okay=False), help="Also write all images as arr_0 of an npz."
+)
 def sample(**options: Any) -> None:
     """Sample a model without measuring; a later `run` with the same options finds the images."""
     from genbench import images, pipeline
@@ -204,7 +222,10 @@ def list_(kind: str | None, form: str) -> None:
 @click.argument("name")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def info(name: str, form: str) -> None:
-    """Show a component's contract, arguments with defaults, source and file. NAME may be kind:name if two share a name."""
+    """Show a component's contract, arguments with defaults, source and file.
+
+    NAME may be kind:name if two kinds share a name.
+    """
     from genbench.describe import describe
 
     found = describe(name)
@@ -284,9 +305,7 @@ def _spec(options: dict[str, Any], protocol: Protocol) -> tuple[RunSpec, Protoco
     ), protocol  # fmt: skip
 
 
-def _job(
-    options: dict[str, Any], *, watch: bool = True
-) -> tuple[RunSpec, list[Measurement], Protocol, Execution]:
+def _job(options: dict[str, Any], *, watch: bool = True) -> tuple[RunSpec, list[Measurement], Protocol, Execution]:
     from genbench import registry
 
     dataset, _ = registry.bind("dataset", Ref.parse(options["dataset"]))
@@ -358,7 +377,10 @@ class _Progress:
         if stage != self.stage:
             if self.bar is not None:
                 self.bar.close()
-            self.stage, self.bar = stage, tqdm(total=total or None, desc=stage, unit=" images", file=sys.stderr, leave=False)
+            self.stage, self.bar = (
+                stage,
+                tqdm(total=total or None, desc=stage, unit=" images", file=sys.stderr, leave=False),
+            )
         if self.bar is not None:
             self.bar.update(done - self.bar.n)
             if total and done >= total:

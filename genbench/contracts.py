@@ -5,8 +5,8 @@ A plug-in package names its components in `pyproject.toml`, each a `module:attri
     [project.entry-points."genbench.metrics"]
     brightness = "my_package.metrics:BRIGHTNESS"     # a Metric
 
-Groups are genbench.metrics (a `Metric`), genbench.extractors (a function that returns an `Extractor`), genbench.datasets
-(a `Dataset`) and genbench.models (a function that returns a `Model`). `tests/plugin` is a package that does all four.
+Groups are genbench.metrics (a `Metric`), genbench.extractors (a function that returns an `Extractor`),
+genbench.datasets (a `Dataset`) and genbench.models (a function that returns a `Model`). `tests/plugin` does all four.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Metric:
         bounds: of the value, closed.
         minimum: fewest images a side.
         extractor: the extractor this metric is defined on, when it is defined on one only; else None.
-        invariances: of {"order", "translation", "rotation", "scale"}: transformations of all features that leave the value.
+        invariances: of {"order", "translation", "rotation", "scale"}: what may be done to all features without
+            a change of the value.
     """
 
     name: str
@@ -77,8 +78,8 @@ class Extractor:
         widths: features of every tap of an image.
         embed: embed(images, taps) maps uint8 (b, c, h, w) on any device to float32 (b, width) a tap asked for.
         embed_captions: maps b texts to float32 (b, width of "embedding"), for extractors of text and images.
-        block: images of one call of the network. Every call gets exactly as many (the last one is filled up), so that no
-            feature depends on how images were batched.
+        block: images of one call of the network. Every call gets exactly as many (the last one is filled up), so that
+            no feature depends on how images were batched.
     """
 
     key: str
@@ -151,4 +152,3 @@ class Model(Protocol):
 
 RESERVED = frozenset({"generated", "reference", "dataset", "device", "precision", "weights", "directory", "split"})
 """Parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""
-

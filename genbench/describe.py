@@ -31,7 +31,9 @@ def describe(name: str) -> dict[str, Any]:
     if not found:
         raise UsageError(f"Nothing is named {name!r}. {nearest(name, {n for names in known.values() for n in names})}")
     if len(found) > 1:
-        raise UsageError(f"{name!r} names a {' and a '.join(found)}; write {' or '.join(f'{k}:{name}' for k in found)}.")
+        raise UsageError(
+            f"{name!r} names a {' and a '.join(found)}; write {' or '.join(f'{k}:{name}' for k in found)}."
+        )
     return _describe(found[0], name)
 
 
@@ -42,7 +44,10 @@ def _names(kind: str) -> set[str]:
 def _describe(kind: str, name: str) -> dict[str, Any]:
     if kind == "protocol":
         p = protocols.protocol(name)
-        shown = {f: str(getattr(p, f)) for f in ("summary", "source", "extractor", "quantise", "num_samples", "num_reference")}
+        shown = {
+            f: str(getattr(p, f))
+            for f in ("summary", "source", "extractor", "quantise", "num_samples", "num_reference")
+        }
         args = {metric: ", ".join(f"{k}={v!r}" for k, v in values.items()) for metric, values in p.args.items()}
         return {"name": name, "kind": kind, **shown, "metrics": ", ".join(p.metrics), "arguments": args}
     component = registry.get(kind, name)
@@ -52,7 +57,17 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
     function = next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
     text = inspect.getdoc(function) or ""
     found: dict[str, Any] = {"name": name, "kind": kind, "defined": target, "file": _where(function)}
-    for attribute in ("summary", "source", "version", "bounds", "higher_is_better", "minimum", "taps", "splits", "protocol"):
+    for attribute in (
+        "summary",
+        "source",
+        "version",
+        "bounds",
+        "higher_is_better",
+        "minimum",
+        "taps",
+        "splits",
+        "protocol",
+    ):
         if hasattr(component, attribute):
             value = getattr(component, attribute)
             found[attribute] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

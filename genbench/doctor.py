@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from genbench import environment, files, registry, weights
@@ -28,8 +28,8 @@ def examine(output: Path) -> list[Check]:
     checks = [_versions(), *(_import(name) for name in ("torch", "torchvision", "open_clip", "pandas"))]
     checks += [_guard("devices", _devices), _guard("torch version", _torch_is_safe)]
     checks += [_writable("cache", weights.cache_directory()), _writable("output", output)]
-    checks += [_guard(f"shipped weights {p.stem}", lambda p=p: _intact(p)) for p in weights.shipped_cards()]
-    checks += [_guard(f"{kind}s", lambda kind=kind: ", ".join(registry.table(kind))) for kind in registry.KINDS]
+    checks += [_guard(f"shipped weights {p.stem}", partial(_intact, p)) for p in weights.shipped_cards()]
+    checks += [_guard(f"{kind}s", partial(_names, kind)) for kind in registry.KINDS]
     offline = "yes (GENBENCH_OFFLINE or HF_HUB_OFFLINE)" if weights.offline() else "no"
     return [*checks, Check(name="offline", ok=None, says=offline)]
 
@@ -39,6 +39,10 @@ def _guard(name: str, check: Callable[[], str]) -> Check:
         return Check(name=name, ok=True, says=check())
     except (GenbenchError, OSError, RuntimeError, ImportError, ValueError) as error:
         return Check(name=name, ok=False, says=str(error))
+
+
+def _names(kind: str) -> str:
+    return ", ".join(registry.table(kind))
 
 
 def _versions() -> Check:
@@ -53,7 +57,9 @@ def _import(name: str) -> Check:
         return Check(name=name, ok=False, says=f"does not import ({error}); reinstall: pip install {name}")
     except RuntimeError as error:
         # "operator torchvision::nms does not exist": wheels of torch and torchvision from two indexes.
-        says = f"does not import ({error}); torch and torchvision must come from the same index: reinstall both together"
+        says = (
+            f"does not import ({error}); torch and torchvision must come from the same index: reinstall both together"
+        )
         return Check(name=name, ok=False, says=says)
     return Check(name=name, ok=True, says="imports")
 
@@ -62,7 +68,8 @@ def _devices() -> str:
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"auto is {environment.choose_device('auto')}; {torch.get_num_threads()} threads; GPUs: {', '.join(gpus) or 'none'}"
+    chosen, threads = environment.choose_device("auto"), torch.get_num_threads()
+    return f"auto is {chosen}; {threads} threads; GPUs: {', '.join(gpus) or 'none'}"
 
 
 def _torch_is_safe() -> str:
@@ -91,4 +98,4 @@ def _intact(card: Path) -> str:
     found = weights.sha256(card.with_name(about["file"]))
     if found != about["sha256"]:
         raise GenbenchError(f"{about['file']} has sha256 {found[:12]}..., its card says {about['sha256'][:12]}...")
-    return f"sha256 {found[:12]}..., {os.path.getsize(card.with_name(about['file'])) >> 10} KiB"
+    return f"sha256 {found[:12]}..., {about['bytes'] >> 10} KiB"

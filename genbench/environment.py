@@ -23,7 +23,9 @@ def _commit() -> str | None:
         return None
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
@@ -72,7 +74,11 @@ def describe(device: str) -> dict[str, Any]:
     """The record of machine and software that every result carries."""
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else (platform.processor() or platform.machine())
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else (platform.processor() or platform.machine())
+    )
     return {
         **versions(),
         "commit": _commit(),

@@ -67,7 +67,9 @@ def evidence(
     found = {tap: Features(extractor=extractor.key, tap=tap, path=path) for tap, path in paths.items()}
     for tap, features in found.items():
         if len(features) != samples.count:
-            raise InputRejected(f"The cached features {paths[tap]} hold {len(features)} rows for {samples.count} images.")
+            raise InputRejected(
+                f"The cached features {paths[tap]} hold {len(features)} rows for {samples.count} images."
+            )
     return Evidence(samples=samples, taps=found)
 
 
@@ -86,8 +88,8 @@ def image_blocks(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Features of consecutive images, block by block, in order.
 
-    Every call of the network gets exactly `extractor.block` images: a feature can then not depend on how the images were
-    batched. The last block is filled up with its first image.
+    Every call of the network gets exactly `extractor.block` images: a feature can then not depend on how the images
+    were batched. The last block is filled up with its first image.
     """
     import torch
 

@@ -172,7 +172,9 @@ def generate(
         atomic_write(_shard_path(directory, len(shards)), _npy(images))
         shards.append(hashlib.sha256(images.tobytes()).hexdigest())
         atomic_write(directory / "manifest.json", (canonical(manifest | {"shards": shards}) + "\n").encode())
-    return open_shards(directory, prompts=prompts, classes=classes, conditioning=model.conditioning, number=model.classes)
+    return open_shards(
+        directory, prompts=prompts, classes=classes, conditioning=model.conditioning, number=model.classes
+    )
 
 
 def _finished(directory: Path, wanted: Mapping[str, Any]) -> list[str]:

@@ -102,7 +102,13 @@ def bind_cells(measurements: Iterable[Measurement], protocol: Protocol) -> list[
         elif given.extractor is not None:
             raise UsageError(f"{metric.name} looks at pixels and takes no extractor; got {given}.")
         cells.append(
-            Cell(metric=metric, metric_ref=metric_ref, extractor_ref=extractor_ref, load_extractor=load, protocol=protocol)
+            Cell(
+                metric=metric,
+                metric_ref=metric_ref,
+                extractor_ref=extractor_ref,
+                load_extractor=load,
+                protocol=protocol,
+            )
         )
     return cells
 
@@ -146,7 +152,7 @@ def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> S
     """All images of the split that plays a role, or None when the data set has none."""
     if role not in dataset.splits:
         return None
-    args = dict(ref.args)
+    args: dict[str, Any] = dict(ref.args)
     if "directory" in inspect.signature(dataset.load).parameters:
         args["directory"] = execution.data_dir
     return dataset.load(dataset.splits[role], **args)
@@ -308,7 +314,9 @@ def _floor(cell: Cell, comparison: _Comparison, reference: Evidence | None) -> S
     return score
 
 
-def _roles(dataset: Dataset, ref: Ref, count: int, protocol: Protocol, cells: Sequence[Cell], execution: Execution) -> dict:
+def _roles(
+    dataset: Dataset, ref: Ref, count: int, protocol: Protocol, cells: Sequence[Cell], execution: Execution
+) -> dict:
     """The real images that the metrics need, by role."""
 
     def take(role: str, number: int | None) -> Samples | None:
@@ -330,7 +338,12 @@ def _roles(dataset: Dataset, ref: Ref, count: int, protocol: Protocol, cells: Se
 
 
 def run(
-    spec: RunSpec, measurements: Sequence[Measurement], *, protocol: Protocol, output: Path, execution: Execution | None = None
+    spec: RunSpec,
+    measurements: Sequence[Measurement],
+    *,
+    protocol: Protocol,
+    output: Path,
+    execution: Execution | None = None,
 ) -> Outcome:
     """Samples a model and measures the samples; continues, or returns at once, what was done before.
 
@@ -417,13 +430,13 @@ def _check_disk(output: Path, spec: RunSpec, model: Model) -> None:
     free = files.free_bytes(output)
     if free < needed:
         raise OutOfResources(
-            f"{spec.num_samples} images of {c}x{h}x{w} need {needed >> 20} MiB under {output}; {free >> 20} MiB are free. "
-            "Choose another --output or fewer samples."
+            f"{spec.num_samples} images of {c}x{h}x{w} need {needed >> 20} MiB under {output}; "
+            f"{free >> 20} MiB are free. Choose another --output or fewer samples."
         )
 
 
 def request_id(spec: RunSpec, cell: Cell, execution: Execution) -> str:
-    """Identity of a measurement that needs no network to compute: what was asked, and the digests of all shipped weights."""
+    """Identity of a measurement, found without a network: what was asked, and the digests of all shipped weights."""
     given = {name: weights.sha256(path) for name, path in sorted(execution.weights.items())}
     asked = [spec, str(cell), cell.metric.version, cell.protocol.name, execution.extractor_precision, given]
     return digest([*asked, weights.shipped()], 16)
@@ -475,7 +488,8 @@ def score(
 
     Args:
         extracted: evidence of the generated images that was made before, by the text of the extractor.
-        held_out: real images that are not in the reference; as many of them as there are generated ones give the floors.
+        held_out: real images that are not in the reference; as many of them as there are generated ones give
+            the floors.
         test: labelled real images for metrics that test a classifier.
     """
     execution = execution or Execution()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench import environment, files, generation, pipeline, report
+from genbench.contracts import Model
 from genbench.errors import MissingAsset
 from genbench.protocols import Protocol
 from genbench.records import Measurement, RunSpec
@@ -50,7 +51,12 @@ class Plan:
 
 
 def plan(
-    spec: RunSpec, measurements: Sequence[Measurement], *, protocol: Protocol, output: Path, execution: pipeline.Execution
+    spec: RunSpec,
+    measurements: Sequence[Measurement],
+    *,
+    protocol: Protocol,
+    output: Path,
+    execution: pipeline.Execution,
 ) -> Plan:
     """Estimates a run without doing it: one network step is timed, nothing is written."""
     loader, dataset, spec = pipeline.bind_spec(spec)
@@ -79,7 +85,8 @@ def plan(
         seconds = _seconds_per_image(model, spec) * spec.num_samples
     c, h, w = model.shape
     return Plan(
-        id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples, evaluations=model.evaluations,
+        id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples,
+        evaluations=model.evaluations,
         sampling_seconds=round(seconds, 1), disk_bytes=spec.num_samples * (c * h * w + 4 * width),
         free_bytes=files.free_bytes(output), sampled=sampled, done=[n for k, n in requests.items() if k in stored],
         to_do=[n for k, n in requests.items() if k not in stored], missing=missing,
@@ -90,7 +97,7 @@ class _Enough(Exception):
     """Ends a sampling after its first steps."""
 
 
-def _seconds_per_image(model: pipeline.Model, spec: RunSpec) -> float:
+def _seconds_per_image(model: Model, spec: RunSpec) -> float:
     """From the second step of one batch; the first one loads the network."""
     times: list[float] = []
 

@@ -50,7 +50,6 @@ class Protocol:
 
 
 _INCEPTION = Ref("inception", {"resize": "tf1", "scaling": "tf"})
-_FULL = {"num_samples": 50_000, "num_reference": 0}
 _TEN_SPLITS: Mapping[str, Scalar] = {"splits": 10, "shuffle": 2020}
 _SUBSETS: Mapping[str, Scalar] = {"subsets": 100, "subset_size": 1000, "seed": 2020}
 
@@ -64,13 +63,30 @@ PROTOCOLS: dict[str, Protocol] = {
             extractor=Ref("compact"),
             extractors={"clip-score": Ref("tiny-clip"), "cmmd": Ref("tiny-clip")},
             metrics=(
-                "fid", "sfid", "fid-inf", "fid-per-class", "mifid", "kid", "is", "precision", "recall", "density", "coverage",
-                "realism", "authpct", "vendi", "swd", "top1", "clip-score", "cmmd", "cas",
+                "fid",
+                "sfid",
+                "fid-inf",
+                "fid-per-class",
+                "mifid",
+                "kid",
+                "is",
+                "precision",
+                "recall",
+                "density",
+                "coverage",
+                "realism",
+                "authpct",
+                "vendi",
+                "swd",
+                "top1",
+                "clip-score",
+                "cmmd",
+                "cas",
             ),
         ),
         Protocol(
             name="adm",
-            summary="ADM's evaluator: 50,000 samples against the training set, precision and recall against 10,000 of it",
+            summary="ADM's evaluator: 50,000 samples against the training set, manifolds against 10,000 of it",
             source="openai/guided-diffusion evaluations/evaluator.py; Dhariwal and Nichol 2021",
             extractor=_INCEPTION,
             args={
@@ -81,7 +97,8 @@ PROTOCOLS: dict[str, Protocol] = {
             references={"precision": 10_000, "recall": 10_000},
             quantise="truncate",
             metrics=("fid", "sfid", "is", "precision", "recall"),
-            **_FULL,
+            num_samples=50_000,
+            num_reference=0,
         ),
         Protocol(
             name="tf1",
@@ -91,7 +108,8 @@ PROTOCOLS: dict[str, Protocol] = {
             extractors={"precision": Ref("vgg16"), "recall": Ref("vgg16")},
             args={"is": _TEN_SPLITS, "kid": _SUBSETS, "precision": {"k": 3}, "recall": {"k": 3}},
             metrics=("fid", "is", "kid", "precision", "recall"),
-            **_FULL,
+            num_samples=50_000,
+            num_reference=0,
         ),
         Protocol(
             name="clean",
@@ -100,7 +118,8 @@ PROTOCOLS: dict[str, Protocol] = {
             extractor=Ref("inception", {"resize": "clean", "scaling": "tf"}),
             args={"kid": {"subsets": 100, "subset_size": 1000, "seed": 0}},
             metrics=("fid", "kid"),
-            **_FULL,
+            num_samples=50_000,
+            num_reference=0,
         ),
         Protocol(
             name="pytorch-fid",
@@ -108,7 +127,8 @@ PROTOCOLS: dict[str, Protocol] = {
             source="mseitzer/pytorch-fid 0.3.0",
             extractor=Ref("inception", {"resize": "bilinear", "scaling": "symmetric"}),
             metrics=("fid",),
-            **_FULL,
+            num_samples=50_000,
+            num_reference=0,
         ),
         Protocol(
             name="edm",
@@ -116,7 +136,8 @@ PROTOCOLS: dict[str, Protocol] = {
             source="NVlabs/edm fid.py; Karras et al. 2022",
             extractor=Ref("inception", {"resize": "nvidia", "scaling": "tf"}),
             metrics=("fid",),
-            **_FULL,
+            num_samples=50_000,
+            num_reference=0,
         ),
         Protocol(
             name="dgm",
@@ -126,7 +147,8 @@ PROTOCOLS: dict[str, Protocol] = {
             args={"precision": {"k": 5}, "recall": {"k": 5}, "kid": {"subsets": 100, "subset_size": 1000, "seed": 0}},
             references={"precision": 10_000, "recall": 10_000, "density": 10_000, "coverage": 10_000},
             metrics=("fd", "kid", "precision", "recall", "density", "coverage", "authpct", "vendi"),
-            **_FULL,
+            num_samples=50_000,
+            num_reference=0,
         ),
     )
 }

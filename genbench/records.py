@@ -32,7 +32,9 @@ def canonical(value: Any) -> str:
         if isinstance(x, Ref | Measurement):
             return str(x)
         # Not asdict: it would take references apart, whose text is their identity.
-        return {f.name: getattr(x, f.name) for f in fields(x)} if is_dataclass(x) and not isinstance(x, type) else str(x)
+        return (
+            {f.name: getattr(x, f.name) for f in fields(x)} if is_dataclass(x) and not isinstance(x, type) else str(x)
+        )
 
     return json.dumps(value, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -60,7 +62,12 @@ class Ref:
         if match:
             try:
                 call = ast.parse(f"_({match[2] or ''})", mode="eval").body
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args and all(k.arg for k in call.keywords):
+                if (
+                    isinstance(call, ast.Call)
+                    and isinstance(call.func, ast.Name)
+                    and not call.args
+                    and all(k.arg for k in call.keywords)
+                ):
                     args = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
                     if all(isinstance(v, Scalar) for v in args.values()):
                         return cls(match[1], args)

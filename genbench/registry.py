@@ -56,7 +56,10 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     "extractor": {
         "compact": ("genbench.extractors.compact:load", "0.4 M parameters, trained on shapes, shipped"),
         "pixels": ("genbench.extractors.pixels:load", "pixels at 32x32, no network"),
-        "inception": ("genbench.extractors.inception:load", "Inception of 2015-12-05, of FID, IS, KID and sFID (96 MB)"),
+        "inception": (
+            "genbench.extractors.inception:load",
+            "Inception of 2015-12-05, of FID, IS, KID and sFID (96 MB)",
+        ),
         "clip": ("genbench.extractors.clip:load", "images and captions, any network of open_clip (600 MB)"),
         "dinov2": ("genbench.extractors.dinov2:load", "self-supervised transformers of FD-DINOv2 (1.2 GB)"),
         "vgg16": ("genbench.extractors.vgg16:load", "of the first improved precision and recall (553 MB)"),
@@ -77,7 +80,8 @@ def table(kind: str) -> dict[str, tuple[str, str]]:
         origin = f"plug-in {point.dist.name} {point.dist.version}" if point.dist else "plug-in"
         if point.name in found and found[point.name][0] != point.value:
             raise UsageError(
-                f"The {origin} names a {kind} {point.name!r} ({point.value}), but that is {found[point.name][0]} already."
+                f"The {origin} names a {kind} {point.name!r} ({point.value}), "
+                f"but that is {found[point.name][0]} already."
             )
         found[point.name] = (point.value, origin)
     return found

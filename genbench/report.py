@@ -21,8 +21,8 @@ from genbench.records import SCHEMA, Ref, Result, RunSpec, Score, Side, canonica
 COLUMNS = (
     "model", "dataset", "metric", "extractor", "protocol", "protocol_hash", "num_samples", "num_reference", "seed",
     "metric_version", "value", "stderr", "ci_low", "ci_high", "error_method", "floor", "floor_stderr", "evaluations",
-    "precision", "quantise", "exact", "seconds", "kind", "generated", "reference", "genbench", "commit", "torch", "device",
-    "date", "id",
+    "precision", "quantise", "exact", "seconds", "kind", "generated", "reference", "genbench", "commit", "torch",
+    "device", "date", "id",
 )  # fmt: skip
 """Columns of a leaderboard of measured rows; `leaderboards/README.md` explains them."""
 
@@ -208,7 +208,9 @@ def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise InputRejected(f"{path} has other columns than a leaderboard of this version; nothing was written.")
+                raise InputRejected(
+                    f"{path} has other columns than a leaderboard of this version; nothing was written."
+                )
             rows = {_sort_key(r): r for r in reader}
     for result in results:
         new = row(result)

@@ -36,9 +36,9 @@ class Evaluator:
         held_out: real images that are not in the reference; they give the floors.
         execution: fields of `genbench.pipeline.Execution`.
 
-    Every call of an extractor's network gets a full block: images wait until one is there, and `compute` fills up the last.
-    Values are therefore independent of the sizes of the updates. With `torch.distributed`, every rank updates its own
-    evaluator, all of them call `gather` together, and every rank may then compute.
+    Every call of an extractor's network gets a full block: images wait until one is there, and `compute` fills the
+    last one up. Values are therefore independent of the sizes of the updates. With `torch.distributed`, every
+    rank updates its own evaluator, all of them call `gather` together, and every rank may then compute.
     """
 
     def __init__(
@@ -117,7 +117,9 @@ class Evaluator:
 
     def _extract(self, name: str, images: Images) -> None:
         taps = [tap for tap in self._taps[name] if tap != features.CAPTIONS]
-        for block in features.image_blocks(Samples.of(images), self._extractors[name], taps, device=self._device, workers=0):
+        for block in features.image_blocks(
+            Samples.of(images), self._extractors[name], taps, device=self._device, workers=0
+        ):
             for tap, values in block.items():
                 self._append(f"{name}/{tap}", values)
 
@@ -161,13 +163,14 @@ class Evaluator:
     def gather(self) -> None:
         """Gives every rank of the default process group the images of all ranks, in the order of ranks.
 
-        A collective: all ranks must call it, those without an image too. Only bytes of arrays travel, nothing is unpickled.
+        A collective: all ranks must call it, those without an image too. Only bytes of arrays travel, and
+        nothing is unpickled.
         """
         import torch.distributed as dist
 
         self._flush()
         names = [f"{name}/{tap}" for name, taps in self._taps.items() for tap in taps if tap != features.CAPTIONS]
-        parts = [self._path(n).read_bytes() if self._path(n).exists() else b"" for n in names + ["images"]]
+        parts = [self._path(n).read_bytes() if self._path(n).exists() else b"" for n in [*names, "images"]]
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int64)
         state = [*parts, labels.tobytes(), "\0".join(self._captions).encode(), self._hash.digest()]
         counts = np.array([self._count, *(self._shape or (0, 0, 0))], np.int64)
@@ -211,7 +214,8 @@ class Evaluator:
         assert self._shape is not None
         content = self._hash.hexdigest()
         samples = Samples(
-            count=self._count, shape=(self._shape[0], self._shape[1], self._shape[2]), read=self._read, origin="updates",
+            count=self._count, shape=(self._shape[0], self._shape[1], self._shape[2]), read=self._read,
+            origin="updates",
             fingerprint=lambda: content, labels=np.concatenate(self._labels) if self._labels else None,
             captions=self._captions or None,
         )  # fmt: skip
@@ -236,7 +240,9 @@ class Evaluator:
         assert self._shape is not None
         if not self._keeps_images:
             raise UsageError("This evaluator keeps features, not images.")
-        return np.array(np.memmap(self._path("images"), np.uint8, mode="r").reshape(self._count, *self._shape)[start:stop])
+        return np.array(
+            np.memmap(self._path("images"), np.uint8, mode="r").reshape(self._count, *self._shape)[start:stop]
+        )
 
     def reset(self) -> None:
         """Forgets all images."""

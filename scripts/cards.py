@@ -12,7 +12,16 @@ from typing import Any
 import torch
 
 
-def write_card(weights: Path, *, summary: str, command: str, data: dict[str, Any], seconds: float, measured: dict[str, Any], **more: Any) -> None:  # noqa: E501
+def write_card(
+    weights: Path,
+    *,
+    summary: str,
+    command: str,
+    data: dict[str, Any],
+    seconds: float,
+    measured: dict[str, Any],
+    **more: Any,
+) -> None:
     """Writes NAME.json beside NAME.safetensors."""
     content = weights.read_bytes()
     card = {

@@ -35,7 +35,13 @@ PIXEL = UNetConfig(
     width=64, multipliers=(1, 1.25, 1), blocks=1, attention=(2, 4), heads=4, groups=16,
     out_channels=6, classes=len(shapes.CLASSES) + 1, patch=2,
 )  # fmt: skip
-PROCESS = {"schedule": "cosine", "steps": 1000, "kind": "v", "learned_variance": True, "null_label": len(shapes.CLASSES)}
+PROCESS = {
+    "schedule": "cosine",
+    "steps": 1000,
+    "kind": "v",
+    "learned_variance": True,
+    "null_label": len(shapes.CLASSES),
+}
 
 
 def batch(step: int, size: int) -> dict[str, torch.Tensor]:

@@ -67,7 +67,7 @@ def test_imports_point_one_way(root: Path) -> None:
                 continue
             target = name.split(".")[1]
             if target == home:
-                # Within a room only files of the same component share: metrics, extractors and data sets do not see others.
+                # Files of one room may share; metrics, extractors and data sets never see each other.
                 continue
             if target != "__version__":
                 assert target in ALLOWED[home], f"genbench.{'.'.join(parts)} may not import {name}"
@@ -91,7 +91,9 @@ def test_genbench_reaches_components_by_text_only(root: Path) -> None:
 def test_light_commands_import_neither_torch_nor_pandas(command: str, clean_environment: dict[str, str]) -> None:
     code = command if command.startswith("import") else f"from genbench.cli import main; main({command.split()[1:]!r})"
     code += "\nimport sys; heavy = {'torch', 'pandas', 'scipy', 'PIL'} & set(sys.modules); assert not heavy, heavy"
-    done = subprocess.run([sys.executable, "-c", code], env=clean_environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

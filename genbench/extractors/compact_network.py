@@ -44,7 +44,12 @@ class CompactNetwork(nn.Module):
         spatial = h[:, :4].permute(0, 2, 3, 1).flatten(1)
         pooled = self.layers[-1](h).mean(dim=(2, 3))
         taps = {name: head(pooled) for name, head in self.heads.items()}
-        return {"pooled": pooled, "spatial": spatial, "logits": taps.pop("label"), "position": self.position(pooled)} | taps
+        return {
+            "pooled": pooled,
+            "spatial": spatial,
+            "logits": taps.pop("label"),
+            "position": self.position(pooled),
+        } | taps
 
 
 def loss(taps: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:

@@ -106,7 +106,9 @@ def test_folder_zip_and_npz_are_the_same_images(cli: Cli, tmp_path: Path) -> Non
     reference = write_images(tmp_path / "b", 1000, 80)
     values = []
     for name in ("a", "a.zip", "a.npz"):
-        code, out, err = cli("score", name, "--reference", reference, "--metric", "fid", "--metric", "recall", "--format", "json")
+        code, out, err = cli(
+            "score", name, "--reference", reference, "--metric", "fid", "--metric", "recall", "--format", "json"
+        )
         assert code == 0, err
         values.append([r["value"] for r in json.loads(out)["results"]])
     assert values[0] == values[1] == values[2]
@@ -117,7 +119,9 @@ def test_a_data_set_may_be_either_side_and_gives_the_floor(cli: Cli, tmp_path: P
     code, out, _ = cli("score", "a", "--reference", "shapes(count=500)", "--format", "json")
     one = json.loads(out)["results"][0]
     assert code == 0 and one["floor"] is not None and one["n_reference"] == 500
-    code, out, _ = cli("score", "shapes(split='test', count=50)", "--reference", "shapes(count=500)", "--format", "json")
+    code, out, _ = cli(
+        "score", "shapes(split='test', count=50)", "--reference", "shapes(count=500)", "--format", "json"
+    )
     assert code == 0 and json.loads(out)["results"][0]["value"] == one["value"]
 
 
@@ -136,7 +140,11 @@ def test_list_info_plan_and_doctor(cli: Cli) -> None:
     assert code == 0 and "fid" in out and "ddim" not in out
     code, out, _ = cli("info", "ddim", "--format", "json")
     told = json.loads(out)
-    assert told["arguments"]["steps"] == "50" and "baselines/models.py:" in told["file"] and "Song" in told["documentation"]
+    assert (
+        told["arguments"]["steps"] == "50"
+        and "baselines/models.py:" in told["file"]
+        and "Song" in told["documentation"]
+    )
     code, out, _ = cli("info", "fid")
     assert code == 0 and "higher_is_better: False" in out
     code, out, _ = cli("plan", "--model", "ddim(steps=2)", "-n", "100", "--format", "json")
@@ -190,7 +198,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[str, str]]:
     return {
         "missing/": ("missing", "no folder"), "empty": ("empty", ""), "one": ("one", "at least 2"),
         "mixed": ("mixed", "32x32"), "truncated": ("cut.png", ""), "deep": ("0.png", "16"),
-        "objects.npz": ("objects.npz", ""), "floats.npz": ("floats.npz", "float32"), "nonsense": ("nonsense", "Data sets"),
+        "objects.npz": ("objects.npz", ""), "floats.npz": ("floats.npz", "float32"),
+        "nonsense": ("nonsense", "Data sets"),
     }  # fmt: skip
 
 
@@ -229,5 +238,5 @@ def test_missing_weights_are_code_6_and_say_how_to_get_them(cli: Cli, tmp_path: 
     write_images(tmp_path / "a", 0, 4)
     code, out, err = cli("score", "a", "--reference", "a", "--metric", "fid@inception")
     assert (code, out) == (6, "") and err.count("\n") == 1
-    for word in ("https://", "sha256", "genbench fetch \"inception\"", "--weights inception="):
+    for word in ("https://", "sha256", 'genbench fetch "inception"', "--weights inception="):
         assert word in err

@@ -28,7 +28,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def genbench(installed: Path, root: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(installed)])}
     return subprocess.run(
-        [sys.executable, "-m", "genbench", *words], env=environment, cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "genbench", *words],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 def sampled(output: Path, *, batch_size: int, exact: bool, count: int = 70, steps: int = 8) -> np.ndarray:
     spec = RunSpec(model=Ref("ddim", {"steps": steps}), dataset=Ref("shapes"), num_samples=count, exact=exact)
-    samples, _, _ = pipeline.sample(spec, output=output, execution=pipeline.Execution(device="cpu", batch_size=batch_size))
+    samples, _, _ = pipeline.sample(
+        spec, output=output, execution=pipeline.Execution(device="cpu", batch_size=batch_size)
+    )
     return samples.read(0, count)
 
 
@@ -50,7 +52,12 @@ def test_a_killed_run_ends_with_the_same_bytes_and_numbers(tmp_path: Path, clean
 
     def start(output: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command(output), cwd=tmp_path, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command(output),
+            cwd=tmp_path,
+            env=clean_environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     victim = start("killed")
@@ -61,7 +68,9 @@ def test_a_killed_run_ends_with_the_same_bytes_and_numbers(tmp_path: Path, clean
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
     manifest = next((tmp_path / "killed").rglob("manifest.json"))
-    assert 0 < len(json.loads(manifest.read_text())["shards"]) < 3, "the kill must fall between the first and the last shard"
+    assert 0 < len(json.loads(manifest.read_text())["shards"]) < 3, (
+        "the kill must fall between the first and the last shard"
+    )
 
     outputs = {}
     for name in ("killed", "whole"):

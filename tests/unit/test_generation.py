@@ -77,7 +77,10 @@ def test_batch_size_does_not_matter(tmp_path: Path) -> None:
 def test_exact_mode_always_asks_for_the_same_blocks(tmp_path: Path) -> None:
     spec = replace(SPEC, exact=True, num_samples=300)
     models = [Fake(), Fake()]
-    sets = [make(tmp_path / str(i), m, spec, batch_size=size) for i, (m, size) in enumerate(zip(models, (1, 50), strict=True))]
+    sets = [
+        make(tmp_path / str(i), m, spec, batch_size=size)
+        for i, (m, size) in enumerate(zip(models, (1, 50), strict=True))
+    ]
     assert models[0].batches == models[1].batches == [generation.EXACT_BLOCK] * 10
     assert sets[0].count == 300 and np.array_equal(sets[0].read(0, 300), sets[1].read(0, 300))
 

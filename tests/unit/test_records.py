@@ -11,7 +11,13 @@ from genbench.errors import UsageError
 from genbench.records import Measurement, Ref, RunSpec, canonical, digest, finite
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
-scalars = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**6), 10**6)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
 
 
 @given(name=st.from_regex(r"[a-z][a-z0-9\-]{0,8}", fullmatch=True), args=st.dictionaries(names, scalars, max_size=4))
@@ -24,7 +30,9 @@ def test_a_reference_prints_back(name: str, args: dict[str, object]) -> None:
     assert Ref.parse(str(ref)) == ref
 
 
-@pytest.mark.parametrize("text", ["", "ddim(", "ddim(5)", "ddim(steps=x)", "ddim(**{})", "a b", "ddim(steps=[1])", "__import__('os')()"])
+@pytest.mark.parametrize(
+    "text", ["", "ddim(", "ddim(5)", "ddim(steps=x)", "ddim(**{})", "a b", "ddim(steps=[1])", "__import__('os')()"]
+)
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="Cannot read"):
         Ref.parse(text)

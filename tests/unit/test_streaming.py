@@ -66,9 +66,9 @@ def test_merged_parts_are_the_whole() -> None:
 
 
 def test_unlike_evaluators_do_not_merge() -> None:
-    with genbench.Evaluator(REFERENCE) as a, genbench.Evaluator(REFERENCE, metrics=("fid@pixels",)) as b:
-        with pytest.raises(NotComparable, match="same metrics"):
-            a.merge(b)
+    other = genbench.Evaluator(REFERENCE, metrics=("fid@pixels",))
+    with genbench.Evaluator(REFERENCE) as evaluator, other, pytest.raises(NotComparable, match="same metrics"):
+        evaluator.merge(other)
 
 
 def test_what_does_not_fit_is_refused() -> None:

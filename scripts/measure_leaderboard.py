@@ -1,0 +1,51 @@
+"""Measures the rows of `leaderboards/shapes.csv`, each as `genbench run --leaderboard` would.
+
+python scripts/measure_leaderboard.py            # every row; those that are there are not sampled again
+python scripts/measure_leaderboard.py steps      # one group
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from genbench import pipeline, report
+from genbench.protocols import protocol
+from genbench.records import Measurement, Ref, RunSpec
+
+BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "shapes.csv"
+QUALITY = ("fid", "is", "precision", "recall", "top1")
+
+GROUPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "steps": [(f"ddim(steps={steps})", QUALITY) for steps in (10, 20, 50, 100)],
+    "ancestral": [
+        ("ddpm(steps=100, variance='small')", QUALITY),
+        ("ddpm(steps=100, variance='large')", QUALITY),
+        ("ddpm(steps=100, variance='learned')", QUALITY),
+        ("ddim(steps=50, eta=1.0)", QUALITY),
+        ("ddim(steps=20, spacing='quadratic')", QUALITY),
+    ],
+    "thousand": [("ddpm(steps=1000, variance='large')", QUALITY)],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="which rows; all without one")
+    parser.add_argument("--num-samples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--board", type=Path, default=BOARD)
+    args = parser.parse_args()
+    for group in args.groups or GROUPS:
+        for model, metrics in GROUPS[group]:
+            spec = RunSpec(model=Ref.parse(model), dataset=Ref("shapes"), num_samples=args.num_samples, seed=args.seed)
+            outcome = pipeline.run(
+                spec, [Measurement.parse(m) for m in metrics], protocol=protocol("embedded"), output=args.output
+            )
+            report.merge_leaderboard(args.board, outcome.results)
+            print(f"{model}\n{report.table_text(outcome.results)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

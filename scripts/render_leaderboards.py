@@ -1,0 +1,69 @@
+"""Renders measured leaderboards as Markdown tables; `--check` fails when a table is not that of its CSV.
+
+python scripts/render_leaderboards.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from genbench.records import Ref
+from genbench.report import rounded
+
+HOME = Path(__file__).resolve().parent.parent / "leaderboards"
+
+
+def cell(row: pd.Series) -> str:
+    """A value with its standard error."""
+    error = None if pd.isna(row.stderr) else float(row.stderr)
+    return rounded(row.value, error) + ("" if error is None else f" ± {rounded(error, error)}")
+
+
+def table(path: Path) -> str:
+    """One row a model, one column a metric, the floors below; one table for every count and reference."""
+    rows = pd.read_csv(
+        path, keep_default_na=False, na_values={"value": "", "stderr": "", "floor": "", "floor_stderr": ""}
+    )
+    rows["value"] = rows["value"].astype(float)
+    rows["name"] = [Ref.parse(m).name for m in rows.metric]
+    parts = [
+        f"# {path.stem}, measured\n",
+        f"Made from `{path.name}` by `scripts/render_leaderboards.py`. Do not edit.\n",
+    ]
+    for (dataset, count, reference), group in rows.groupby(["dataset", "num_samples", "reference"], sort=True):
+        names = list(dict.fromkeys(group.name))
+        parts += [f"\n`{dataset}`, {count} samples, reference {reference or 'none'}.\n"]
+        parts += [f"| model | evaluations | {' | '.join(names)} |", "|---|---:|" + "---:|" * len(names)]
+        floors: dict[str, str] = {}
+        order = group.assign(steps=group.evaluations.astype(float)).sort_values(["steps", "model"], kind="stable")
+        for model in dict.fromkeys(order.model):
+            mine = {r.name_: r for r in group[group.model == model].rename(columns={"name": "name_"}).itertuples()}
+            cells = [cell(pd.Series(mine[n]._asdict())) if n in mine else "" for n in names]
+            parts.append(f"| `{model}` | {next(iter(mine.values())).evaluations} | {' | '.join(cells)} |")
+            for n, r in mine.items():
+                if not pd.isna(r.floor):
+                    floors[n] = cell(pd.Series({"value": float(r.floor), "stderr": r.floor_stderr}))
+        parts.append(f"| *real held-out images (floor)* | | {' | '.join(floors.get(n, '') for n in names)} |")
+    return "\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    stale = []
+    for path in sorted(HOME.glob("shapes*.csv")):
+        text, target = table(path), path.with_suffix(".md")
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            stale.append(target.name)
+            if not args.check:
+                target.write_text(text, encoding="utf-8")
+    if args.check and stale:
+        raise SystemExit(f"Not up to date: {', '.join(stale)}; run scripts/render_leaderboards.py.")
+
+
+if __name__ == "__main__":
+    main()
