@@ -65,7 +65,8 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
             LDM: `params` of a yaml's UNetModel, AutoencoderKL, VQModel, VQModelInterface, BERTEmbedder or
             ClassEmbedder, with or without the `target` around them;
             DDPM in PyTorch: the yaml of ermongroup/ddim, or its `ch`, `ch_mult`, ... alone;
-            diffusers: config.json of UNet2DModel, UNet2DConditionModel, AutoencoderKL or VQModel.
+            diffusers: config.json of UNet2DModel, UNet2DConditionModel, AutoencoderKL or VQModel, and of the
+            CLIPTextModel beside them.
             Arguments that are missing have the default of their repository; arguments of the diffusion process and of
             scripts are ignored.
         keys: of the state dict, which tell a U-Net from a classifier when the arguments name both.
@@ -96,6 +97,8 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
         return _first_stage(a)
     if "n_layer" in a:
         return _text_encoder(a)
+    if "num_hidden_layers" in a:
+        return _clip_text_encoder(a)
     if target == "ClassEmbedder" or set(a) <= {"n_classes", "embed_dim", "key"}:
         a = _checked("ClassEmbedder", a, {"embed_dim": None, "n_classes": 1000}, ignored=("key",))
         return Architecture(network=LabelTokensConfig(classes=int(a["n_classes"]), width=int(a["embed_dim"])))
@@ -411,6 +414,42 @@ def _text_encoder(a: Arguments) -> Architecture:
     return Architecture(
         network=TextEncoderConfig(
             vocabulary=a["vocab_size"], length=a["max_seq_len"], width=a["n_embed"], layers=a["n_layer"]
+        )
+    )
+
+
+_CLIP_TEXT_DEFAULTS = {
+    "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
+    "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+}  # fmt: skip
+"""transformers `configuration_clip.py:CLIPTextConfig`."""
+
+
+def _clip_text_encoder(a: Arguments) -> Architecture:
+    a = _checked(
+        "CLIPTextModel", a, _CLIP_TEXT_DEFAULTS, fixed={"layer_norm_eps": 1e-5, "model_type": "clip_text_model"},
+        ignored=(
+            "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dropout", "dtype", "eos_token_id",
+            "initializer_factor", "initializer_range", "pad_token_id", "projection_dim", "torch_dtype",
+            "transformers_version",
+        ),
+    )  # fmt: skip
+    if a["intermediate_size"] != 4 * a["hidden_size"] or a["hidden_act"] not in ("gelu", "quick_gelu"):
+        raise ConfigurationError(
+            f"CLIPTextModel with intermediate_size={a['intermediate_size']} of hidden_size={a['hidden_size']} and "
+            f"hidden_act={a['hidden_act']!r} is not implemented: four times as wide, with 'gelu' or 'quick_gelu'."
+        )
+    return Architecture(
+        network=TextEncoderConfig(
+            vocabulary=a["vocab_size"],
+            length=a["max_position_embeddings"],
+            width=a["hidden_size"],
+            layers=a["num_hidden_layers"],
+            heads=a["num_attention_heads"],
+            head_width=a["hidden_size"] // a["num_attention_heads"],
+            activation=a["hidden_act"],
+            bias=True,
+            causal=True,
         )
     )
 

@@ -4,7 +4,7 @@ A layout is how a repository names its weights. `_names` walks the network and s
 weights of the layout it is made of, so that "missing" and "unexpected" are known before anything is loaded.
 
 Layouts: "guided" (improved diffusion, ADM, LDM's U-Net), "ddpm" (DDPM in PyTorch, LDM's autoencoders, LDM's text
-encoder and label table), "diffusers", and "baselines", this package's own.
+encoder and label table), "diffusers", "transformers" (CLIP's text encoder), and "baselines", this package's own.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _best_layout(network: nn.Module, found: Architecture, state: State) -> tuple
     """(layout, prefix, parts): whose names occur most often in the file. An incomplete file still has a best one."""
     present = {_renamed(key) for key in state}
     best: tuple[int, str, str, dict[str, _Part]] | None = None
-    for layout in ("guided", "ddpm", "diffusers", "baselines"):
+    for layout in ("guided", "ddpm", "diffusers", "transformers", "baselines"):
         parts = _names(network, layout, found.qkv)
         wanted = {source for part in parts.values() for source in part.sources}
         for prefix in _PREFIXES if parts else ():
@@ -363,13 +363,13 @@ def _names(network: nn.Module, layout: str, qkv: str) -> dict[str, _Part]:
     """Every weight of the network with what it is made of in a layout; empty if the layout has no such network."""
     if layout == "baselines":
         return {key: _Part((key,)) for key in network.state_dict()}
-    if isinstance(network, UNet):
+    if isinstance(network, UNet) and layout in _OUTER:
         modules = dict(_unet_modules(network, layout))
     elif isinstance(network, Classifier) and layout == "guided":
         modules = dict(_classifier_modules(network))
-    elif isinstance(network, AutoencoderKL | AutoencoderVQ) and layout != "guided":
+    elif isinstance(network, AutoencoderKL | AutoencoderVQ) and layout in _ENDS:
         modules = dict(_autoencoder_modules(network, layout))
-    elif isinstance(network, TextEncoder) and layout != "guided":
+    elif isinstance(network, TextEncoder) and layout in _TEXT:
         modules = dict(_text_modules(network, layout))
     elif isinstance(network, LabelTokens) and layout == "ddpm":
         modules = {"table": ("embedding",)}
@@ -514,28 +514,43 @@ def _autoencoder_modules(network: AutoencoderKL | AutoencoderVQ, layout: str) ->
     yield from _stages(decoder.stages, "decoder.stages", "decoder.", layout, "up", trunk)
 
 
+_TEXT = {
+    # Tokens, positions, last norm; then of every layer norm, q, k, v, out, norm, inner, outer.
+    "ddpm": (
+        ("token_emb", "pos_emb.emb", "norm"),
+        ("attn_layers.layers.{a}.0", "attn_layers.layers.{a}.1.to_q", "attn_layers.layers.{a}.1.to_k",
+         "attn_layers.layers.{a}.1.to_v", "attn_layers.layers.{a}.1.to_out", "attn_layers.layers.{b}.0",
+         "attn_layers.layers.{b}.1.net.0.0", "attn_layers.layers.{b}.1.net.2"),
+    ),
+    "diffusers": (
+        ("model.embed_tokens", "model.embed_positions", "model.layer_norm"),
+        ("model.layers.{i}.self_attn_layer_norm", "model.layers.{i}.self_attn.q_proj",
+         "model.layers.{i}.self_attn.k_proj", "model.layers.{i}.self_attn.v_proj",
+         "model.layers.{i}.self_attn.out_proj", "model.layers.{i}.final_layer_norm", "model.layers.{i}.fc1",
+         "model.layers.{i}.fc2"),
+    ),
+    "transformers": (
+        ("text_model.embeddings.token_embedding", "text_model.embeddings.position_embedding",
+         "text_model.final_layer_norm"),
+        ("text_model.encoder.layers.{i}.layer_norm1", "text_model.encoder.layers.{i}.self_attn.q_proj",
+         "text_model.encoder.layers.{i}.self_attn.k_proj", "text_model.encoder.layers.{i}.self_attn.v_proj",
+         "text_model.encoder.layers.{i}.self_attn.out_proj", "text_model.encoder.layers.{i}.layer_norm2",
+         "text_model.encoder.layers.{i}.mlp.fc1", "text_model.encoder.layers.{i}.mlp.fc2"),
+    ),
+}  # fmt: skip
+"""Text encoders: x-transformers in LDM, whose layers are attention and feed-forward in turn; LDMBertModel; CLIP."""
+
+
 def _text_modules(network: TextEncoder, layout: str) -> Modules:
-    """x-transformers as in LDM ("ddpm"), whose layers are attention and feed-forward in turn; LDMBertModel."""
-    outer = ("token_emb", "pos_emb.emb", "norm")
-    if layout == "diffusers":
-        outer = ("model.embed_tokens", "model.embed_positions", "model.layer_norm")
+    outer, inner = _TEXT[layout]
     for ours, theirs in zip(("tokens", "positions", "norm"), outer, strict=True):
         yield ours, (theirs,)
     for i in range(len(network.blocks)):
-        if layout == "ddpm":
-            a, b = f"attn_layers.layers.{2 * i}", f"attn_layers.layers.{2 * i + 1}"
-            norm, q, k, v, out = f"{a}.0", f"{a}.1.to_q", f"{a}.1.to_k", f"{a}.1.to_v", f"{a}.1.to_out"
-            norm_feed, inner, outer_layer = f"{b}.0", f"{b}.1.net.0.0", f"{b}.1.net.2"
-        else:
-            a = f"model.layers.{i}"
-            q, k, v, out = (f"{a}.self_attn.{x}_proj" for x in ("q", "k", "v", "out"))
-            norm, norm_feed, inner, outer_layer = (
-                f"{a}.{x}" for x in ("self_attn_layer_norm", "final_layer_norm", "fc1", "fc2")
-            )
+        norm, q, k, v, out, norm_feed, first, second = (name.format(i=i, a=2 * i, b=2 * i + 1) for name in inner)
         yield f"blocks.{i}.norm_self", (norm,)
         yield f"blocks.{i}.self_attention.q", (q,)
         yield f"blocks.{i}.self_attention.kv", (k, v)
         yield f"blocks.{i}.self_attention.out", (out,)
         yield f"blocks.{i}.norm_feed", (norm_feed,)
-        yield f"blocks.{i}.feed_forward.inner", (inner,)
-        yield f"blocks.{i}.feed_forward.outer", (outer_layer,)
+        yield f"blocks.{i}.feed_forward.inner", (first,)
+        yield f"blocks.{i}.feed_forward.outer", (second,)

@@ -199,6 +199,14 @@ CONFIGURATIONS: dict[str, Configuration] = {
         parameters=859.52,
         source="CompVis/stable-diffusion configs/stable-diffusion/v1-inference.yaml",
     ),
+    "stable-diffusion-v1-text-encoder": Configuration(
+        arguments={
+            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+            "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+        },
+        parameters=123.06,
+        source="huggingface.co/CompVis/stable-diffusion-v1-4 text_encoder/config.json: that of CLIP ViT-L/14",
+    ),
     "ldm-4-imagenet256-labels": Configuration(
         arguments={"n_classes": 1001, "embed_dim": 512},
         parameters=0.51,

@@ -249,7 +249,7 @@ def _ldm() -> list[Card]:
                 source=f"huggingface.co/CompVis/{repository}",
             )
         )
-    cards.append(
+    cards += [
         Card(
             name="compvis-ldm-text2im-large-256-bert",
             url=f"{hub}ldm-text2im-large-256/resolve/main/bert/pytorch_model.bin",
@@ -257,13 +257,25 @@ def _ldm() -> list[Card]:
             dataset="laion-400m",
             licence="Apache-2.0",
             source="huggingface.co/CompVis/ldm-text2im-large-256",
-        )
-    )
+        ),
+        Card(
+            name="compvis-stable-diffusion-v1-4-text-encoder",
+            url=f"{hub}stable-diffusion-v1-4/resolve/main/text_encoder/model.safetensors",
+            networks={"condition": "stable-diffusion-v1-text-encoder"},
+            dataset="laion-aesthetics",
+            licence="CreativeML-OpenRAIL-M",
+            source="huggingface.co/CompVis/stable-diffusion-v1-4",
+        ),
+    ]
     cards.append(
         Card(
             name="sd-v1-4",
             url=f"{hub}stable-diffusion-v-1-4-original/resolve/main/sd-v1-4.ckpt",
-            networks={"unet": "stable-diffusion-v1", "first_stage": "kl-f8"},
+            networks={
+                "unet": "stable-diffusion-v1",
+                "first_stage": "kl-f8",
+                "condition": "stable-diffusion-v1-text-encoder",
+            },
             dataset="laion-aesthetics",
             licence="CreativeML-OpenRAIL-M",
             weights="average",

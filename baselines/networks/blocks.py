@@ -154,10 +154,10 @@ class ResidualBlock(nn.Module):
         return self.skip(self._resize(x)) + self.conv2(self.dropout(F.silu(h)))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention over (b, tokens, heads * width) tensors."""
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention over (b, tokens, heads * width) tensors; causal: to no later token."""
     q, k, v = (z.unflatten(-1, (heads, -1)).transpose(1, 2) for z in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -180,56 +180,85 @@ class SelfAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of tokens over themselves or over a context; queries, keys and values have no bias.
+    """Attention of tokens over themselves or over a context.
 
     Args:
         width: of the tokens.
         heads, head_width: their product need not be `width`.
         context: width of the tokens that are attended to; None for the tokens themselves.
+        bias: whether queries, keys and values have one (CLIP, not LDM).
+        causal: whether a token attends to no later one.
     """
 
-    def __init__(self, width: int, *, heads: int, head_width: int, context: int | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        head_width: int,
+        context: int | None = None,
+        bias: bool = False,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, heads * head_width, bias=False)
-        self.kv = nn.Linear(context or width, 2 * heads * head_width, bias=False)
+        self.heads, self.causal = heads, causal
+        self.q = nn.Linear(width, heads * head_width, bias=bias)
+        self.kv = nn.Linear(context or width, 2 * heads * head_width, bias=bias)
         self.out = nn.Linear(heads * head_width, width)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps (b, tokens, width), and (b, other tokens, context) if there is a context, to (b, tokens, width)."""
         keys, values = self.kv(x if context is None else context).chunk(2, dim=-1)
-        return self.out(attend(self.q(x), keys, values, self.heads))
+        return self.out(attend(self.q(x), keys, values, self.heads, causal=self.causal))
+
+
+Activation = Literal["gelu", "geglu", "quick_gelu"]
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide in between, with GELU or its gated form GEGLU (Shazeer 2020 eq. 6)."""
+    """Two linear layers, four times as wide in between.
 
-    def __init__(self, width: int, *, gated: bool) -> None:
+    Args:
+        activation: "gelu"; "geglu", which multiplies one half of twice as many channels by the GELU of the other
+            (Shazeer 2020 eq. 6; LDM's U-Net); "quick_gelu", x times the logistic function of 1.702 x (OpenAI's CLIP).
+    """
+
+    def __init__(self, width: int, *, activation: Activation) -> None:
         super().__init__()
-        self.gated = gated
-        self.inner = nn.Linear(width, 4 * width * (2 if gated else 1))
+        self.activation = activation
+        self.inner = nn.Linear(width, 4 * width * (2 if activation == "geglu" else 1))
         self.outer = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.inner(x)
-        if not self.gated:
-            return self.outer(F.gelu(x))
-        x, gate = x.chunk(2, dim=-1)
-        return self.outer(x * F.gelu(gate))
+        if self.activation == "geglu":
+            x, gate = x.chunk(2, dim=-1)
+            return self.outer(x * F.gelu(gate))
+        return self.outer(F.gelu(x) if self.activation == "gelu" else x * torch.sigmoid(1.702 * x))
 
 
 class TransformerBlock(nn.Module):
     """Self-attention, attention over a context if there is one, feed-forward; each after a norm and with a residual."""
 
-    def __init__(self, width: int, *, heads: int, head_width: int, context: int | None, gated: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        head_width: int,
+        context: int | None = None,
+        activation: Activation = "geglu",
+        bias: bool = False,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(width)
-        self.self_attention = Attention(width, heads=heads, head_width=head_width)
+        self.self_attention = Attention(width, heads=heads, head_width=head_width, bias=bias, causal=causal)
         if context is not None:
             self.norm_cross = nn.LayerNorm(width)
             self.cross_attention = Attention(width, heads=heads, head_width=head_width, context=context)
         self.norm_feed = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, gated=gated)
+        self.feed_forward = FeedForward(width, activation=activation)
         self.crosses = context is not None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -256,8 +285,7 @@ class SpatialTransformer(nn.Module):
         self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.inner = nn.Linear(channels, width)
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads=heads, head_width=head_width, context=context, gated=True)
-            for _ in range(depth)
+            TransformerBlock(width, heads=heads, head_width=head_width, context=context) for _ in range(depth)
         )
         self.outer = nn.Linear(width, channels)
 

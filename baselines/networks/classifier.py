@@ -60,11 +60,17 @@ class Classifier(nn.Module):
             between = [nn.ReLU()] if config.pool == "stages" else [GroupNorm(c.groups, 2048, eps=c.norm_eps), nn.SiLU()]
             self.head = nn.Sequential(nn.Linear(sum(left) + channels, 2048), *between, nn.Linear(2048, config.classes))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: None = None, context: None = None) -> Tensor:
         """Maps (b, c, h, w) images, nominally in [-1, 1] plus noise, and (b,) timesteps to (b, classes) logits.
 
-        With attention pooling h and w must be the `image_size` of the configuration.
+        With attention pooling h and w must be the `image_size` of the configuration. The conditions of a U-Net are
+        there so that every network is called alike; a classifier has none.
+
+        Raises:
+            ValueError: a condition.
         """
+        if y is not None or context is not None:
+            raise ValueError("A classifier takes neither labels nor a context; it predicts the labels.")
         c = self.config.trunk
         embedding = timestep_embedding(t, c.width, order=c.embedding_order).to(x.dtype)
         embedding = F.silu(self.time_embedding(embedding))

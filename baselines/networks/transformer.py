@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from baselines.networks.blocks import TransformerBlock
+from baselines.networks.blocks import Activation, TransformerBlock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,8 @@ class TextEncoderConfig:
         vocabulary: number of tokens; 30522 is that of BERT, uncased.
         length: longest sequence, and the length that captions are padded to.
         width, layers, heads, head_width: of the transformer; heads * head_width need not be `width`.
+        activation: see `FeedForward`.
+        bias, causal: see `Attention`; both true for the text encoder of CLIP, which Stable Diffusion v1 uses.
     """
 
     vocabulary: int = 30522
@@ -25,6 +27,9 @@ class TextEncoderConfig:
     layers: int = 32
     heads: int = 8
     head_width: int = 64
+    activation: Activation = "gelu"
+    bias: bool = False
+    causal: bool = False
 
 
 class TextEncoder(nn.Module):
@@ -32,7 +37,8 @@ class TextEncoder(nn.Module):
 
     Source:
         Rombach et al. 2022 App. E.2.1 (Table 17); CompVis/latent-diffusion `BERTEmbedder`, an encoder of x-transformers
-        with norms before the blocks, learned positions and GELU, trained from scratch with the U-Net.
+        with norms before the blocks, learned positions and GELU, trained from scratch with the U-Net. Radford et al.
+        2021 sec. 2.4 for CLIP, whose tokens after the last norm, not their pooled vector, are the context.
     """
 
     def __init__(self, config: TextEncoderConfig) -> None:
@@ -41,7 +47,9 @@ class TextEncoder(nn.Module):
         self.tokens = nn.Embedding(c.vocabulary, c.width)
         self.positions = nn.Embedding(c.length, c.width)
         self.blocks = nn.ModuleList(
-            TransformerBlock(c.width, heads=c.heads, head_width=c.head_width, context=None, gated=False)
+            TransformerBlock(
+                c.width, heads=c.heads, head_width=c.head_width, activation=c.activation, bias=c.bias, causal=c.causal
+            )
             for _ in range(c.layers)
         )
         self.norm = nn.LayerNorm(c.width)

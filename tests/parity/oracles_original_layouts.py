@@ -63,6 +63,14 @@ def layer_norm(w: Weights, name: str, x: Tensor) -> Tensor:
     return (x - mean) / torch.sqrt(variance + 1e-5) * w.of(f"{name}.weight", width) + w.of(f"{name}.bias", width)
 
 
+def doubled(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+def halved(x: Tensor) -> Tensor:
+    return (x[:, :, ::2, ::2] + x[:, :, 1::2, ::2] + x[:, :, ::2, 1::2] + x[:, :, 1::2, 1::2]) / 4
+
+
 def silu(x: Tensor) -> Tensor:
     return x / (1 + torch.exp(-x))
 
@@ -99,9 +107,9 @@ def guided_residual(
 ) -> Tensor:
     h = silu(group_norm(w, f"{name}.in_layers.0", x, 1e-5))
     if change == "up":
-        h, x = (z.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3) for z in (h, x))
+        h, x = doubled(h), doubled(x)
     elif change == "down":
-        h, x = ((z[:, :, ::2, ::2] + z[:, :, 1::2, ::2] + z[:, :, ::2, 1::2] + z[:, :, 1::2, 1::2]) / 4 for z in (h, x))
+        h, x = halved(h), halved(x)
     h = conv(w, f"{name}.in_layers.2", h, out)
     e = linear(w, f"{name}.emb_layers.1", silu(emb), 2 * out if scale_shift else out)[:, :, None, None]
     if scale_shift:
@@ -176,6 +184,7 @@ def guided_unet(
     new_order: bool = False,
     scale_shift: bool = False,
     updown: bool = False,
+    convolutions: bool = True,
     classes: int | None = None,
     y: Tensor | None = None,
     context: Tensor | None = None,
@@ -212,7 +221,10 @@ def guided_unet(
             index += 1
         if level < len(mult) - 1:
             name = f"input_blocks.{index}.0"
-            h = residual(name, h, h.shape[1], "down") if updown else conv(w, f"{name}.op", h, h.shape[1], stride=2)
+            if updown:
+                h = residual(name, h, h.shape[1], "down")
+            else:
+                h = conv(w, f"{name}.op", h, h.shape[1], stride=2) if convolutions else halved(h)
             skips.append(h)
             index += 1
             ds *= 2
@@ -234,8 +246,8 @@ def guided_unet(
                 if updown:
                     h = residual(name, h, h.shape[1], "up")
                 else:
-                    h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-                    h = conv(w, f"{name}.conv", h, h.shape[1])
+                    h = doubled(h)
+                    h = conv(w, f"{name}.conv", h, h.shape[1]) if convolutions else h
                 ds //= 2
             index += 1
     return [conv(w, "out.2", silu(group_norm(w, "out.0", h, 1e-5)), out_channels)]
@@ -317,7 +329,7 @@ def ddpm_up(
             if resolution in attention and attends:
                 h = ddpm_attention(w, f"{prefix}up.{level}.attn.{i}", h)
         if level:
-            h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+            h = doubled(h)
             h = conv(w, f"{prefix}up.{level}.upsample.conv", h, h.shape[1])
             resolution *= 2
     return h

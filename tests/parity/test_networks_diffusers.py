@@ -17,6 +17,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of diffusers, about its own imports
     from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel, VQModel
 
+from open_clip.transformer import QuickGELU, TextTransformer
+
 pytestmark = pytest.mark.parity
 
 T = torch.tensor([11, 640])
@@ -181,6 +183,42 @@ def test_autoencoder_vq_with_attention(tmp_path: Path) -> None:
     assert relative(ours.encode(x), theirs.encode(x).latents) < 1e-5
     assert relative(ours.decode(z), theirs.decode(z).sample) < 1e-5
     assert relative(ours.decode(z, quantise=False), theirs.decode(z, force_not_quantize=True).sample) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefix", ["", "cond_stage_model.transformer."])
+def test_text_encoder_of_stable_diffusion_v1(prefix: str, tmp_path: Path) -> None:
+    # transformers' CLIPTextModel is not among the peers; open_clip computes the same under other names.
+    theirs = randomised(
+        TextTransformer(8, 40, 32, 4, 2, output_dim=None, act_layer=QuickGELU, output_tokens=True)  # type: ignore[arg-type]
+    )
+    state = {
+        "text_model.embeddings.position_ids": torch.arange(8)[None],
+        "text_model.embeddings.token_embedding.weight": theirs.token_embedding.weight,
+        "text_model.embeddings.position_embedding.weight": theirs.positional_embedding,
+        "text_model.final_layer_norm.weight": theirs.ln_final.weight,
+        "text_model.final_layer_norm.bias": theirs.ln_final.bias,
+    }
+    for i, block in enumerate(theirs.transformer.resblocks):
+        name = f"text_model.encoder.layers.{i}"
+        for leaf in ("weight", "bias"):
+            modules = {
+                "layer_norm1": block.ln_1, "layer_norm2": block.ln_2, "mlp.fc1": block.mlp.c_fc,
+                "mlp.fc2": block.mlp.c_proj, "self_attn.out_proj": block.attn.out_proj,
+            }  # fmt: skip
+            state |= {f"{name}.{key}.{leaf}": getattr(module, leaf) for key, module in modules.items()}
+            for letter, rows in zip("qkv", getattr(block.attn, f"in_proj_{leaf}").chunk(3), strict=True):
+                state[f"{name}.self_attn.{letter}_proj.{leaf}"] = rows
+    torch.save({prefix + key: value.clone() for key, value in state.items()}, tmp_path / "net.bin")
+    config = {
+        "architectures": ["CLIPTextModel"], "hidden_act": "quick_gelu", "hidden_size": 32, "intermediate_size": 128,
+        "layer_norm_eps": 1e-05, "max_position_embeddings": 8, "num_attention_heads": 4, "num_hidden_layers": 2,
+        "vocab_size": 40, "torch_dtype": "float32",
+    }  # fmt: skip
+    ours = baselines.load_network(tmp_path / "net.bin", config)
+    assert ours.origin.layout == "transformers"
+    tokens = torch.tensor([[1, 5, 7, 39, 39, 39, 39, 39], [1, 2, 3, 4, 5, 6, 7, 39]])
+    assert relative(ours(tokens), theirs(tokens)[1]) < 1e-5
 
 
 @torch.no_grad()

@@ -98,6 +98,7 @@ def test_widths_of_diffusers_survive_as_multipliers() -> None:
         (dict(CONFIGURATIONS["ldm-4"].arguments) | {"n_embed": 5}, "n_embed=5 is not implemented"),
         ({"params": {"unet_config": {}}, "target": "ldm.LatentDiffusion"}, "whole latent diffusion model"),
         ({"embed_dim": 4, "ddconfig": CONFIGURATIONS["vq-f4"].arguments["ddconfig"]}, "double_z=False does not go"),
+        ({"num_hidden_layers": 2, "intermediate_size": 100}, "intermediate_size=100 of hidden_size=512"),
         ({"_class_name": "UNet2DModel", "add_attention": False}, "add_attention=False is not implemented"),
         ({"_class_name": "UNet1DModel"}, "'UNet1DModel' of diffusers is not implemented"),
         ({"_class_name": "UNet2DModel", "freq_shift": 1}, "freq_shift=1"),

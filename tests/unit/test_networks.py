@@ -92,7 +92,7 @@ def test_cross_attention_does_not_depend_on_the_order_of_the_context() -> None:
 
 
 def test_feed_forward_gates_the_first_half_by_the_second() -> None:
-    block = FeedForward(4, gated=True).double()
+    block = FeedForward(4, activation="geglu").double()
     x = noise(3, 4).double()
     h = x @ block.inner.weight.T + block.inner.bias
     gate = h[:, 16:] * 0.5 * (1 + torch.erf(h[:, 16:] / math.sqrt(2)))
@@ -266,6 +266,33 @@ def test_text_encoder_tells_tokens_and_positions_apart() -> None:
     with torch.no_grad():
         network.positions.weight.zero_()
     torch.testing.assert_close(network(a)[:, [1, 0, 2]], network(b))
+
+
+def test_causal_text_encoder_does_not_see_later_tokens() -> None:
+    config = TextEncoderConfig(
+        vocabulary=20,
+        length=6,
+        width=16,
+        layers=2,
+        heads=2,
+        head_width=8,
+        activation="quick_gelu",
+        bias=True,
+        causal=True,
+    )
+    network = TextEncoder(config).double()
+    a, b = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 9, 8]])
+    torch.testing.assert_close(network(a)[:, :2], network(b)[:, :2])
+    torch.testing.assert_close(network(a)[:, :2], network(a[:, :2]))
+    assert not torch.allclose(network(a)[:, 3], network(b)[:, 3])
+
+
+def test_a_classifier_takes_no_condition() -> None:
+    network = Classifier(ClassifierConfig(trunk=SMALL, classes=7, image_size=8))
+    x, t = noise(1, 3, 8, 8), torch.zeros(1)
+    assert torch.equal(network(x, t, None, None), network(x, t))
+    with pytest.raises(ValueError, match="takes neither labels nor a context"):
+        network(x, t, torch.zeros(1, dtype=torch.int64))  # type: ignore[arg-type]
 
 
 def test_label_tokens_are_rows_of_the_table() -> None:
