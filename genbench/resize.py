@@ -58,7 +58,7 @@ _STRIP = 16
 """Target pixels of one product. Weights are a band around the diagonal, so strips skip almost all of their zeros."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _filter_matrix(kernel: str, source: int, target: int, *, fixed: bool) -> NDArray[np.float64]:
     """Weights (target, source) of an antialiased filter as Pillow has them: half-pixel centres, the kernel widened when
     shrinking, rows that sum to 1. With `fixed`, rounded to multiples of 2^-22 and given as those integers."""
@@ -78,7 +78,7 @@ def _filter_matrix(kernel: str, source: int, target: int, *, fixed: bool) -> NDA
     return matrix
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _corner_matrix(source: int, target: int) -> NDArray[np.float64]:
     """Weights (target, source) of TensorFlow 1's bilinear resize."""
     # TensorFlow computes scale and position in float32; in float64, noise would differ by some 1e-3 of a grey level.
