@@ -116,8 +116,8 @@ def factored(fit: Fit) -> Factored:
         return Factored(count=fit.count, mean=fit.mean, factor=factor)
     if d:
         lower, info = lapack.dpotrf(covariance.T, lower=1, clean=1)
-        pivots = np.diag(lower)
-        if info == 0 and pivots.min() ** 2 > d * EPSILON * pivots.max() ** 2:
+        # A dependent feature leaves a pivot of rounding errors, of either sign, whose root would be noise of 1e-8.
+        if info == 0 and np.diag(lower).min() ** 2 > 10 * d * EPSILON * np.diag(covariance).max():
             return Factored(count=fit.count, mean=fit.mean, factor=lower.T, triangular=True)
     values, vectors = _eigh(covariance)
     keep = values > d * EPSILON * values[-1:].sum()

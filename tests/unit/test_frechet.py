@@ -72,11 +72,10 @@ def test_distance_of_a_set_to_itself_is_zero(metric: Metric) -> None:
         assert found.value == 0.0
 
 
-@pytest.mark.parametrize("metric", [FID, FID_INF, MIFID])
-@pytest.mark.parametrize("invariance", ["order", "translation", "rotation"])
+@pytest.mark.parametrize(
+    ("metric", "invariance"), [(m, name) for m in (FID, FID_INF, MIFID) for name in sorted(m.invariances)]
+)
 def test_invariances_hold(metric: Metric, invariance: str) -> None:
-    if invariance not in metric.invariances:
-        pytest.skip("not claimed")
     x, y = normal(0, 200, 8, 1.3, 0.2), normal(1, 300, 8)
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(8, 8)))[0]
     changes: dict[str, Callable[[Values], NDArray[np.floating]]] = {
@@ -159,10 +158,19 @@ def test_fid_at_infinity_is_that_of_the_law(method: str) -> None:
     plain = np.mean([s.detail["fid"] for s in scores])
     assert plain - true > 0.7
     assert abs(values.mean() - true) < 0.15
-    assert np.mean([s.stderr for s in scores]) == pytest.approx(values.std(ddof=1), rel=0.3)
-    covered = [low <= true <= high for low, high in (s.ci95 for s in scores)]
-    assert np.mean(covered) > 0.85
     assert np.mean([s.detail["slope"] for s in scores]) == pytest.approx((plain - true) * 128, rel=0.15)
+
+
+@pytest.mark.parametrize("method", ["jackknife", "line"])
+def test_error_of_fid_at_infinity_is_the_deviation_over_repetitions(method: str) -> None:
+    """Laws far apart, where the first order decides; the line's error includes the choice of subsets."""
+    y = evidence(normal(0, 4000, 4))
+    scores = [
+        FID_INF.compute(generated=evidence(normal(i + 1, 200, 4, 2.0, 1.0)), reference=y, method=method, seed=i)
+        for i in range(150)
+    ]
+    deviation = np.std([s.value for s in scores], ddof=1)
+    assert np.mean([s.stderr for s in scores]) == pytest.approx(deviation, rel=0.15)  # deviation 6 %
 
 
 def test_line_of_fid_at_infinity_follows_its_seed() -> None:
@@ -194,7 +202,7 @@ def test_fid_per_class_is_the_mean_over_classes() -> None:
     parts = [FID.compute(generated=evidence(x[k::2]), reference=evidence(y[k::2])) for k in range(2)]
     assert found.value == pytest.approx(np.mean([p.value for p in parts]), rel=1e-12)
     assert found.detail == {"class_0": pytest.approx(parts[0].value), "class_1": pytest.approx(parts[1].value)}
-    assert found.stderr == pytest.approx(math.hypot(*(p.stderr for p in parts)) / 2, rel=1e-12)
+    assert found.stderr == pytest.approx(math.hypot(*(p.stderr or 0.0 for p in parts)) / 2, rel=1e-12)
     assert found.value > 30 and FID.compute(**sides).value < 1
 
 

@@ -151,6 +151,33 @@ def test_dependent_and_dead_features_are_no_obstacle() -> None:
     assert distance(Moments.of(a), factored(Moments.of(b))) == pytest.approx(narrow, rel=1e-10)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_one_dependent_feature_is_seen_although_cholesky_may_not_fail(seed: int) -> None:
+    """Rounding gives the last pivot either sign; the factor must not keep its root, which is noise of 1e-8."""
+    rng = np.random.default_rng(seed)
+    base, other = rng.normal(size=(60, 4)), rng.normal(size=(60, 5))
+    dependent = Moments.of(np.concatenate([base, base.sum(1, keepdims=True)], axis=1))
+    assert len(factored(dependent).factor) == 4
+    half = root(Moments.of(other).covariance)
+    values = np.linalg.eigvalsh(half @ dependent.covariance @ half)[1:]
+    traces = np.trace(dependent.covariance) + np.trace(Moments.of(other).covariance)
+    expected = ((dependent.mean - other.mean(0)) ** 2).sum() + traces - 2 * np.sqrt(values).sum()
+    assert distance(Moments.of(other), dependent) == pytest.approx(expected, rel=1e-12)
+    assert distance(dependent, Moments.of(other)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_dead_features_leave_the_rest_to_cholesky() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    alive = factored(Moments.of(x))
+    found = factored(Moments.of(np.stack([x[:, 0], x[:, 0] * 0, x[:, 1], x[:, 2]], axis=1)))
+    np.testing.assert_allclose(found.factor, np.insert(alive.factor, 1, 0, axis=1), atol=1e-15)
+
+
+def test_the_form_follows_the_number_of_images() -> None:
+    assert isinstance(fit_of(features(correlated(0, 7, 7))), Factored)
+    assert isinstance(fit_of(features(correlated(0, 8, 7))), Moments)
+
+
 def test_constant_features_have_their_means_only() -> None:
     point, cloud = Moments.of(np.full((5, 3), 2.0)), Moments.of(np.random.default_rng(0).normal(size=(50, 3)))
     assert distance(point, Moments.of(np.zeros((9, 3)))) == pytest.approx(12)
