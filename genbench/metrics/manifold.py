@@ -269,11 +269,10 @@ def radii_without_blocks(x: Points, near: Neighbours, blocks: Tensor, k: int) ->
     sizes = torch.bincount(blocks)
     if len(x) - int(sizes.max()) <= k:
         return None
-    own = torch.arange(len(x), device=blocks.device)[:, None]
     result = torch.empty((len(x), len(sizes)), device=near.squared.device)
     between = distances(x, x)
     for b in range(len(sizes)):
-        kept = (blocks[near.index] != b) | (near.index == own)
+        kept = blocks[near.index] != b
         rank = kept.cumsum(1)
         result[:, b] = near.squared.gather(1, (rank == k + 1).int().argmax(1)[:, None])[:, 0]
         # A point of the block itself is never asked for, so that only the others are worth recomputing.

@@ -104,6 +104,26 @@ def test_deleted_blocks_equal_a_computation_without_them(spare: int, monkeypatch
     assert widened > 0
 
 
+def test_boundaries_count_for_precision_and_recall_and_not_for_density_and_coverage() -> None:
+    # On a line, k = 1: the real points 0, 2, 4 and 10 have radii 2, 2, 2 and 6; 16 and -2 lie on boundaries.
+    y = np.array([[0], [2], [4], [10]], np.float32)
+    x = np.array([[16], [-2], [1]], np.float32)
+    np.testing.assert_array_equal(memberships(x, y, k=1).inside, [True, True, True])
+    full = occupancies(x, y, k=1)
+    np.testing.assert_array_equal(full.balls, [0, 0, 2])
+    np.testing.assert_array_equal(full.reached, [True, True, False, False])
+    # Generated 0 and 4 have radii 4 and 4: 8 is on a boundary.
+    two = np.array([[0], [4]], np.float32)
+    np.testing.assert_array_equal(memberships(two, np.array([[8], [9]], np.float32), k=1).covered, [True, False])
+
+
+def test_a_point_is_at_distance_zero_from_itself_whatever_the_rounding() -> None:
+    x = normal(24, 60, 40) + 30  # squared lengths of 36000, of which float32 keeps two decimals
+    near = manifold.nearest_neighbours(manifold.points(x, centre=0 * x[0], arithmetic="float32"), 4)
+    assert (near.squared[:, 0] == 0).all() and (near.squared[:, 1] > 0).all()
+    np.testing.assert_array_equal(near.index[:, 0], np.arange(60))
+
+
 def test_duplicates_count_as_neighbours_and_a_point_not_as_its_own() -> None:
     # On a line: three copies of 0, then 1, 3. The nearest other point of a 0 is its copy at distance 0.
     x = np.array([[0], [0], [0], [1], [3]], np.float32)
