@@ -18,7 +18,7 @@ def write_card(
     summary: str,
     command: str,
     data: dict[str, Any],
-    seconds: float,
+    seconds: float | None,
     measured: dict[str, Any],
     **more: Any,
 ) -> None:
@@ -37,7 +37,7 @@ def write_card(
         "hardware": f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}, "
         f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU'}",
         "torch": torch.__version__,
-        "seconds": round(seconds),
+        "seconds": None if seconds is None else round(seconds),
         "measured": measured,
         **more,
     }

@@ -76,15 +76,14 @@ def train_pixel(args: argparse.Namespace) -> None:
     )
     args.work.mkdir(parents=True, exist_ok=True)
     started = time.time()
-    state = None
+    trained = False
     for state in fit(
         network, average, loss, lambda step: batch(step, args.batch_size), recipe,
         checkpoint=args.work / "pixel.pt", every=args.every,
     ):  # fmt: skip
+        trained = state.loss == state.loss
         print(f"step {state.step:6d}  loss {state.loss:.5f}  {time.time() - started:.0f} s", flush=True)
         sheet(average, args.work / "pixel.png")
-    if state is None:
-        raise SystemExit(f"{args.work / 'pixel.pt'} is already at step {args.steps}; raise --steps or remove it.")
     output = HOME / "shapes-pixel.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in average.state_dict().items()}, output)
@@ -94,9 +93,9 @@ def train_pixel(args: argparse.Namespace) -> None:
         command=f"python scripts/train_baselines.py pixel --steps {args.steps} --batch-size {args.batch_size} "
         f"--rate {args.rate} --drop {args.drop} --seed {args.seed}",
         data={"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size},
-        seconds=time.time() - started,
-        measured={"loss": round(state.loss, 5)},
-        weights="moving average",
+        seconds=time.time() - started if trained else None,
+        measured={"loss": round(state.loss, 5)} if trained else {},
+        averaged=True,
         network=dataclasses.asdict(PIXEL),
         process=PROCESS,
         **({"note": args.note} if args.note else {}),
