@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from baselines.denoisers import Condition
     from baselines.schedules import Level
     from baselines.steps import Step
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIXEL = {"shapes": ("shapes-pixel", (3, 32, 32))}
 """Data set to the weights of its class-conditional network in pixel space, and the shape of its images."""
+CLASSIFIER = {"shapes": "shapes-classifier"}
+"""Data set to the weights of its classifier of noisy images."""
 
 _CODE = 1
 """Version of the sampling code; part of every model's key."""
@@ -39,6 +42,7 @@ class DiffusionModel:
         make_step: makes the step of one run.
         timesteps: the visited timesteps of the process, ascending.
         scale: of classifier-free guidance; 1 is none.
+        classifier: card of a classifier of noisy images that guides the sampler, and its scale.
         clip: whether the predicted image is limited to [-1, 1] in every step.
     """
 
@@ -52,15 +56,17 @@ class DiffusionModel:
     shape: tuple[int, int, int]
     classes: int
     conditioning: Literal["none", "label", "caption"] = "label"
+    classifier: tuple[Mapping[str, Any], float] | None = None
 
     @property
     def key(self) -> str:
         """Digest of the weights and of the version of this code; arguments are part of the run's spec."""
-        return hashlib.sha256(f"{self.card['sha256']} {_CODE}".encode()).hexdigest()
+        weights = self.card["sha256"] + (self.classifier[0]["sha256"] if self.classifier else "")
+        return hashlib.sha256(f"{weights} {_CODE}".encode()).hexdigest()
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations an image."""
+        """Evaluations of the denoising network an image; a classifier's are not counted."""
         return len(self.timesteps) * (1 if self.scale == 1 else 2)
 
     def grid(self) -> list[Level]:
@@ -109,6 +115,9 @@ class DiffusionModel:
         )
         if self.clip:
             denoise = guidance.on_x0(denoise, guidance.clip)
+        if self.classifier is not None:
+            about, strength = self.classifier
+            denoise = guidance.classifier(denoise, _log_probability(about["name"], self.device), scale=strength)
         if labels is None:
             y = torch.full((len(seeds),), process["null_label"], device=self.device)
         else:
@@ -139,17 +148,40 @@ def _network(name: str, device: str, precision: str) -> nn.Module:
     import torch
     from safetensors.torch import load
 
+    from baselines.networks.classifier import Classifier, ClassifierConfig
     from baselines.networks.unet import UNet, UNetConfig
 
     about = card(name)
     content = (WEIGHTS / about["file"]).read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise FileNotFoundError(f"{WEIGHTS / about['file']} is not the file its card describes: the digests differ.")
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["network"].items()}
-    network = UNet(UNetConfig(**settings))
+    network: nn.Module
+    settings = dict(about["network"])
+    if "trunk" in settings:
+        network = Classifier(ClassifierConfig(**settings | {"trunk": UNetConfig(**_tuples(settings["trunk"]))}))
+    else:
+        network = UNet(UNetConfig(**_tuples(settings)))
     network.load_state_dict({k: v.float() for k, v in load(content).items()})
     network.requires_grad_(requires_grad=False).eval()
     return network.to(device=device, dtype=getattr(torch, precision)).to(memory_format=torch.channels_last)
+
+
+def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where a configuration has tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+
+
+def _log_probability(name: str, device: str) -> Callable[[Tensor, Level, Condition], Tensor]:
+    """log p(y | x, t) of a shipped classifier, in float32 whatever the precision of the denoising network."""
+    import torch
+
+    network = _network(name, device, "float32")
+
+    def log_probability(x: Tensor, level: Level, condition: Condition) -> Tensor:
+        logits = network(x, torch.full((len(x),), level.t, device=x.device))
+        return logits.log_softmax(dim=-1).gather(1, condition["y"][:, None])[:, 0]
+
+    return log_probability
 
 
 def _pixel_model(
@@ -162,6 +194,7 @@ def _pixel_model(
     spacing: str,
     clip: bool,
     scale: float = 1.0,
+    classifier: tuple[Mapping[str, Any], float] | None = None,
 ) -> DiffusionModel:
     from baselines.schedules import subsequence
 
@@ -173,7 +206,7 @@ def _pixel_model(
     about = card(weights)
     return DiffusionModel(
         card=about, make_step=make_step, timesteps=subsequence(steps, about["process"]["steps"], spacing),
-        scale=scale, clip=clip, device=device, precision=precision, shape=shape,
+        scale=scale, clip=clip, device=device, precision=precision, shape=shape, classifier=classifier,
         classes=about["process"]["null_label"],
     )  # fmt: skip
 
@@ -230,3 +263,57 @@ def ddim(
     return _pixel_model(
         make_step, dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing, clip=clip
     )
+
+
+def _guided_step(sampler: str, eta: float) -> Callable[[], Step]:
+    if sampler not in ("ancestral", "ddim"):
+        raise ValueError(f"sampler is ancestral or ddim; got {sampler!r}.")
+
+    def make_step() -> Step:
+        from baselines import steps as samplers
+
+        return samplers.ddpm("learned") if sampler == "ancestral" else samplers.ddim(eta)
+
+    return make_step
+
+
+def cfg(
+    *, dataset: str, device: str, precision: str,
+    scale: float = 1.5, steps: int = 50, sampler: str = "ddim", eta: float = 0.0, spacing: str = "respaced",
+    clip: bool = True,
+) -> DiffusionModel:  # fmt: skip
+    """Classifier-free guidance of a class-conditional network that was trained with label dropout.
+
+    Args:
+        scale: s of eps_u + s (eps_c - eps_u); 1 is the conditional model and 0 the unconditional one.
+            The paper's w is s - 1.
+        sampler: "ancestral", with the learned variance, or "ddim", with `eta`.
+
+    Source: Ho and Salimans 2022 Alg. 2. Differs: discrete time, and the variance is learned instead of interpolated.
+    """
+    return _pixel_model(
+        _guided_step(sampler, eta), dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing,
+        clip=clip, scale=scale,
+    )  # fmt: skip
+
+
+def adm_g(
+    *, dataset: str, device: str, precision: str,
+    scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str = "respaced",
+    clip: bool = True,
+) -> DiffusionModel:  # fmt: skip
+    """Guidance of a class-conditional network by the gradient of a classifier of noisy images.
+
+    Args:
+        scale: of the gradient; 0 is no guidance. Scales of the two samplers are not comparable.
+        sampler: "ancestral" shifts the mean by the learned variance times the gradient (Alg. 1), "ddim" shifts the
+            predicted noise (Alg. 2).
+
+    Source: Dhariwal and Nichol 2021 Alg. 1 and 2; openai/guided-diffusion `classifier_sample.py`.
+    """
+    if dataset not in CLASSIFIER:
+        raise ValueError(f"There is no classifier for {dataset!r}; there are classifiers for {', '.join(CLASSIFIER)}.")
+    return _pixel_model(
+        _guided_step(sampler, eta), dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing,
+        clip=clip, classifier=(card(CLASSIFIER[dataset]), scale),
+    )  # fmt: skip

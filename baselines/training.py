@@ -91,6 +91,24 @@ def diffusion_loss(
     return loss
 
 
+def classification_loss(beta: NDArray[np.float64]) -> Loss:
+    """Cross-entropy of a classifier of noisy images, at timesteps drawn uniformly; the batch's y are the classes.
+
+    Source: Dhariwal and Nichol 2021 sec. 4; openai/guided-diffusion `classifier_train.py`.
+    """
+    remaining = torch.from_numpy(signal(beta))
+
+    def loss(network: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        x0, y = batch["x0"], batch["y"]
+        t = torch.randint(len(beta), (len(x0),), generator=generator).to(x0.device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0.device)
+        level = remaining.to(x0.device)[t].view(-1, 1, 1, 1)
+        logits = network(level.sqrt().float() * x0 + (1 - level).sqrt().float() * eps, t)
+        return nn.functional.cross_entropy(logits.float(), y)
+
+    return loss
+
+
 def bound_terms(beta: NDArray[np.float64], x0: Tensor, predicted: Tensor, variance: Tensor, t: Tensor) -> Tensor:
     """Terms of the variational bound at timesteps t, in bits a dimension, (b,).
 
@@ -152,7 +170,7 @@ def fit(
     checkpoint: Path | None = None,
     every: int = 500,
 ) -> Iterator[Progress]:
-    """Trains, yielding every `every` steps and at the end.
+    """Trains, yielding every `every` steps and at the end; a run that was complete yields once, with a loss of NaN.
 
     Args:
         network, average: two instances of the same architecture; `average` is overwritten with the moving average.

@@ -21,6 +21,8 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     "model": {
         "ddpm": ("baselines.models:ddpm", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
         "ddim": ("baselines.models:ddim", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
+        "adm-g": ("baselines.models:adm_g", "guidance by a classifier of noisy images (Dhariwal and Nichol 2021)"),
+        "cfg": ("baselines.models:cfg", "classifier-free guidance (Ho and Salimans 2022)"),
     },
     "metric": {
         "fid": ("genbench.metrics.frechet:FID", "Frechet distance of pooled features"),
