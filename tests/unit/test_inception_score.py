@@ -65,7 +65,7 @@ def test_agrees_with_the_definition_in_any_order() -> None:
     assert found.detail == {"splits": 1.0}
 
 
-@pytest.mark.parametrize("n", [100, 103])
+@pytest.mark.parametrize("n", [100, 103, 2503])
 def test_splits_are_cut_where_torch_fidelity_cuts_them(n: int) -> None:
     values = logits(4, n)
     parts = [definition(values[i * n // 10 : (i + 1) * n // 10]) for i in range(10)]
