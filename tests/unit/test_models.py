@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines import models, schedules
+from baselines import models, noise, schedules
 from baselines.models import DiffusionModel
 
 WHERE = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
@@ -79,6 +79,20 @@ def test_watching_tells_every_step_and_shows_the_state(make: Callable[..., Diffu
     assert told == [(1, 3), (2, 3), (3, 3)]
     make().trajectory(seeds, labels=labels, watch=lambda done, total, x: shown.append(x))
     assert torch.equal(shown[-1], result) and not torch.equal(shown[0], shown[1])
+
+
+def test_draw_0_is_the_start_and_the_others_belong_to_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    original = noise.image_noise
+
+    def recording(seeds: Tensor) -> noise.Noise:
+        drawn = original(seeds)
+        return lambda draw, like: (used.append(draw), drawn(draw, like))[1]
+
+    monkeypatch.setattr(noise, "image_noise", recording)
+    images(ddpm(), [5], [0])
+    images(ddim(), [5], [0])
+    assert used == [0, 1, 2, 0]
 
 
 def test_levels_are_those_of_the_process() -> None:
