@@ -215,7 +215,7 @@ def _renamed(name: str) -> str:
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(values))
+    return torch.cat(list(values)) if len(values) > 1 else values[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,8 @@ LATENT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"num_heads": 8, "use_scale_shift_norm": True, "resblock_updown": True},
         {"heads": 8, "scale_shift": True, "updown": True},
     ),
+    "heads of the decoder": ({"num_heads": 4, "num_heads_upsample": 2}, {"heads": 4, "heads_up": 2}),
+    "heads of the decoder without effect": ({"num_heads": 4, "num_heads_upsample": 2, "legacy": False}, {"heads": 4}),
     "resolution without weights": ({"num_heads": 4, "conv_resample": False}, {"heads": 4, "convolutions": False}),
     "one head, context": ({"num_heads": 1, "use_spatial_transformer": True, "context_dim": 24}, {"heads": 1}),
     "head channels, context, two deep": (

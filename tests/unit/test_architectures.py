@@ -74,10 +74,11 @@ def test_flat_arguments_of_autoencoders_and_of_ddpm() -> None:
 
 
 def test_widths_of_diffusers_survive_as_multipliers() -> None:
-    # 49 / 147 * 147 is not 49 in floating point.
-    widths = [147, 49, 98, 200, 147 * 3]
+    # In floating point, 54 / 98 * 98 is below 54, and the integer part of it 53.
+    widths = [98, 54, 32, 196, 441]
+    assert int(54 / 98 * 98) == 53
     config = {
-        "block_out_channels": widths, "norm_num_groups": 49, "down_block_types": ["DownBlock2D"] * 5,
+        "block_out_channels": widths, "norm_num_groups": 2, "down_block_types": ["DownBlock2D"] * 5,
         "up_block_types": ["UpBlock2D"] * 5,
     }  # fmt: skip
     network = unet(config)
