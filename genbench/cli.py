@@ -284,7 +284,11 @@ def doctor(output: Path, form: str) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Download the weights of extractors into the cache, so that later runs need no network."""
+    """Download the weights of extractors into the cache, so that later runs need no network.
+
+    \b
+    genbench fetch inception "clip(architecture='ViT-L-14')"
+    """
     from genbench import weights
     from genbench.describe import card_of
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from genbench import protocols, registry
 from genbench.errors import UsageError, nearest
+from genbench.records import Ref
 
 if TYPE_CHECKING:
     from genbench.weights import Card
@@ -79,15 +80,15 @@ def _where(function: Any) -> str:
     return f"{Path(inspect.getsourcefile(function) or '').resolve()}:{inspect.getsourcelines(function)[1]}"
 
 
-def card_of(name: str) -> Card:
-    """The weight card of an extractor.
+def card_of(text: str) -> Card:
+    """The weight card of an extractor, given as a reference text such as "inception" or "resnet50(recipe='v2')".
 
     Raises:
-        UsageError: an extractor without weights to download.
+        UsageError: an extractor without weights of its own.
     """
-    loader = registry.get("extractor", name)
-    module = inspect.getmodule(loader)
-    card = getattr(module, "CARD", None)
+    loader, ref = registry.bind("extractor", Ref.parse(text))
+    # An extractor with weights has a function `card` beside its loader, of those arguments that choose the file.
+    card = getattr(inspect.getmodule(loader), "card", None)
     if card is None:
-        raise UsageError(f"The extractor {name!r} has no weights to fetch.")
-    return card
+        raise UsageError(f"The extractor {ref.name!r} has no weights to fetch.")
+    return card(**{name: ref.args[name] for name in inspect.signature(card).parameters})

@@ -25,6 +25,10 @@ GROUPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("ddim(steps=50, eta=1.0)", QUALITY),
         ("ddim(steps=20, spacing='quadratic')", QUALITY),
     ],
+    "guidance": [
+        *((f"cfg(scale={scale}, steps=25)", QUALITY) for scale in (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)),
+        *((f"adm-g(scale={scale}, steps=25, sampler='ddim')", QUALITY) for scale in (0.0, 1.0, 3.0, 10.0)),
+    ],
     "thousand": [("ddpm(steps=1000, variance='large')", QUALITY)],
 }
 

@@ -240,3 +240,12 @@ def test_missing_weights_are_code_6_and_say_how_to_get_them(cli: Cli, tmp_path: 
     assert (code, out) == (6, "") and err.count("\n") == 1
     for word in ("https://", "sha256", 'genbench fetch "inception"', "--weights inception="):
         assert word in err
+
+
+def test_fetch_finds_what_is_there_and_says_what_is_not(cli: Cli) -> None:
+    code, out, _ = cli("fetch", "compact")
+    assert code == 0 and out.startswith("compact: ") and out.strip().endswith("compact.safetensors")
+    code, _, err = cli("fetch", "resnet50(recipe='v1')")
+    assert code == 6 and "https://" in err
+    code, _, err = cli("fetch", "pixels")
+    assert code == 2 and "no weights" in err
