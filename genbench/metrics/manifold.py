@@ -42,7 +42,7 @@ SPARE = 4
 10,000; those few are recomputed."""
 
 _SHARED_K = 5
-_ROWS, _COLUMNS = 1024, 4096
+_ROWS, _COLUMNS = 512, 4096
 _PAIRS = 1 << 18
 _RESOLUTION = 2.0**-21
 
