@@ -1,9 +1,10 @@
 """Ways to make a set of images worse by a known amount, to see which metric sees what.
 
 Corruptions of pixels are pure functions of (images, strength, seed) to images, uint8 (n, c, h, w) in [0, 255] both.
-Corruptions of a set are functions of (samples, count, strength, seed) to `count` samples, where `samples` is a pool of
-at least as many: the first `count` of it are what the clean set consists of, and stay wherever the corruption leaves an
-image alone, so that a metric which does not look at what was corrupted keeps its value to the last digit.
+Corruptions of a set are functions of (samples, count, strength, seed) to samples, where `samples` is a pool of at least
+`count`, the first of which are the clean set. The result has as many, but for `fewer_samples`, and an image that the
+corruption leaves alone is that of the clean set, so that a metric which does not look at what was corrupted keeps its
+value to the last digit.
 
 Strength 0 leaves everything as it is. Equal arguments give equal results.
 """
