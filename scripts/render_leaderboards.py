@@ -23,7 +23,7 @@ def cell(row: pd.Series) -> str:
 
 
 def table(path: Path) -> str:
-    """One row a model, one column a metric, the floors below; one table for every count and reference."""
+    """One row a model, one column a metric, the floors below; one table for every data set and count."""
     rows = pd.read_csv(
         path, keep_default_na=False, na_values={"value": "", "stderr": "", "floor": "", "floor_stderr": ""}
     )
@@ -33,9 +33,10 @@ def table(path: Path) -> str:
         f"# {path.stem}, measured\n",
         f"Made from `{path.name}` by `scripts/render_leaderboards.py`. Do not edit.\n",
     ]
-    for (dataset, count, reference), group in rows.groupby(["dataset", "num_samples", "reference"], sort=True):
+    for (dataset, count), group in rows.groupby(["dataset", "num_samples"], sort=True):
         names = list(dict.fromkeys(group.name))
-        parts += [f"\n`{dataset}`, {count} samples, reference {reference or 'none'}.\n"]
+        references = sorted({r for r in group.reference if r})
+        parts += [f"\n`{dataset}`, {count} samples, reference {' and '.join(references)}; value ± standard error.\n"]
         parts += [f"| model | evaluations | {' | '.join(names)} |", "|---|---:|" + "---:|" * len(names)]
         floors: dict[str, str] = {}
         order = group.assign(steps=group.evaluations.astype(float)).sort_values(["steps", "model"], kind="stable")
