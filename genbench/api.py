@@ -49,12 +49,13 @@ def run(
 
 def score(
     samples: Source, reference: Source | None = None, *, metrics: Sequence[str] = ("fid",), protocol: str = "embedded",
-    held_out: Source | None = None, **execution: Any,
+    held_out: Source | None = None, test: Source | None = None, **execution: Any,
 ) -> tuple[Result, ...]:  # fmt: skip
     """Measures images, as `genbench score` does.
 
     Args:
         samples, reference, held_out: see `Source`; `held_out` are real images that give the floors.
+        test: labelled real images, for metrics that test a classifier.
 
     Raises:
         GenbenchError: of `genbench.errors`.
@@ -72,6 +73,7 @@ def score(
     assert generated is not None
     outcome = pipeline.score(
         generated, opened(reference, "reference"), [Measurement.parse(m) for m in metrics],
-        protocol=named_protocol(protocol), held_out=opened(held_out, "held_out"), execution=how,
+        protocol=named_protocol(protocol), held_out=opened(held_out, "held_out"),
+        test=opened(test, "test"), execution=how,
     )  # fmt: skip
     return outcome.results

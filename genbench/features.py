@@ -74,7 +74,9 @@ def evidence(
 
 
 def _key(samples: Samples, extractor: Extractor, tap: str) -> str:
-    return digest([samples.fingerprint(), samples.count, extractor.key, tap], 32)
+    # Texts are not part of what identifies the images, and images not of what identifies the texts.
+    content = digest(list(samples.captions or ())) if tap == CAPTIONS else samples.fingerprint()
+    return digest([content, samples.count, extractor.key, tap], 32)
 
 
 def image_blocks(
@@ -137,7 +139,7 @@ def _write_taps(paths: dict[str, Path], blocks: Iterator[dict[str, NDArray[np.fl
         opened = {tap: stack.enter_context(part.open("wb")) for tap, part in parts.items()}
         rows, widths = 0, dict.fromkeys(paths, 0)
         for file in opened.values():
-            file.write(bytes(_HEADER))
+            file.write(bytes(NPY_HEADER))
         for block in blocks:
             for tap, file in opened.items():
                 values = np.ascontiguousarray(block[tap], dtype=np.float32)
@@ -146,15 +148,16 @@ def _write_taps(paths: dict[str, Path], blocks: Iterator[dict[str, NDArray[np.fl
             rows += len(values)
         for tap, file in opened.items():
             file.seek(0)
-            file.write(_header(rows, widths[tap]))
+            file.write(npy_header(rows, widths[tap]))
 
 
-_HEADER = 128
+NPY_HEADER = 128
 """Bytes of the .npy header, fixed, so that it can be written after the number of rows is known."""
 
 
-def _header(rows: int, width: int) -> bytes:
+def npy_header(rows: int, width: int) -> bytes:
+    """The first `NPY_HEADER` bytes of a .npy file of float32 (rows, width)."""
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}".encode()
     magic = b"\x93NUMPY\x01\x00"
-    size = _HEADER - len(magic) - 2
+    size = NPY_HEADER - len(magic) - 2
     return magic + struct.pack("<H", size) + text.ljust(size - 1) + b"\n"

@@ -124,11 +124,18 @@ class Evaluator:
                 self._append(f"{name}/{tap}", values)
 
     def _append(self, name: str, values: NDArray) -> None:
-        with self._path(name).open("ab") as file:
+        path = self._path(name)
+        if not path.exists():
+            path.write_bytes(bytes(features.NPY_HEADER))  # filled in when somebody asks
+        with path.open("ab") as file:
             file.write(np.ascontiguousarray(values).tobytes())
 
     def _path(self, name: str) -> Path:
-        return self._directory / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.raw"
+        return self._directory / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy"
+
+    def _content(self, name: str) -> bytes:
+        path = self._path(name)
+        return path.read_bytes()[features.NPY_HEADER :] if path.exists() else b""
 
     def merge(self, other: Evaluator) -> None:
         """Adds the images of another evaluator of the same metrics after one's own.
@@ -145,9 +152,13 @@ class Evaluator:
         other._flush()
         if self._shape not in (None, other._shape):
             raise InputRejected(f"The images here are {self._shape}; those to merge are {other._shape}.")
-        for path in other._directory.glob("*.raw"):
-            with path.open("rb") as source, (self._directory / path.name).open("ab") as target:
-                shutil.copyfileobj(source, target)
+        for path in other._directory.glob("*.npy"):
+            target = self._directory / path.name
+            if not target.exists():
+                target.write_bytes(bytes(features.NPY_HEADER))
+            with path.open("rb") as source, target.open("ab") as end:
+                source.seek(features.NPY_HEADER)
+                shutil.copyfileobj(source, end)
         self._shape = other._shape
         self._count += other._count
         self._hash.update(other._hash.digest())
@@ -170,13 +181,13 @@ class Evaluator:
 
         self._flush()
         names = [f"{name}/{tap}" for name, taps in self._taps.items() for tap in taps if tap != features.CAPTIONS]
-        parts = [self._path(n).read_bytes() if self._path(n).exists() else b"" for n in [*names, "images"]]
+        parts = [self._content(n) for n in [*names, "images"]]
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int64)
         state = [*parts, labels.tobytes(), "\0".join(self._captions).encode(), self._hash.digest()]
         counts = np.array([self._count, *(self._shape or (0, 0, 0))], np.int64)
         everyone = [_all_gather(piece) for piece in [*state, counts.tobytes()]]
         self._start()
-        for path in self._directory.glob("*.raw"):
+        for path in self._directory.glob("*.npy"):
             path.unlink()
         for rank in range(dist.get_world_size()):
             count, *shape = np.frombuffer(everyone[-1][rank], np.int64).tolist()
@@ -199,16 +210,16 @@ class Evaluator:
         if not self._count or self._shape is None:
             raise InputRejected("No image has been given to this evaluator yet.")
         # The last block is filled up only for this answer: its images stay in waiting.
-        waiting, sizes = self._waiting, {p: p.stat().st_size for p in self._directory.glob("*.raw")}
+        waiting, sizes = self._waiting, {p: p.stat().st_size for p in self._directory.glob("*.npy")}
         self._waiting = {name: list(images) for name, images in waiting.items()}
         self._flush()
         try:
             return self._results()
         finally:
             self._waiting = waiting
-            for path in self._directory.glob("*.raw"):
+            for path in self._directory.glob("*.npy"):
                 with path.open("ab") as file:
-                    file.truncate(sizes.get(path, 0))
+                    file.truncate(sizes.get(path, features.NPY_HEADER))
 
     def _results(self) -> tuple[Result, ...]:
         assert self._shape is not None
@@ -227,8 +238,11 @@ class Evaluator:
                     blocks = list(features.caption_blocks(samples, extractor))
                     found[tap] = Features(extractor=extractor.key, tap=tap, array=np.concatenate(blocks))
                 else:
-                    raw = np.memmap(self._path(f"{name}/{tap}"), np.float32, mode="r")
-                    found[tap] = Features(extractor=extractor.key, tap=tap, array=raw.reshape(self._count, -1))
+                    path = self._path(f"{name}/{tap}")
+                    width = (path.stat().st_size - features.NPY_HEADER) // (4 * self._count)
+                    with path.open("r+b") as file:
+                        file.write(features.npy_header(self._count, width))
+                    found[tap] = Features(extractor=extractor.key, tap=tap, path=path)
             extracted[name] = Evidence(samples=samples, taps=found)
         outcome = pipeline.score(
             samples, self._reference, self._measurements, protocol=self._protocol, held_out=self._held_out,
@@ -240,13 +254,13 @@ class Evaluator:
         assert self._shape is not None
         if not self._keeps_images:
             raise UsageError("This evaluator keeps features, not images.")
-        return np.array(
-            np.memmap(self._path("images"), np.uint8, mode="r").reshape(self._count, *self._shape)[start:stop]
-        )
+        offset = features.NPY_HEADER
+        images = np.memmap(self._path("images"), np.uint8, mode="r", offset=offset, shape=(self._count, *self._shape))
+        return np.array(images[start:stop])
 
     def reset(self) -> None:
         """Forgets all images."""
-        for path in self._directory.glob("*.raw"):
+        for path in self._directory.glob("*.npy"):
             path.unlink()
         self._start()
 

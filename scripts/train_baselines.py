@@ -3,8 +3,8 @@
     python -m scripts.train_baselines pixel         # class-conditional with label dropout and a learned variance
     python -m scripts.train_baselines classifier    # of noisy images
 
-The first network serves DDPM, DDIM and classifier-free guidance, both together ADM-G. Interrupted, the same command continues from its
-checkpoint. Progress, a sample sheet per stop and the checkpoint go to --work.
+The first network serves DDPM, DDIM and classifier-free guidance, and both together ADM-G. Interrupted, the same command
+continues from its checkpoint. Progress, a sample sheet per stop and the checkpoint go to --work.
 """
 
 from __future__ import annotations
