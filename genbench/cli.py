@@ -344,6 +344,7 @@ def _execution(options: dict[str, Any], *, watch: bool = True) -> Execution:
     return Execution(
         device=options["device"], batch_size=options["batch_size"], workers=options["workers"],
         data_dir=options["data_dir"], weights=weights, fresh=options.get("fresh", False),
+        lenient="all" in options.get("metrics", ()),
         watch=_Progress() if watch else None,
     )  # fmt: skip
 
@@ -356,6 +357,8 @@ def _print_outcome(outcome: Outcome, form: str) -> None:
         click.echo(report.dumps(report.document(outcome.results, **more)))
     elif form == "csv":
         click.echo(report.table_csv(outcome.results), nl=False)
+    elif not outcome.results:
+        click.echo("nothing could be measured")
     else:
         click.echo(report.table_text(outcome.results))
         first = outcome.results[0]

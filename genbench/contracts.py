@@ -101,6 +101,7 @@ class Dataset:
         reference_count: images of the reference split that are used by default; None is all.
         default_samples: images that `genbench run` generates by default.
         protocol: name of the protocol that is used unless another is asked for.
+        prompt: caption of an image of which only the class is known, {} standing for the name of the class.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Dataset:
     reference_count: int | None = None
     default_samples: int = 1000
     protocol: str = "embedded"
+    prompt: str = "a photo of a {}"
 
 
 class Model(Protocol):

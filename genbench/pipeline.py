@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ from genbench.contracts import Dataset, Extractor, Metric, Model
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, OutOfResources, UsageError
 from genbench.protocols import Protocol
 from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
+
+_log = logging.getLogger(__name__)
 
 Watch = Callable[[str, float, float], None]
 """watch(stage, done, total), for progress."""
@@ -38,6 +41,7 @@ class Execution:
         data_dir: where data sets that are files lie.
         weights: extractor name to a weight file that is used instead of the published one.
         fresh: sample and measure anew although there are results.
+        lenient: leave out, with a warning, what cannot be measured on these images, instead of refusing the whole.
         extractor_precision: "float32" or "exact", the slow reference path of the extractors.
     """
 
@@ -47,6 +51,7 @@ class Execution:
     data_dir: Path | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
     fresh: bool = False
+    lenient: bool = False
     extractor_precision: str = "float32"
     watch: Watch | None = None
 
@@ -283,6 +288,26 @@ def _measure(cell: Cell, comparison: _Comparison, spec: RunSpec | None, made_wit
     )
 
 
+def _attempt(cell: Cell, comparison: _Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result | None:
+    """`_measure`, or a warning and None where that is allowed."""
+    comparison.execution.report(f"measuring {cell.metric.name}", 0, 0)
+    try:
+        return _measure(cell, comparison, spec, made_with)
+    except (InputRejected, MissingAsset, NotComparable) as error:
+        if not comparison.execution.lenient:
+            raise
+        _log.warning("%s is left out: %s", cell.metric.name, error)
+        return None
+
+
+def class_captions(samples: Samples, prompt: str) -> Samples:
+    """The samples with a caption an image made of its class; unchanged where labels or names of classes are missing."""
+    if samples.labels is None or not samples.classes:
+        return samples
+    names = [prompt.format(name) for name in samples.classes]
+    return replace(samples, captions=[names[int(label)] for label in samples.labels])
+
+
 def _side(samples: Samples) -> Side:
     return Side(name=samples.origin, count=samples.count, digest=samples.fingerprint())
 
@@ -300,6 +325,7 @@ def _floor(cell: Cell, comparison: _Comparison, reference: Evidence | None) -> S
     against = reference.samples if reference is not None else None
     identity = [str(cell.metric_ref), cell.metric.version, extractor.key if extractor else None]
     identity += [samples.fingerprint(), against.fingerprint() if against else None]
+    identity += [digest(list(samples.captions or ()))] if cell.metric.captions else []
     path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
     if path.exists():
         return report.read_score(json.loads(path.read_text(encoding="utf-8")))
@@ -371,14 +397,18 @@ def run(
         samples = _generate(model, spec, dataset, directory, execution, device)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         roles = _roles(dataset, spec.dataset, spec.num_samples, protocol, cells, execution)
+        if model.conditioning == "label":
+            # Of these images only the class is known; real ones are then described as briefly, or floors would differ.
+            samples = class_captions(samples, dataset.prompt)
+            roles = {role: real and class_captions(real, dataset.prompt) for role, real in roles.items()}
         comparison = _Comparison({"generated": samples, **roles}, cells, execution, device)
         made_with = environment.describe(device) | {"evaluations": model.evaluations, "model_key": model.key}
         for key, cell in requests.items():
-            if key not in stored:
-                execution.report(f"measuring {cell.metric.name}", 0, 0)
-                stored[key] = _measure(cell, comparison, spec, made_with)
+            if key not in stored and (result := _attempt(cell, comparison, spec, made_with)) is not None:
+                stored[key] = result
                 report.write_results(directory, stored)
-    return Outcome(spec=spec, results=tuple(stored[k] for k in requests), directory=directory, cached=False)
+    results = tuple(stored[key] for key in requests if key in stored)
+    return Outcome(spec=spec, results=results, directory=directory, cached=False)
 
 
 def sample(spec: RunSpec, *, output: Path, execution: Execution | None = None) -> tuple[Samples, Path, RunSpec]:
@@ -501,5 +531,5 @@ def score(
     comparison = _Comparison(roles | {"floor_held_out": floor, "floor_reference": trained}, cells, execution, device)
     comparison.found |= {(name, "generated"): evidence for name, evidence in (extracted or {}).items()}
     made_with = environment.describe(device)
-    results = tuple(_measure(cell, comparison, None, made_with) for cell in cells)
-    return Outcome(spec=None, results=results, directory=None, cached=False)
+    results = (_attempt(cell, comparison, None, made_with) for cell in cells)
+    return Outcome(spec=None, results=tuple(r for r in results if r is not None), directory=None, cached=False)

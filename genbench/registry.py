@@ -42,6 +42,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "cmmd": ("genbench.metrics.kernel:CMMD", "kernel distance of CLIP embeddings, times 1000"),
         "vendi": ("genbench.metrics.vendi:VENDI", "effective number of different images"),
         "swd": ("genbench.metrics.sliced:SWD", "sliced 2-Wasserstein distance of features; swd@pixels of pixels"),
+        "cas": ("genbench.metrics.cas:CAS", "accuracy on real images of a classifier trained on generated ones"),
         "clip-score": ("genbench.metrics.alignment:CLIP_SCORE", "agreement of images with their captions"),
         "top1": ("genbench.metrics.classification:TOP1", "share of images a classifier takes for the class asked for"),
         "top5": ("genbench.metrics.classification:TOP5", "share with that class among a classifier's first five"),
@@ -56,6 +57,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "folder": ("genbench.datasets.folder:FOLDER", "images in a folder, a zip or an npz: folder(path='...')"),
     },
     "extractor": {
+        "tiny-clip": ("genbench.extractors.tiny_clip:load", "images and captions of shapes in one space, shipped"),
         "compact": ("genbench.extractors.compact:load", "0.4 M parameters, trained on shapes, shipped"),
         "pixels": ("genbench.extractors.pixels:load", "pixels at 32x32, no network"),
         "inception": (

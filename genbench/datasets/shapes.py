@@ -317,4 +317,5 @@ SHAPES = Dataset(
     reference_count=10_000,
     default_samples=1000,
     protocol="embedded",
+    prompt="a {}",
 )
