@@ -30,7 +30,7 @@ class Evaluator:
     """Collects generated images and measures them against a reference.
 
     Args:
-        reference: real images; None for metrics without a reference.
+        reference: real images, or a path or the name of a data set; None for metrics without a reference.
         metrics: measurement texts, such as "fid" and "precision@compact".
         protocol: name of a protocol.
         held_out: real images that are not in the reference; they give the floors.
@@ -43,15 +43,16 @@ class Evaluator:
 
     def __init__(
         self,
-        reference: Samples | None,
+        reference: Samples | str | Path | None,
         *,
         metrics: Sequence[str] = ("fid",),
         protocol: str = "embedded",
-        held_out: Samples | None = None,
+        held_out: Samples | str | Path | None = None,
         execution: pipeline.Execution | None = None,
     ) -> None:
-        self._reference, self._held_out = reference, held_out
         self._execution = execution or pipeline.Execution()
+        self._reference = self._opened(reference, "reference")
+        self._held_out = self._opened(held_out, "held_out")
         self._protocol = named_protocol(protocol)
         self._measurements = [Measurement.parse(m) for m in metrics]
         self._device = environment.choose_device(self._execution.device)
@@ -67,6 +68,11 @@ class Evaluator:
                 self._taps.setdefault(name, {}).update(dict.fromkeys(cell.metric.taps))
         self._directory = Path(tempfile.mkdtemp(prefix="genbench-"))
         self._start()
+
+    def _opened(self, source: Samples | str | Path | None, role: str) -> Samples | None:
+        if source is None or isinstance(source, Samples):
+            return source
+        return pipeline.open_side(str(source), self._execution, role=role)[0]
 
     def _start(self) -> None:
         self._count = 0

@@ -8,7 +8,7 @@ arithmetic on the same sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,18 +187,49 @@ def subset_discrepancies(
         )
     # The old generator, because it is the one that torch-fidelity draws by.
     draw = np.random.RandomState(seed)
+    sides = (generated, reference)
+    chosen = [[draw.choice(len(side), subset_size, replace=False) for side in sides] for _ in range(subsets)]
+    x, y = (torch.from_numpy(np.array(side)).to(device) for side in sides)
     kernel = polynomial(generated.shape[1])
-    values = np.empty(subsets)
-    for i in range(subsets):
-        x = torch.from_numpy(generated[draw.choice(len(generated), subset_size, replace=False)]).to(device)
-        y = torch.from_numpy(reference[draw.choice(len(reference), subset_size, replace=False)]).to(device)
-        within = sum(
-            float(kernel(z @ z.T).sum(dtype=torch.float64) - kernel((z * z).sum(1)).sum(dtype=torch.float64))
-            for z in (x, y)
-        )
-        across = float(kernel(x @ y.T).sum(dtype=torch.float64))
-        values[i] = within / (subset_size * (subset_size - 1)) - 2 * across / subset_size**2
-    return values
+    # Subsets share pairs: when they hold more pairs than there are, all pairs are evaluated once and then counted.
+    if len(x) ** 2 + len(y) ** 2 + len(x) * len(y) < 3 * subsets * subset_size**2:
+        u, v = (_membership([pick[i] for pick in chosen], len(side), device) for i, side in enumerate((x, y)))
+        within = _pairs(kernel, x, x, u, u) + _pairs(kernel, y, y, v, v)
+        within = within - _itself(kernel, x) @ u - _itself(kernel, y) @ v
+        across = _pairs(kernel, x, y, u, v)
+    else:
+        of_pairs = [_subset_pairs(kernel, x[left], y[right]) for left, right in chosen]
+        within, across = torch.tensor(of_pairs, dtype=torch.float64).T
+    values = within / (subset_size * (subset_size - 1)) - 2 * across / subset_size**2
+    return values.cpu().numpy()
+
+
+def _membership(chosen: Sequence[NDArray[np.int64]], count: int, device: str) -> Tensor:
+    """float64 (count, subsets), 1 where a subset has the image."""
+    members = torch.zeros(count, len(chosen), dtype=torch.float64)
+    for i, pick in enumerate(chosen):
+        members[pick, i] = 1
+    return members.to(device)
+
+
+def _pairs(kernel: Kernel, x: Tensor, y: Tensor, u: Tensor, v: Tensor, rows: int = 1024) -> Tensor:
+    """Sum of the kernel over the pairs of every subset, float64 (subsets,); `rows` of the matrix at a time."""
+    total = torch.zeros(u.shape[1], dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), rows):
+        values = kernel(x[start : start + rows] @ y.T).double()
+        total += (u[start : start + rows] * (values @ v)).sum(0)
+    return total
+
+
+def _itself(kernel: Kernel, x: Tensor) -> Tensor:
+    """The kernel of every image with itself, float64 (n,)."""
+    return kernel((x * x).sum(1)).double()
+
+
+def _subset_pairs(kernel: Kernel, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Sums of the kernel within both sets, without the diagonals, and across them."""
+    within = sum(float(kernel(z @ z.T).sum(dtype=torch.float64) - _itself(kernel, z).sum()) for z in (x, y))
+    return within, float(kernel(x @ y.T).sum(dtype=torch.float64))
 
 
 def kid(

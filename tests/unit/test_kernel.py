@@ -183,3 +183,13 @@ def test_errors_name_the_cause() -> None:
         CMMD.compute(generated=x, reference=x, sigma=0.0)
     with pytest.raises(UsageError, match="embedding"):
         CMMD.compute(generated=x, reference=x)
+
+
+def test_counting_pairs_gives_what_every_subset_alone_gives() -> None:
+    """Many subsets share one kernel matrix, few are computed one by one; the draws are the same."""
+    rng = np.random.default_rng(3)
+    x, y = (rng.normal(size=(n, 16)).astype(np.float32) for n in (120, 90))
+    many = kernel.subset_discrepancies(x, y, subsets=60, subset_size=40, seed=5)
+    few = kernel.subset_discrepancies(x, y, subsets=2, subset_size=40, seed=5)
+    assert 120**2 + 90**2 + 120 * 90 < 3 * 60 * 40**2 and not 120**2 + 90**2 + 120 * 90 < 3 * 2 * 40**2
+    np.testing.assert_allclose(many[:2], few, rtol=1e-9)

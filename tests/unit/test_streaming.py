@@ -38,6 +38,12 @@ def test_updates_of_any_size_give_what_score_gives() -> None:
             assert values(evaluator.compute()) == expected
 
 
+def test_a_reference_may_be_named() -> None:
+    with genbench.Evaluator("shapes(count=400)") as evaluator:
+        evaluator.update(images("test", 100))
+        assert values(evaluator.compute()) == values(genbench.score(images("test", 100), REFERENCE))
+
+
 def test_numbers_can_be_asked_for_on_the_way() -> None:
     generated = images("test", 300)
     with genbench.Evaluator(REFERENCE, metrics=("fid",)) as evaluator:
