@@ -1,6 +1,6 @@
 """Trains the `tiny-clip` extractor on images and captions of `shapes` and writes its weights and card into the package.
 
-    python scripts/train_tiny_clip.py          # about ten minutes on one core
+    python scripts/train_tiny_clip.py          # about ten minutes on one core of its own
 
 Interrupted, the same command continues from the checkpoint in --work.
 """
@@ -157,7 +157,7 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Tensor], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -182,7 +182,7 @@ def test_initial_weights_are_of_the_seed_and_of_the_size_he_asks_for() -> None:
     first, same, other = (network("resnet56", 3, 10, seed).conv.weight for seed in (0, 0, 1))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
-    wide = network("resnet56", 3, 10, 0).blocks[-1].conv2.weight
+    wide = network("resnet56", 3, 10, 0).blocks[18].conv1.weight
     assert float(wide.detach().std()) == pytest.approx(math.sqrt(2 / (9 * 64)), rel=0.02)
 
 
