@@ -48,7 +48,7 @@ def configuration(words: int) -> dict[str, Any]:
     """Of the network, in open_clip's format, for a vocabulary of so many words."""
     return {
         "embed_dim": 64,
-        # Four bottlenecks: trained on one core, three times as fast as a transformer of 0.3 M parameters on 4x4 patches.
+        # Four bottlenecks, trained on one core three times as fast as a transformer of 0.3 M parameters on 4x4 patches.
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 16, "head_width": 64, "image_size": 32},
         "text_cfg": {"context_length": 20, "vocab_size": words + 3, "width": 64, "heads": 2, "layers": 2},
     }
