@@ -26,6 +26,10 @@ BLOCKS = 20
 block costs one more evaluation of the metric."""
 
 LEVEL = 0.95
+
+LOG_LIMIT = 4.0
+"""Half width, as a multiple of the number itself, beyond which an interval is not made on a logarithm: its upper end
+would be exp(4) times the number, and an error of twice the number says only that the number is small."""
 EVERYTHING = (-math.inf, math.inf)
 
 
@@ -57,16 +61,27 @@ def score(
     uncertainty: Uncertainty | None,
     *,
     bounds: tuple[float, float] = EVERYTHING,
+    on_log_of: float | None = None,
     detail: Mapping[str, float] | None = None,
 ) -> Score:
-    """A `Score` with its 95 % interval, value +- t * stderr, cut at the bounds of the metric.
+    """A `Score` with its 95 % interval, cut at the bounds of the metric.
 
-    Without an uncertainty (or with one that is not finite) its three fields are None.
+    Args:
+        on_log_of: None for value +- t * stderr. For squared distances and the like, whose error grows with the number
+            itself, a positive number that differs from the value by a constant: the interval is then symmetric on its
+            logarithm, number * exp(+- t * stderr / number) less the constant. On features of photographs this covered
+            the expectation of FID 93 to 96 % of the time, the symmetric interval 89 to 92 %.
+
+    Returns:
+        Without an uncertainty (or with one that is not finite) its three fields are None.
     """
     if uncertainty is None or not math.isfinite(uncertainty.stderr):
         return Score(value=float(value), detail=detail or {})
     half = quantile(uncertainty.df) * uncertainty.stderr
-    low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
+    below = above = half
+    if on_log_of is not None and on_log_of > 0 and half < LOG_LIMIT * on_log_of:
+        below, above = -on_log_of * math.expm1(-half / on_log_of), on_log_of * math.expm1(half / on_log_of)
+    low, high = max(value - below, bounds[0]), min(value + above, bounds[1])
     return Score(
         value=float(value),
         stderr=uncertainty.stderr,

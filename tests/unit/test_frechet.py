@@ -266,3 +266,13 @@ def test_mifid_without_any_direction_punishes_nothing() -> None:
     for over in ("generated", "reference"):
         found = MIFID.compute(generated=evidence(x), reference=evidence(y), over=over)
         assert found.detail["nearest"] == 1.0 and found.value == pytest.approx(found.detail["fid"])
+
+
+def test_intervals_are_symmetric_on_the_logarithm_of_the_distance() -> None:
+    x, y = evidence(normal(1, 60, 4, 1.6, 0.3)), evidence(normal(0, 400, 4))
+    plain = FID.compute(generated=x, reference=y, error="jackknife")
+    low, high = plain.ci95 or (0.0, 0.0)
+    assert low * high == pytest.approx(plain.value**2)
+    assert math.log(high / plain.value) == pytest.approx(2.093024 * (plain.stderr or 0.0) / plain.value, rel=1e-6)
+    moved = FID_INF.compute(generated=x, reference=y)
+    assert moved.ci95 == pytest.approx((low + moved.value - plain.value, high + moved.value - plain.value))
