@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import inspect
 import json
 import os
-import sys
 import tempfile
 import urllib.error
 import urllib.request
@@ -21,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
@@ -59,25 +57,6 @@ class Card:
     licence: str
     note: str = ""
     fetch: str = ""
-
-
-def card_of(loader: Callable[..., Any], args: Mapping[str, Any]) -> Card | None:
-    """The card of the file that an extractor's loader would look for.
-
-    Args:
-        loader: of an extractor; its module has a function `card` of those arguments that choose among files.
-        args: of the extractor; the others are ignored.
-
-    Returns:
-        The card; None for an extractor without weights.
-
-    Raises:
-        UsageError: arguments for which there is no file.
-    """
-    card = getattr(sys.modules[loader.__module__], "card", None)
-    if card is None:
-        return None
-    return card(**{name: value for name, value in args.items() if name in inspect.signature(card).parameters})
 
 
 def cache_directory() -> Path:

@@ -17,6 +17,8 @@ from genbench.weights import Card, load_into, load_state, resolve, sha256
 
 VERSION = 1
 SCALINGS = ("tf", "symmetric")
+_CACHED = 8
+"""Images at a time on the CPU: the layers of more do not stay in the cache, those of fewer wait for the weights."""
 
 
 def card() -> Card:
@@ -69,12 +71,18 @@ def load(
         network = folded(network)
     network = network.to(device)
 
-    def forward(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+    def features(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
         x = resized(images, SIDE, resize)
-        x = (x - 128) / 128 if scaling == "tf" else 2 * (x / 255) - 1
+        x = x.sub_(128).div_(128) if scaling == "tf" else x.div_(255).mul_(2).sub_(1)
         if precision == "float32":
             x = x.contiguous(memory_format=torch.channels_last)
         return network(x, taps)
+
+    def forward(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+        if images.device.type != "cpu":
+            return features(images, taps)
+        parts = [features(part, taps) for part in images.split(_CACHED)]
+        return {tap: torch.cat([part[tap] for part in parts]) for tap in taps}
 
     return extractor(
         "inception", VERSION, weights=sha256(path), precision=precision, args={"resize": resize, "scaling": scaling},

@@ -190,6 +190,7 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, block: Block) -> None:
         super().__init__()
         self.block, self.channels = block, 0
+        self.projects_first = False
         for branch in block.branches:
             channels = inputs
             for stage in branch:
@@ -211,10 +212,12 @@ class _Block(nn.Module):
                 parts = [self.get_submodule(unit.name)(y) for unit in stage]
                 y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             outputs.append(y)
-        y = _pool(x, self.block.pool)
-        if self.block.projection is not None:
-            y = self.get_submodule(self.block.projection.name)(y)
-        return torch.cat([*outputs, y], 1)
+        if self.block.projection is None:
+            return torch.cat([*outputs, _pool(x, self.block.pool)], 1)
+        projection = self.get_submodule(self.block.projection.name)
+        if self.projects_first:
+            return torch.cat([*outputs, F.relu_(_pool(projection(x), self.block.pool))], 1)
+        return torch.cat([*outputs, projection(_pool(x, self.block.pool))], 1)
 
 
 def _pool(x: Tensor, how: str) -> Tensor:
@@ -264,7 +267,7 @@ class InceptionNetwork(nn.Module):
             if name == "Mixed_6d" and "spatial" in wanted:
                 # TensorFlow's mixed_6/conv is the 1x1 branch of this block, and its layout is channels last.
                 found["spatial"] = x[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
-            if name in _POOLED_AFTER:
+            if _POOLED_AFTER.get(name) in wanted or name == "Mixed_7c":
                 found[_POOLED_AFTER[name]] = x.mean(dim=(2, 3))
         if not wanted <= found.keys():
             found["logits"] = F.linear(found["pooled"], self.fc.weight)
@@ -278,14 +281,16 @@ class _FoldedUnit(nn.Module):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, unit: _Unit) -> None:
+    def __init__(self, unit: _Unit, *, rectify: bool) -> None:
         super().__init__()
         weight, bias = fold(unit.conv.weight, unit.bn)
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
-        self.stride, self.padding = unit.stride, unit.padding
+        self.stride, self.padding, self.rectify = unit.stride, unit.padding, rectify
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.rectify:
+            return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         if x.device.type == "cpu" and _rectifies():
             return torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, _pair(self.padding), _pair(self.stride), (1, 1), 1, "relu", [], ""
@@ -316,7 +321,13 @@ def _rectifies() -> bool:
 
 def folded(network: InceptionNetwork) -> InceptionNetwork:
     """The same network, changed in place, for images in the channels-last layout; agrees to 1e-5 relative or better."""
+    averaged = set()
+    for name, module in network.named_children():
+        if isinstance(module, _Block) and module.block.pool == "average" and module.block.projection is not None:
+            # A mean commutes with a convolution of one pixel, and after that there are fewer channels.
+            module.projects_first = True
+            averaged.add(f"{name}.{module.block.projection.name}")
     for name, module in list(network.named_modules()):
         if isinstance(module, _Unit):
-            network.set_submodule(name, _FoldedUnit(module))
+            network.set_submodule(name, _FoldedUnit(module, rectify=name not in averaged))
     return network

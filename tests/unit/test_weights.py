@@ -21,7 +21,7 @@ from torch import nn
 
 from genbench import weights
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
-from genbench.weights import Card, cache_directory, card_of, load_into, load_state, offline, resolve, sha256
+from genbench.weights import Card, cache_directory, load_into, load_state, offline, resolve, sha256
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -252,16 +252,6 @@ def test_unwritable_cache_and_full_disk(home: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OutOfResources, match="No space left"):
         resolve(CARD)
     assert leftovers(home) == []
-
-
-def test_card_of_an_extractor_is_that_of_its_arguments() -> None:
-    from genbench.extractors import inception, pixels, resnet50
-
-    assert card_of(inception.load, {"resize": "clean"}) == inception.card()
-    assert card_of(resnet50.load, {"recipe": "v1", "crop": False}) == resnet50.card("v1") != card_of(resnet50.load, {})
-    assert card_of(pixels.load, {"side": 8}) is None
-    with pytest.raises(UsageError, match="v1 and v2"):
-        card_of(resnet50.load, {"recipe": "v9"})
 
 
 def test_home_may_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
