@@ -70,7 +70,7 @@ def score(
         on_log_of: None for value +- t * stderr. For squared distances and the like, whose error grows with the number
             itself, a positive number that differs from the value by a constant: the interval is then symmetric on its
             logarithm, number * exp(+- t * stderr / number) less the constant. On features of photographs this covered
-            the expectation of FID 93 to 96 % of the time, the symmetric interval 89 to 92 %.
+            the expectation of FID 92 to 96 % of the time, the symmetric interval 88 to 92 %.
 
     Returns:
         Without an uncertainty (or with one that is not finite) its three fields are None.
