@@ -268,13 +268,15 @@ def kid(
     sums = kernel_sums(x, y, polynomial(x.shape[1]), device=device)
     value = sums.discrepancy(unbiased=True)
     error = of_jackknife(value, sums.without_each(unbiased=True), sums.sizes)
+    # The biased estimate is positive and differs by what is nearly a constant: the error grows with it.
+    positive = sums.discrepancy(unbiased=False)
     if chosen is None:
-        return score(value, error)
+        return score(value, error, on_log_of=positive)
     deviation = float(chosen.std())
     if error is not None:
         choice = Uncertainty(stderr=deviation / math.sqrt(subsets), df=max(subsets - 1, 1), method="subsets")
         error = of_independent([error, choice])
-    return score(float(chosen.mean()), error, detail={"subset_std": deviation})
+    return score(float(chosen.mean()), error, on_log_of=positive, detail={"subset_std": deviation})
 
 
 def cmmd(*, generated: Evidence, reference: Evidence, sigma: float = 10.0, device: str = "cpu") -> Score:
