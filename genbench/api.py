@@ -38,7 +38,7 @@ def run(
     how = named_protocol(protocol or data.protocol)
     spec = RunSpec(
         model=Ref.parse(model), dataset=ref, num_samples=num_samples or how.num_samples or data.default_samples,
-        seed=seed,        precision=precision, exact=exact, quantise=how.quantise,  # type: ignore[arg-type]
+        seed=seed, precision=precision, exact=exact, quantise=how.quantise,  # type: ignore[arg-type]
     )  # fmt: skip
     outcome = pipeline.run(
         spec, [Measurement.parse(m) for m in metrics], protocol=how, output=Path(output),
