@@ -20,7 +20,7 @@ Source = str | Path | np.ndarray | Samples
 def run(
     model: str, *, metrics: Sequence[str] = ("fid",), dataset: str = "shapes", num_samples: int | None = None,
     seed: int = 0, protocol: str | None = None, output: str | Path = "runs", precision: str = "float32",
-    exact: bool = False,    **execution: Any,
+    exact: bool = False, **execution: Any,
 ) -> tuple[Result, ...]:  # fmt: skip
     """Samples a model and measures the samples, as `genbench run` does.
 

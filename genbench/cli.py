@@ -185,7 +185,7 @@ def sample(**options: Any) -> None:
     """Sample a model without measuring; a later `run` with the same options finds the images."""
     from genbench import images, pipeline
 
-    spec, _ = _spec(options, _protocol(options | {"protocol_name": None}, None))
+    spec, _ = _spec(options | {"protocol_name": None})
     samples, directory, spec = pipeline.sample(spec, output=options["output"], execution=_execution(options))
     if options["grid"]:
         images.write_grid(samples.read(0, min(64, samples.count)), options["grid"])
@@ -296,25 +296,23 @@ def fetch(names: tuple[str, ...]) -> None:
         click.echo(f"{name}: {weights.resolve(card_of(name), watch=_Progress().bytes)}")
 
 
-def _spec(options: dict[str, Any], protocol: Protocol) -> tuple[RunSpec, Protocol]:
+def _spec(options: dict[str, Any]) -> tuple[RunSpec, Protocol]:
     from genbench import registry
     from genbench.records import RunSpec
 
     ref = Ref.parse(options["dataset"])
     dataset, _ = registry.bind("dataset", ref)
-    number = options["num_samples"] or protocol.num_samples or dataset.default_samples
-    return RunSpec(
-        model=Ref.parse(options["model"]), dataset=ref, num_samples=number, seed=options["seed"],
-        precision=options["precision"], exact=options["exact"], quantise=options["quantise"] or protocol.quantise,
-    ), protocol  # fmt: skip
+    protocol = _protocol(options, dataset.protocol)
+    spec = RunSpec(
+        model=Ref.parse(options["model"]), dataset=ref, seed=options["seed"], precision=options["precision"],
+        num_samples=options["num_samples"] or protocol.num_samples or dataset.default_samples,
+        exact=options["exact"], quantise=options["quantise"] or protocol.quantise,
+    )  # fmt: skip
+    return spec, protocol
 
 
 def _job(options: dict[str, Any], *, watch: bool = True) -> tuple[RunSpec, list[Measurement], Protocol, Execution]:
-    from genbench import registry
-
-    dataset, _ = registry.bind("dataset", Ref.parse(options["dataset"]))
-    protocol = _protocol(options, dataset.protocol)
-    spec, _ = _spec(options, protocol)
+    spec, protocol = _spec(options)
     return spec, _measurements(options, protocol), protocol, _execution(options, watch=watch)
 
 
