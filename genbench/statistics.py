@@ -63,6 +63,7 @@ def score(
     bounds: tuple[float, float] = EVERYTHING,
     on_log_of: float | None = None,
     detail: Mapping[str, float] | None = None,
+    reason: str | None = None,
 ) -> Score:
     """A `Score` with its 95 % interval, cut at the bounds of the metric.
 
@@ -71,12 +72,13 @@ def score(
             itself, a positive number that differs from the value by a constant: the interval is then symmetric on its
             logarithm, number * exp(+- t * stderr / number) less the constant. On features of photographs this covered
             the expectation of FID 92 to 96 % of the time, the symmetric interval 88 to 92 %.
+        reason: why there is no uncertainty, which then stands in `error_method`.
 
     Returns:
-        Without an uncertainty (or with one that is not finite) its three fields are None.
+        Without an uncertainty (or with one that is not finite) error and interval are None.
     """
     if uncertainty is None or not math.isfinite(uncertainty.stderr):
-        return Score(value=float(value), detail=detail or {})
+        return Score(value=float(value), error_method=reason, detail=detail or {})
     half = quantile(uncertainty.df) * uncertainty.stderr
     below = above = half
     if on_log_of is not None and on_log_of > 0 and half < LOG_LIMIT * on_log_of:

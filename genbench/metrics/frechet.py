@@ -21,6 +21,7 @@ from genbench.gaussians import (
     Array,
     Factored,
     Fit,
+    distances_without_each_block,
     equal,
     factored,
     fit_of,
@@ -28,27 +29,12 @@ from genbench.gaussians import (
     frechet_distance,
     influence,
     moments_of,
-    without_each_block,
 )
+from genbench.metrics.sides import matched
 from genbench.records import Score
 
 __all__ = ["FD", "FID", "FID_INF", "MIFID", "PER_CLASS_FID", "SFID", "fid", "frechet_distance", "moments_of"]
 NONNEGATIVE = (0.0, math.inf)
-
-
-def _pair(generated: Evidence, reference: Evidence, tap: str) -> tuple[Features, Features]:
-    """The features of both sides.
-
-    Raises:
-        NotComparable: features of two extractors.
-    """
-    ours, theirs = generated.features(tap), reference.features(tap)
-    if ours.extractor != theirs.extractor:
-        raise NotComparable(
-            f"Features of the extractors {ours.extractor} and {theirs.extractor} cannot be compared; "
-            "extract both sides with the same weights, resize and arithmetic."
-        )
-    return ours, theirs
 
 
 def _uncertainty(
@@ -73,10 +59,16 @@ def _uncertainty(
                 f"error='influence' needs more images than features; got {n} of width {d}. Use error='jackknife'."
             )
         return statistics.of_influence(influence(features, generated=fit, reference=reference))
-    left_out = [
-        frechet_distance(generated=rest, reference=reference).value for rest in without_each_block(features, blocks)
-    ]
-    return statistics.of_jackknife(value, left_out, statistics.block_sizes(n, blocks))
+    left_out = _left_out(features, fit, reference, blocks)
+    return None if left_out is None else statistics.of_jackknife(value, left_out, statistics.block_sizes(n, blocks))
+
+
+def _left_out(features: Features, fit: Fit, reference: Fit, blocks: int) -> Array | None:
+    """Distances without each jackknife block; None where a deletion leaves one image, which has no covariance."""
+    n = len(features)
+    if n - int(statistics.block_sizes(n, blocks).max()) < 2:
+        return None
+    return distances_without_each_block(features, generated=fit, reference=reference, blocks=blocks)
 
 
 def _fits(generated: Features, reference: Features) -> tuple[Fit, Fit]:
@@ -100,22 +92,26 @@ def _measured(
 
 
 def _distance(generated: Evidence, reference: Evidence, tap: str, error: str, blocks: int) -> Score:
-    ours, theirs = _pair(generated, reference, tap)
+    ours, theirs = matched(generated, reference, tap)
     distance, uncertainty = _measured(ours, theirs, error, blocks)
-    return _score(distance.value, uncertainty, distance.detail)
+    reason = None if uncertainty or error == "none" else f"none: {len(ours)} images, and leaving some out leaves one"
+    return _score(distance.value, uncertainty, distance.detail, reason)
 
 
-def _score(value: float, uncertainty: statistics.Uncertainty | None, detail: Mapping[str, float]) -> Score:
+def _score(
+    value: float, uncertainty: statistics.Uncertainty | None, detail: Mapping[str, float], reason: str | None = None
+) -> Score:
     """A squared distance, whose error grows with it: its interval is symmetric on the logarithm."""
-    return statistics.score(value, uncertainty, bounds=NONNEGATIVE, on_log_of=value, detail=detail)
+    return statistics.score(value, uncertainty, bounds=NONNEGATIVE, on_log_of=value, detail=detail, reason=reason)
 
 
 def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = statistics.BLOCKS) -> Score:
     """Frechet distance of pooled features; FID on the Inception network of 2015-12-05, FD-DINOv2 on that extractor.
 
     Args:
-        error: "influence" costs one more pass over the features and needs n > d; "jackknife" costs one distance a block
-            and works for any n; "auto" takes the first where it can; "none" gives the value alone.
+        error: "influence" costs one more pass over the features and needs n > d; "jackknife" works for any n, and costs
+            one distance a block for n > d and about two distances in all otherwise; "auto" takes the first where it
+            can; "none" gives the value alone.
         blocks: of the jackknife.
 
     Returns:
@@ -191,7 +187,7 @@ def fid_infinity(
         Chong and Forsyth 2020 (arXiv:1911.07023) sec. 4; sizes as in dgm-eval, which draws its subsets unseeded and may
         start below one image a feature, where the distance is not yet linear in 1/n.
     """
-    ours, theirs = _pair(generated, reference, "pooled")
+    ours, theirs = matched(generated, reference, "pooled")
     n, d = ours.shape
     if n < ENOUGH * d:
         raise NotComparable(
@@ -242,7 +238,8 @@ def fid_per_class(
 
     Returns:
         The mean with every class weighted alike. Detail: `class_<name or index>` for each. A class has fewer images
-        than the whole, and more bias for it: compare at equal numbers a class only.
+        than the whole, and more bias for it: compare at equal numbers a class only. A class of two images has no error
+        by jackknife; the mean then has none either, and `error_method` names the class.
 
     Raises:
         InputRejected: a side without labels.
@@ -251,7 +248,7 @@ def fid_per_class(
     Source:
         Intra-FID of Miyato and Koyama 2018 (arXiv:1802.05637) sec. 4.1.
     """
-    ours, theirs = _pair(generated, reference, "pooled")
+    ours, theirs = matched(generated, reference, "pooled")
     if generated.samples.labels is None or reference.samples.labels is None:
         side = generated if generated.samples.labels is None else reference
         raise InputRejected(f"fid-per-class needs labels on both sides; {side.samples.origin} has none.")
@@ -260,6 +257,7 @@ def fid_per_class(
     names = reference.samples.classes or generated.samples.classes
     detail: dict[str, float] = {}
     parts: list[statistics.Uncertainty] = []
+    reason: str | None = None
     for number in classes.tolist():
         name = names[number] if 0 <= number < len(names) else str(number)
         members = [np.flatnonzero(side == number) for side in labels]
@@ -272,8 +270,10 @@ def fid_per_class(
         detail[f"class_{name}"] = one.value
         if uncertainty is not None:
             parts.append(replace(uncertainty, stderr=uncertainty.stderr / len(classes), corrected=None))
+        elif error != "none":
+            reason = f"none: class {name!r} has {len(members[0])} generated images, and leaving some out leaves one"
     uncertainty = statistics.of_independent(parts) if len(parts) == len(classes) else None
-    return _score(float(np.mean(list(detail.values()))), uncertainty, detail)
+    return _score(float(np.mean(list(detail.values()))), uncertainty, detail, reason)
 
 
 def _nearest(features: Features, others: Features, groups: NDArray[np.int64]) -> Array:
@@ -335,7 +335,7 @@ def mifid(
         raise UsageError(
             f"mifid takes over='reference' or 'generated' and error='jackknife' or 'none'; got {over!r} and {error!r}."
         )
-    ours, theirs = _pair(generated, reference, "pooled")
+    ours, theirs = matched(generated, reference, "pooled")
     numbers = statistics.block_numbers(len(ours), blocks)
     if over == "reference":
         nearest = _nearest(theirs, ours, numbers)
@@ -352,17 +352,18 @@ def mifid(
     apart = mean_nearest(nearest)
     fit, target = _fits(ours, theirs)
     whole = frechet_distance(generated=fit, reference=target).value
-    uncertainty = None
+    uncertainty, left_out = None, None
     if error == "jackknife":
-        left_out = [
+        left_out = _left_out(ours, fit, target, blocks)
+    if left_out is not None:
+        penalties = [
             penalised(
-                frechet_distance(generated=rest, reference=target).value,
-                mean_nearest(np.delete(nearest, k, axis=1) if over == "reference" else nearest[numbers != k]),
+                rest, mean_nearest(np.delete(nearest, k, axis=1) if over == "reference" else nearest[numbers != k])
             )
-            for k, rest in enumerate(without_each_block(ours, blocks))
+            for k, rest in enumerate(left_out.tolist())
         ]
         uncertainty = statistics.of_jackknife(
-            penalised(whole, apart), left_out, statistics.block_sizes(len(ours), blocks)
+            penalised(whole, apart), penalties, statistics.block_sizes(len(ours), blocks)
         )
     detail = {"fid": whole, "nearest": apart}
     return _score(penalised(whole, apart), uncertainty, detail)

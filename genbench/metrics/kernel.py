@@ -19,7 +19,7 @@ from torch import Tensor
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
-from genbench.metrics.manifold import matched
+from genbench.metrics.sides import matched
 from genbench.records import Score
 from genbench.statistics import Uncertainty, block_numbers, block_sizes, of_independent, of_jackknife, score
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from genbench.arrays import Evidence, Features
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.metrics.sides import matched
 from genbench.records import Score
 from genbench.statistics import block_numbers, block_sizes, score_from_jackknife, score_from_mean, score_from_share
 
@@ -540,21 +541,6 @@ def _remember(arrays: tuple[Features, ...], key: tuple[Hashable, ...], make: Cal
     while len(_RECENT) > _RECENT_SIZE:
         _RECENT.popitem(last=False)
     return value
-
-
-def matched(generated: Evidence, reference: Evidence, tap: str = "pooled") -> tuple[Features, Features]:
-    """The features of a tap of both sides.
-
-    Raises:
-        UsageError: a tap that was not extracted.
-        NotComparable: features of two extractors, or of two widths.
-    """
-    x, y = generated.features(tap), reference.features(tap)
-    if x.extractor != y.extractor:
-        raise NotComparable(f"Features of two extractors, {x.extractor} and {y.extractor}; extract both with one.")
-    if x.shape[1] != y.shape[1]:
-        raise NotComparable(f"Features of widths {x.shape[1]} and {y.shape[1]} cannot be compared; use one extractor.")
-    return x, y
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
-from genbench.metrics.manifold import matched
+from genbench.metrics.sides import matched
 from genbench.records import Score
 from genbench.statistics import block_numbers, block_sizes, score_from_jackknife
 

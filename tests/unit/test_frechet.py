@@ -14,6 +14,7 @@ from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.gaussians import fit_of, frechet_distance
 from genbench.metrics.frechet import FD, FID, FID_INF, MIFID, PER_CLASS_FID, SFID
+from genbench.statistics import block_numbers, block_sizes, of_jackknife
 
 Values = NDArray[np.float32]
 
@@ -60,6 +61,43 @@ def test_few_images_are_compared_by_jackknife() -> None:
     assert found.error_method == "jackknife-20" and found.detail["rank_deficient"] == 1.0
     with pytest.raises(NotComparable, match="got 30 of width 40"):
         FID.compute(generated=evidence(x), reference=evidence(y), error="influence")
+
+
+def test_error_of_few_images_is_that_of_distances_without_each_block() -> None:
+    x, y = normal(0, 30, 40, 1.5), normal(1, 150, 40)
+    numbers = block_numbers(30)
+    left_out = [distance(x[numbers != k], y) for k in range(20)]
+    expected = of_jackknife(distance(x, y), left_out, block_sizes(30))
+    found = FID.compute(generated=evidence(x), reference=evidence(y))
+    assert expected is not None and found.stderr == pytest.approx(expected.stderr, rel=1e-6)
+    penalised = MIFID.compute(generated=evidence(x), reference=evidence(y), threshold=0.0)
+    assert penalised.stderr == pytest.approx(expected.stderr, rel=1e-6)
+
+
+def test_error_of_few_images_is_the_deviation_over_repetitions() -> None:
+    y = evidence(normal(0, 2000, 40))
+    scores = [FID.compute(generated=evidence(normal(9 + i, 25, 40, 1.3, 0.2)), reference=y) for i in range(120)]
+    assert scores[0].error_method == "jackknife-20"
+    deviation = np.std([s.value for s in scores], ddof=1)
+    assert np.mean([s.stderr for s in scores]) == pytest.approx(deviation, rel=0.25)  # deviation 6.5 %
+
+
+def test_two_images_have_a_distance_and_no_error() -> None:
+    y = evidence(normal(0, 50, 4))
+    for x in (normal(1, 2, 4), normal(1, 2, 2)):
+        found = FID.compute(generated=evidence(x), reference=evidence(y.features().values()[:, : x.shape[1]]))
+        assert math.isfinite(found.value) and found.stderr is None and found.ci95 is None
+        assert found.error_method == "none: 2 images, and leaving some out leaves one"
+    narrow = FID.compute(generated=evidence(normal(1, 2, 1)), reference=evidence(normal(0, 9, 1)), error="jackknife")
+    assert narrow.stderr is None
+    assert MIFID.compute(generated=evidence(normal(1, 2, 4)), reference=y).stderr is None
+
+
+@pytest.mark.parametrize("shape", [(80, 6), (25, 40)])
+def test_distance_of_a_set_to_itself_is_exactly_zero_with_an_error(shape: tuple[int, int]) -> None:
+    x = normal(0, *shape)
+    found = FID.compute(generated=evidence(x), reference=evidence(x), error="jackknife")
+    assert found.value == 0.0 and found.stderr is not None and math.isfinite(found.stderr)
 
 
 @pytest.mark.parametrize("metric", [FID, MIFID, FID_INF])
@@ -216,6 +254,9 @@ def test_fid_per_class_names_classes_and_says_what_is_missing() -> None:
     assert set(found.detail) == {"class_cat", "class_dog"}
     with pytest.raises(NotComparable, match="class 'dog' has 1 generated and 5 reference images"):
         PER_CLASS_FID.compute(generated=evidence(x, labels=[0] * 8 + [1]), reference=reference)
+    pairs = PER_CLASS_FID.compute(generated=evidence(x, labels=[0] * 7 + [1] * 2), reference=reference)
+    assert math.isfinite(pairs.value) and pairs.stderr is None and pairs.ci95 is None
+    assert pairs.error_method == "none: class 'dog' has 2 generated images, and leaving some out leaves one"
     with pytest.raises(InputRejected, match="labels on both sides"):
         PER_CLASS_FID.compute(generated=evidence(x), reference=reference)
 

@@ -17,6 +17,7 @@ from genbench.errors import InputRejected, NotComparable
 from genbench.gaussians import (
     Factored,
     Fit,
+    distances_without_each_block,
     factored,
     factored_rows,
     fit_of,
@@ -25,7 +26,6 @@ from genbench.gaussians import (
     influence,
     moments_of,
     without,
-    without_each_block,
 )
 from genbench.statistics import block_numbers
 
@@ -275,16 +275,41 @@ def test_taking_a_part_out_undoes_adding_it() -> None:
     np.testing.assert_allclose(found.scatter, expected.scatter, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize(("n", "d"), [(5000, 6), (15, 6), (30, 40)])
-def test_fits_without_each_block_are_fits_to_the_rest(n: int, d: int) -> None:
-    x, numbers = correlated(8, n, d), block_numbers(n)
-    fits = list(without_each_block(features(x)))
-    assert len(fits) == min(20, n)
-    for k in (0, len(fits) - 1):
-        rest, fit = x[numbers != k].astype(np.float64), factored(fits[k])
-        assert fit.count == len(rest)
-        np.testing.assert_allclose(fit.mean, rest.mean(0), rtol=1e-10)
-        np.testing.assert_allclose(fit.factor.T @ fit.factor, np.cov(rest, rowvar=False), atol=1e-10)
+def _refitted(x: NDArray[np.float32], reference: Fit, blocks: int) -> list[float]:
+    """The distances of fits to what is left, made anew."""
+    numbers = block_numbers(len(x), blocks)
+    return [distance(fit_of(features(x[numbers != k])), reference) for k in range(min(blocks, len(x)))]
+
+
+@pytest.mark.parametrize("blocks", [20, 7])
+@pytest.mark.parametrize(("n", "d", "m"), [(2500, 6, 300), (15, 6, 4), (30, 40, 200), (30, 40, 11), (40, 40, 60), (3, 9, 20)])
+def test_distances_without_each_block_are_those_of_fits_to_the_rest(n: int, d: int, m: int, blocks: int) -> None:
+    x, reference = correlated(8, n, d), factored(fit_of(features(correlated(9, m, d))))
+    found = distances_without_each_block(features(x), generated=fit_of(features(x)), reference=reference, blocks=blocks)
+    assert len(found) == min(blocks, n)
+    np.testing.assert_allclose(found, _refitted(x, reference, blocks), rtol=3e-6 if m < n <= d else 1e-8)
+
+
+def test_distances_of_few_images_to_a_reference_that_is_not_factored_and_with_copies_among_them() -> None:
+    """Copies and a feature without variance: eigenvalues that are zero before, and others that become so."""
+    x = correlated(8, 30, 40)
+    x[:8], x[:, 3] = x[8:16], 1.0
+    reference = moments_of(features(correlated(9, 200, 40)))
+    found = distances_without_each_block(features(x), generated=fit_of(features(x)), reference=reference)
+    np.testing.assert_allclose(found, _refitted(x, reference, 20), rtol=3e-6)
+    # A spectrum over eight decades, as that of the features of a network.
+    x = (correlated(8, 50, 80) * np.logspace(0, -4, 80)).astype(np.float32)
+    reference = moments_of(features(correlated(9, 200, 80) * np.logspace(0, -4, 80)))
+    found = distances_without_each_block(features(x), generated=fit_of(features(x)), reference=reference)
+    np.testing.assert_allclose(found, _refitted(x, reference, 20), rtol=3e-6)
+
+
+def test_distances_of_constant_images_are_those_of_their_mean_and_the_trace() -> None:
+    reference = gaussian(np.zeros(9), covariance(1, 9))
+    found = distances_without_each_block(
+        features(np.full((6, 9), 2.0)), generated=factored_rows(np.full((6, 9), 2.0)), reference=reference
+    )
+    np.testing.assert_allclose(found, 36 + np.trace(covariance(1, 9)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("m", [300, 5])
