@@ -282,7 +282,9 @@ def _refitted(x: NDArray[np.float32], reference: Fit, blocks: int) -> list[float
 
 
 @pytest.mark.parametrize("blocks", [20, 7])
-@pytest.mark.parametrize(("n", "d", "m"), [(2500, 6, 300), (15, 6, 4), (30, 40, 200), (30, 40, 11), (40, 40, 60), (3, 9, 20)])
+@pytest.mark.parametrize(
+    ("n", "d", "m"), [(2500, 6, 300), (15, 6, 4), (30, 40, 200), (30, 40, 11), (40, 40, 60), (3, 9, 20)]
+)
 def test_distances_without_each_block_are_those_of_fits_to_the_rest(n: int, d: int, m: int, blocks: int) -> None:
     x, reference = correlated(8, n, d), factored(fit_of(features(correlated(9, m, d))))
     found = distances_without_each_block(features(x), generated=fit_of(features(x)), reference=reference, blocks=blocks)
