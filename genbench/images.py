@@ -5,13 +5,15 @@ channel and turn a CMYK file into colours nobody saw. Whatever would change what
 the name of the file, and nothing is resized. The headers of all files are read before the first pixel is used; pixels
 are decoded when a metric asks for them. Zips are never extracted and nothing is unpickled.
 
-A folder and a zip of the same files give the same samples, labels and fingerprint.
+A folder and a zip of the same files give the same samples, labels, captions and fingerprint.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -41,6 +43,9 @@ DECODER = 1
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Files with captions, as the `imagefolder` of Hugging Face datasets names them."""
+CAPTION_COLUMNS = ("caption", "text", "prompt")
 MAX_PIXELS = 64_000_000
 MAX_FILE = 1 << 28
 """Bytes of one image file."""
@@ -64,7 +69,10 @@ def open_images(
             the order of their relative POSIX paths;
             a .zip of such a folder, read without extracting it;
             an .npz with uint8 `arr_0`, (n, h, w, c) or (n, c, h, w) with c = 1 or 3, and optionally integer labels
-            (n,) in `arr_1`; or an .npy with such an array.
+            (n,) in `arr_1` and captions (n,), an array of a unicode dtype, in `captions`; or an .npy with images alone.
+            Captions of a folder or a zip stand in `metadata.jsonl` or `metadata.csv`, with the name of the image
+            relative to that file in the column `file_name` and its text in `caption`, `text` or `prompt` (the layout of
+            Hugging Face's `imagefolder`), or in a text file of one line beside each image, 0001.txt beside 0001.png.
         labels_from_folders: whether two or more subfolders that together hold all images are classes. Folders around
             all images are passed over.
         max_pixels: of one image, checked before anything is allocated. Pillow's own limit of 178 million holds too.
@@ -77,7 +85,9 @@ def open_images(
             larger than allowed; more than 8 bits a channel; transparency (a fully opaque alpha channel is dropped);
             CMYK and other colour spaces than RGB and grey; an EXIF orientation that would turn the image; arrays of
             another dtype or shape or with objects; archives that expand suspiciously or name files outside
-            themselves. What only decoding can show (damaged pixels, alpha below 255) is raised by `read`.
+            themselves; captions that leave out an image, name one that is not there or name one twice, that are
+            empty, in several columns or not UTF-8. What only decoding can show (damaged pixels, alpha below 255) is
+            raised by `read`.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError("Pillow was told to pad truncated images (ImageFile.LOAD_TRUNCATED_IMAGES); set it to False.")
@@ -98,11 +108,13 @@ def open_images(
     else:
         hint = " One image is no set; give its folder." if kind in EXTENSIONS else ""
         raise InputRejected(f"{_shown(place)} is no folder, .zip, .npz or .npy of images.{hint}")
-    encoded = _survey(files, max_pixels)
+    visible = [n for n in files.names() if not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/"))]
+    encoded = _survey(files, visible, max_pixels)
     labels, classes = _classes(encoded.names) if labels_from_folders else (None, ())
     return Samples(
         count=len(encoded.names), shape=(3, encoded.height, encoded.width), read=encoded.read, origin=str(place),
-        fingerprint=encoded.fingerprint, labels=labels, classes=classes,
+        fingerprint=encoded.fingerprint, labels=labels, captions=_captions(files, visible, encoded.names),
+        classes=classes,
     )  # fmt: skip
 
 
@@ -293,17 +305,15 @@ def _naming(place: Path) -> Iterator[None]:
         raise InputRejected(f"{_shown(place)} {_verdict(error)}; replace or remove it.") from error
 
 
-def _survey(files: _Folder | _Zip, max_pixels: int) -> _Encoded:
+def _survey(files: _Folder | _Zip, visible: Sequence[str], max_pixels: int) -> _Encoded:
     """Reads every header and refuses the set, with the names of its first offenders, before any pixel is decoded."""
-    visible = [n for n in files.names() if not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/"))]
     names = sorted(n for n in visible if n.lower().endswith(EXTENSIONS))
     if not names:
         seen = f"; it holds {len(visible)} other files" if visible else ""
         raise InputRejected(f"{_shown(files.path)} has no images ({', '.join(EXTENSIONS)}){seen}.")
-    if len(names) < len(visible):
-        others = Counter(PurePosixPath(n).suffix.lower() or "no extension" for n in visible) - Counter(
-            PurePosixPath(n).suffix.lower() for n in names
-        )
+    used = {*names, *(name for found in _caption_files(visible, names) for name in found)}
+    others = Counter(PurePosixPath(n).suffix.lower() or "no extension" for n in visible if n not in used)
+    if others:
         listed = ", ".join(f"{_shown(kind)} ({count})" for kind, count in others.most_common(5))
         _log.warning("%s: %d files are not images and were passed over: %s.", files.path, sum(others.values()), listed)
     sizes: Counter[tuple[int, int]] = Counter()
@@ -423,6 +433,140 @@ def _classes(names: Sequence[str]) -> tuple[NDArray[np.int64] | None, tuple[str,
     return np.array([index[parts[common]] for parts in folders], dtype=np.int64), tuple(classes)
 
 
+# Captions
+
+
+def _caption_files(visible: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Files of metadata, and all text files if one of them has the name of an image up to the extension."""
+    stems = {_stem(name) for name in names}
+    texts = sorted(name for name in visible if name.lower().endswith(".txt"))
+    beside = any(_stem(name) in stems for name in texts)
+    return sorted(name for name in visible if PurePosixPath(name).name in METADATA), texts if beside else []
+
+
+def _captions(files: _Folder | _Zip, visible: Sequence[str], names: Sequence[str]) -> tuple[str, ...] | None:
+    """A caption an image, from wherever they stand, or None where they stand nowhere.
+
+    Whatever leaves open which text belongs to which image is refused: a score of shuffled or lost captions looks like
+    that of a bad model.
+    """
+    metadata, texts = _caption_files(visible, names)
+    wanted, sources = set(names), ["text files"] if texts else []
+    found: dict[str, str] = {}
+    for source in metadata:
+        with _naming(files.path / source):
+            read = _json_lines if source.endswith(".jsonl") else _comma_separated
+            rows = read(_decoded(files.read(source)), f"{files.path}/{source}")
+            for name, caption in rows or ():
+                _add(found, (PurePosixPath(source).parent / name).as_posix(), caption, wanted)
+            sources += [] if rows is None else [source]
+    by_stem: dict[str, list[str]] = {}
+    for name in names if texts else ():
+        by_stem.setdefault(_stem(name), []).append(name)
+    for source in texts:
+        with _naming(files.path / source):
+            images = by_stem.get(_stem(source), ())
+            if len(images) != 1:
+                raise _Unfit(
+                    f"belongs to {_shown(' and '.join(images))}; a caption has one image"
+                    if images else "has no image of its name beside it, as other text files here have"
+                )  # fmt: skip
+            text = _decoded(files.read(source)).strip()
+            if len(text.splitlines()) > 1:
+                raise _Unfit(f"has {len(text.splitlines())} lines; a caption is one line, or stands in {METADATA[0]}")
+            _add(found, images[0], text, wanted)
+    if not sources:
+        return None
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputRejected(
+            f"{_shown(files.path)}: {len(missing)} of {len(names)} images have no caption, such as "
+            f"{_shown(missing[0])}; {_shown(', '.join(sources))} must have one for every image, or be removed."
+        )
+    return tuple(found[name] for name in names)
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")  # spreadsheets put a mark before the first character
+    except UnicodeDecodeError as error:
+        raise _Unfit(f"is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def _add(found: dict[str, str], image: str, caption: str, wanted: set[str]) -> None:
+    if image not in wanted:
+        raise _Unfit(f"names {_shown(image)}, which is not among the images")
+    if image in found:
+        raise _Unfit(f"names {_shown(image)}, which has a caption already")
+    if problem := _problem(caption):
+        raise _Unfit(f"has a caption of {_shown(image)} that {problem}")
+    found[image] = caption
+
+
+def _problem(caption: object) -> str:
+    """Why something is no caption, or nothing."""
+    if not isinstance(caption, str):
+        return "is no text"
+    if not caption.strip():
+        return "is empty"
+    return "" if caption.isascii() or not any("\ud800" <= c <= "\udfff" for c in caption) else "is not valid Unicode"
+
+
+def _json_lines(text: str, place: str) -> list[tuple[str, str]] | None:
+    """Pairs of `file_name` and caption of one JSON object a line; None where there is no such column."""
+    column, pairs = None, []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _Unfit(f"is no JSON in line {number} ({_reason(error)})") from error
+        if not isinstance(row, dict):
+            raise _Unfit(f"holds no JSON object in line {number}")
+        column = column or _caption_column(list(row), place)
+        if column is None:
+            return None
+        if not isinstance(row.get("file_name"), str) or column not in row:
+            raise _Unfit(f"has no file_name or no {column} in line {number}")
+        pairs.append((row["file_name"], row[column]))
+    return pairs
+
+
+def _comma_separated(text: str, place: str) -> list[tuple[str, str]] | None:
+    """Pairs of `file_name` and caption of a CSV file with a header; None where there is no such column."""
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header = next(rows, [])
+    column = _caption_column(header, place)
+    if column is None:
+        return None
+    name, caption, pairs = header.index("file_name"), header.index(column), []
+    for row in rows:
+        if row and len(row) != len(header):
+            raise _Unfit(f"has {len(row)} fields in line {rows.line_num}, not {len(header)}; quote texts with commas")
+        if row:
+            pairs.append((row[name], row[caption]))
+    return pairs
+
+
+def _caption_column(columns: Sequence[str], place: str) -> str | None:
+    """Where the captions are; None, with a warning, in a table of something else, such as labels."""
+    found = [name for name in columns if name in CAPTION_COLUMNS]
+    if columns.count("file_name") != 1 or not found:
+        _log.warning(
+            "%s has no captions and was passed over: they need the columns file_name and %s.",
+            _shown(place), " or ".join((", ".join(CAPTION_COLUMNS[:-1]), CAPTION_COLUMNS[-1])),
+        )  # fmt: skip
+        return None
+    if len(found) > 1:
+        raise _Unfit(f"has captions in {len(found)} columns ({', '.join(found)}); keep one of them")
+    return found[0]
+
+
 # Arrays
 
 
@@ -523,6 +667,7 @@ class _Array:
 
 def _open_array(path: Path, max_pixels: int) -> Samples:
     labels: NDArray[np.int64] | None = None
+    captions: tuple[str, ...] | None = None
     member, packed = None, False
     try:
         if path.suffix.lower() == ".npy":
@@ -544,6 +689,8 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
                     raise _Unfit(f"is compressed and would take {entry.file_size:,} bytes; save it with numpy.savez")
                 if "arr_1.npy" in entries:
                     labels = _labels(archive, entries["arr_1.npy"], shape)
+                if "captions.npy" in entries:
+                    captions = _texts(archive, entries["captions.npy"], shape)
         channels_last = _layout(shape, dtype, max_pixels)
     except InputRejected:
         raise
@@ -557,7 +704,7 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
         _log.warning("%s: the images are greyscale; the channel is repeated three times.", path)
     return Samples(
         count=shape[0], shape=(3, height, width), read=array.read, origin=str(path), fingerprint=array.fingerprint,
-        labels=labels,
+        labels=labels, captions=captions,
     )  # fmt: skip
 
 
@@ -605,6 +752,18 @@ def _labels(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: tuple[int,
     if int(values.min()) < 0 or int(values.max()) >= 1 << 31:
         raise _Unfit(f"has labels from {values.min()} to {values.max()} in arr_1; they count classes from 0")
     return values.astype(np.int64)
+
+
+def _texts(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: tuple[int, ...]) -> tuple[str, ...]:
+    with archive.open(entry) as file:
+        shape, dtype, _ = _array_header(file, entry.file_size)
+        if dtype.kind != "U" or shape != images[:1]:
+            raise _Unfit(f"has captions {dtype} {shape}; they are unicode texts, one an image: {images[:1]}")
+        texts = tuple(np.frombuffer(file.read(), dtype=dtype).tolist())
+    for number, text in enumerate(texts):
+        if problem := _problem(text):
+            raise _Unfit(f"has a caption of image {number} that {problem}")
+    return texts
 
 
 def _start_of(path: Path, entry: zipfile.ZipInfo) -> int:
@@ -655,7 +814,8 @@ def write_grid(images: Images, path: str | os.PathLike[str], columns: int = 8) -
 
 def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
     """Writes images to `arr_0`, uint8 (n, h, w, c), and labels, if there are any, to `arr_1`; the layout that the
-    evaluation of guided diffusion reads. Equal samples give equal bytes. No more than a block is held in memory.
+    evaluation of guided diffusion reads. Captions go to `captions`. Equal samples give equal bytes. No more than a
+    block of images is held in memory.
     """
     channels, height, width = samples.shape
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -668,6 +828,10 @@ def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
         if samples.labels is not None:
             with archive.open(zipfile.ZipInfo("arr_1.npy"), "w") as file:
                 np.lib.format.write_array(file, samples.labels.astype("<i8"), allow_pickle=False)
+        if samples.captions is not None:
+            texts = np.array(list(samples.captions))
+            with archive.open(zipfile.ZipInfo("captions.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, texts.astype(texts.dtype.newbyteorder("<")), allow_pickle=False)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

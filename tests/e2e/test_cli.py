@@ -114,6 +114,36 @@ def test_folder_zip_and_npz_are_the_same_images(cli: Cli, tmp_path: Path) -> Non
     assert values[0] == values[1] == values[2]
 
 
+def test_captions_beside_images_give_a_clip_score(cli: Cli, tmp_path: Path) -> None:
+    texts = shapes.SHAPES.load("test").captions
+    assert texts is not None
+    pixels = shapes.draw(shapes.factors("test", np.arange(40))).transpose(0, 2, 3, 1)
+
+    def measured(samples: str | Path) -> float:
+        code, out, err = cli("score", samples, "--reference", "shapes", "--metric", "clip-score", "--format", "json")
+        assert code == 0, err
+        return json.loads(out)["results"][0]["value"]
+
+    expected = measured("shapes(split='test', count=40)")
+    for name in ("jsonl", "texts", "shuffled"):
+        write_images(tmp_path / name, 0, 40)
+    rows = [json.dumps({"file_name": f"{i:04d}.png", "text": texts[i]}) for i in range(40)]
+    (tmp_path / "jsonl" / "metadata.jsonl").write_text("\n".join(rows[::-1]))
+    for i in range(40):
+        (tmp_path / "texts" / f"{i:04d}.txt").write_text(f"{texts[i]}\n")
+        (tmp_path / "shuffled" / f"{i:04d}.txt").write_text(texts[(i + 1) % 40])
+    np.savez(tmp_path / "a.npz", arr_0=pixels, captions=np.array([texts[i] for i in range(40)]))
+    assert [measured(name) for name in ("jsonl", "texts", "a.npz")] == [expected] * 3
+    assert measured("shuffled") < 0.5 * expected
+
+    write_images(tmp_path / "bare", 0, 4)
+    code, _, err = cli("score", "bare", "--reference", "shapes", "--metric", "clip-score")
+    assert code == 5 and "the generated images (bare) have none" in err
+    (tmp_path / "bare" / "0000.txt").write_text("a cat")
+    code, _, err = cli("score", "bare", "--reference", "shapes", "--metric", "clip-score")
+    assert code == 5 and "3 of 4 images have no caption, such as 0001.png" in err and err.count("\n") == 1
+
+
 def test_a_data_set_may_be_either_side_and_gives_the_floor(cli: Cli, tmp_path: Path) -> None:
     write_images(tmp_path / "a", 0, 50)
     code, out, _ = cli("score", "a", "--reference", "shapes(count=500)", "--format", "json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import pickle
@@ -100,6 +101,7 @@ def refused(path: Path, **options: int) -> str:
     message = str(caught.value)
     assert caught.value.exit_code == 5
     assert message.isprintable()
+    del caught  # else its traceback keeps this frame, and with it an open zip, until some later test
     return message
 
 
@@ -250,6 +252,156 @@ def test_folders_are_classes(
         bare = open_images(path, labels_from_folders=False)
         assert bare.labels is None
         assert bare.classes == ()
+
+
+# Captions
+
+TEXTS = ("a cat, asleep", 'a "red" dog\non a mat', "crème brûlée \U0001f36e")
+"""Of 2.png, a/1.png and a/10.webp, in the order of the files."""
+
+
+def captioned(kind: str) -> dict[str, bytes]:
+    """Three images whose captions are TEXTS, in the convention asked for; the rows are not in the order of files."""
+    pixels = noise(3)
+    files = {"2.png": png(pixels[0]), "a/1.png": png(pixels[1]), "a/10.webp": png(pixels[2], kind="WEBP")}
+    two, one, ten = TEXTS
+    flat = one.replace("\n", " ")
+    table = f'label,prompt,file_name\r\n0,{ten},a/10.webp\r\n1,"{flat.replace(chr(34), chr(34) * 2)}",./a/1.png\r\n'
+    extra = {
+        "jsonl": {
+            "metadata.jsonl": "\n".join(
+                json.dumps({"file_name": name, "seed": 1, "text": text}, ensure_ascii=False)
+                for name, text in (("a/10.webp", ten), ("2.png", two), ("a/1.png", one))
+            )
+        },
+        "csv": {"metadata.csv": table + f'2,"{two}",2.png\r\n\r\n'},
+        "excel": {"metadata.csv": f'\ufefffile_name,caption\r\na/1.png,"{one}"\r\n'.replace('"red"', '""red""')
+                  + f'2.png,"{two}"\r\na/10.webp,{ten}\r\n'},
+        "folders": {"metadata.jsonl": json.dumps({"file_name": "2.png", "caption": two}),
+                    "a/metadata.jsonl": json.dumps({"file_name": "10.webp", "prompt": ten}) + "\r\n\r\n"
+                    + json.dumps({"file_name": "1.png", "prompt": one}) + "\r\n"},
+        "texts": {"a/1.TXT": flat + "\r\n", "2.txt": f"\n {two}\n", "a/10.txt": "\ufeff" + ten},
+        "mixed": {"metadata.csv": f'file_name,caption\n2.png,"{two}"\n', "a/1.txt": flat, "a/10.txt": ten},
+    }[kind]  # fmt: skip
+    return files | {name: text.encode() for name, text in extra.items()}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "excel", "folders", "texts", "mixed"])
+def test_captions_belong_to_the_image_they_name(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = captioned(kind)
+    expected = [TEXTS[0], TEXTS[1] if kind in ("jsonl", "excel", "folders") else TEXTS[1].replace("\n", " "), TEXTS[2]]
+    write(tmp_path / "folder", files)
+    zipped = pack(tmp_path / "a.zip", {f"set/{name}": files[name] for name in reversed(files)})
+    bare = open_images(write(tmp_path / "bare", {n: d for n, d in files.items() if n.endswith(("png", "webp"))}))
+    for path in (tmp_path / "folder", zipped):
+        with caplog.at_level(logging.WARNING, "genbench"):
+            samples = open_images(path)
+        assert list(samples.captions or ()) == expected
+        assert samples.fingerprint() == bare.fingerprint(), "features of images are found again with captions beside"
+        assert list(samples.subset(1, 3).captions or ()) == expected[1:]
+    assert bare.captions is None
+    assert "passed over" not in caplog.text
+
+
+A_ROW = '{"file_name": "b.png", "text": "x"}\n'
+BAD_CAPTIONS: dict[str, tuple[dict[str, bytes], str]] = {
+    "no row for an image": (
+        {"metadata.csv": b"file_name,text\nb.png,x\n"},
+        "2 of 3 images have no caption, such as a.png",
+    ),
+    "only a header": ({"metadata.csv": b"file_name,text\n"}, "3 of 3 images have no caption, such as a.png"),
+    "unknown image": (
+        {"metadata.jsonl": A_ROW.replace("b.", "z.").encode()},
+        "metadata.jsonl names z.png, which is not among",
+    ),
+    "outside": ({"a/metadata.jsonl": A_ROW.replace("b.", "../b.").encode()}, "names a/../b.png, which is not among"),
+    "twice": ({"metadata.jsonl": (A_ROW * 2).encode()}, "names b.png, which has a caption already"),
+    "in two files": (
+        {"metadata.csv": b"file_name,text\nb.png,x\n", "metadata.jsonl": A_ROW.encode()},
+        "which has a caption already",
+    ),
+    "beside and in a table": (
+        {"metadata.jsonl": A_ROW.encode(), "b.txt": b"x"},
+        "b.txt names b.png, which has a caption already",
+    ),
+    "latin-1 table": (
+        {"metadata.csv": "file_name,text\nb.png,é\n".encode("latin-1")},
+        "metadata.csv is not UTF-8 (byte 21)",
+    ),
+    "latin-1 text": ({"b.txt": "é".encode("latin-1")}, "b.txt is not UTF-8"),
+    "utf-16": ({"metadata.jsonl": A_ROW.encode("utf-16")}, "metadata.jsonl is not UTF-8"),
+    "two columns": (
+        {"metadata.csv": b"file_name,text,prompt\nb.png,x,y\n"},
+        "captions in 2 columns (text, prompt); keep one",
+    ),
+    "a comma without quotes": (
+        {"metadata.csv": b"file_name,text\nb.png,x, y\n"},
+        "3 fields in line 2, not 2; quote texts",
+    ),
+    "an open quote": ({"metadata.csv": b'file_name,text\nb.png,"x\n'}, "cannot be read: unexpected end of data"),
+    "no JSON": ({"metadata.jsonl": A_ROW.encode() + b"{'file_name': 'a.png'}"}, "is no JSON in line 2"),
+    "a JSON list": ({"metadata.jsonl": b"[1]"}, "holds no JSON object in line 1"),
+    "a row without text": (
+        {"metadata.jsonl": A_ROW.encode() + b'{"file_name": "a.png"}'},
+        "no file_name or no text in line 2",
+    ),
+    "null": ({"metadata.jsonl": A_ROW.replace('"x"', "null").encode()}, "has a caption of b.png that is no text"),
+    "a lone surrogate": ({"metadata.jsonl": A_ROW.replace('"x"', '"\\ud800"').encode()}, "that is not valid Unicode"),
+    "empty": ({"metadata.jsonl": A_ROW.replace('"x"', '" "').encode()}, "has a caption of b.png that is empty"),
+    "an empty file": ({"b.txt": b"\n"}, "has a caption of b.png that is empty"),
+    "several lines": (
+        {"b.txt": b"one\ntwo\n"},
+        "b.txt has 2 lines; a caption is one line, or stands in metadata.jsonl",
+    ),
+    "a missing text": (
+        {"b.txt": b"x", "a.txt": b"y"},
+        "1 of 3 images have no caption, such as a/c.png; text files must have",
+    ),
+    "a text too many": ({"b.txt": b"x", "a/d.txt": b"y"}, "a/d.txt has no image of its name beside it"),
+    "two images": ({"b.txt": b"x", "b.jpg": b""}, "b.txt belongs to b.jpg and b.png; a caption has one image"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CAPTIONS)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_doubtful_captions_are_refused(case: str, kind: str, tmp_path: Path) -> None:
+    extra, says = BAD_CAPTIONS[case]
+    pixels = noise(3)
+    files = {"a.png": png(pixels[0]), "b.png": png(pixels[1]), "a/c.png": png(pixels[2])} | extra
+    if "b.jpg" in files:
+        files["b.jpg"] = png(pixels[0], kind="JPEG")
+    path = write(tmp_path / "set", files) if kind == "folder" else pack(tmp_path / "set.zip", files)
+    assert says in refused(path)
+
+
+def test_tables_of_something_else_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"b.png": png(noise(1)[0]), "metadata.csv": b"file_name,label\nb.png,3\n", "notes.txt": b"\xff"})
+    write(tmp_path, {"metadata.jsonl": b'{"image": "b.png", "text": "x"}', ".b.txt": b"hidden", "deep/b.txt": b"other"})
+    with caplog.at_level(logging.WARNING, "genbench"):
+        assert open_images(tmp_path).captions is None
+    assert "metadata.csv has no captions and was passed over" in caplog.text
+    assert "metadata.jsonl has no captions and was passed over" in caplog.text
+    assert "2 files are not images and were passed over: .txt (2)" in caplog.text
+
+
+def test_captions_of_arrays(tmp_path: Path) -> None:
+    pixels = noise(3).transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "a.npz", arr_0=pixels, captions=np.array(TEXTS))
+    np.savez_compressed(tmp_path / "b.npz", arr_0=pixels, captions=np.array(TEXTS, dtype=">U40"))
+    np.savez(tmp_path / "c.npz", arr_0=pixels)
+    opened = [open_images(tmp_path / f"{name}.npz") for name in "abc"]
+    assert [samples.captions for samples in opened] == [TEXTS, TEXTS, None]
+    assert len({samples.fingerprint() for samples in opened}) == 1
+    bad = {
+        "2 for 3": (np.array(TEXTS[:2]), "captions <U20 (2,); they are unicode texts, one an image: (3,)"),
+        "bytes": (np.array([b"a", b"b", b"c"]), "captions |S1 (3,)"),
+        "objects": (np.array([*TEXTS], dtype=object), "holds Python objects, which are never loaded"),
+        "empty": (np.array(["a", "", "c"]), "has a caption of image 1 that is empty"),
+        "no code point": (np.array([0x110000] * 3, dtype="<u4").view("<U1"), "cannot be read"),
+    }
+    for captions, says in bad.values():
+        np.savez(tmp_path / "bad.npz", arr_0=pixels, captions=captions)
+        assert says in refused(tmp_path / "bad.npz")
 
 
 # A zip is its folder
@@ -914,6 +1066,8 @@ def test_written_arrays_are_read_back_and_repeat_to_the_byte(tmp_path: Path, mon
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes() == (tmp_path / "c.npz").read_bytes()
     write_npz(Samples.of(pixels), tmp_path / "d.npz")
     assert open_images(tmp_path / "d.npz").labels is None
+    write_npz(Samples.of(pixels[:3], captions=TEXTS), tmp_path / "e.npz")
+    assert open_images(tmp_path / "e.npz").captions == TEXTS
 
 
 def test_a_failing_source_leaves_no_array(tmp_path: Path) -> None:
