@@ -7,6 +7,7 @@ search for a name and find its file. To add a component is to write its file and
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -23,6 +24,8 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "ddim": ("baselines.models:ddim", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
         "adm-g": ("baselines.models:adm_g", "guidance by a classifier of noisy images (Dhariwal and Nichol 2021)"),
         "cfg": ("baselines.models:cfg", "classifier-free guidance (Ho and Salimans 2022)"),
+        "ldm": ("baselines.models:ldm", "latent diffusion with captions or labels (Rombach et al. 2022)"),
+        "diffusers": ("baselines.pipelines:load", "any pipeline of diffusers: diffusers(repo='...') (extra: diffusers)"),
     },
     "metric": {
         "fid": ("genbench.metrics.frechet:FID", "Frechet distance of pooled features"),
@@ -108,7 +111,7 @@ def get(kind: str, name: str) -> Any:
         raise UsageError(f"The {kind} {name!r} is {target}, which cannot be imported: {error}.") from error
 
 
-def parameters(component: Any) -> dict[str, Any]:
+def parameters(kind: str, component: Any) -> dict[str, Any]:
     """The arguments of a component with their defaults; `inspect.Parameter.empty` where one must be given."""
     from genbench.contracts import RESERVED  # contracts import numpy, which listing names does not need
 
@@ -117,7 +120,7 @@ def parameters(component: Any) -> dict[str, Any]:
     return {
         name: p.default
         for name, p in signature.parameters.items()
-        if name not in RESERVED and p.kind is not inspect.Parameter.VAR_KEYWORD
+        if name not in RESERVED[kind] and p.kind is not inspect.Parameter.VAR_KEYWORD
     }
 
 
@@ -128,7 +131,7 @@ def bind(kind: str, ref: Ref) -> tuple[Any, Ref]:
         UsageError: an unknown name or argument, a missing one, or one of another type than its default.
     """
     component = get(kind, ref.name)
-    free = parameters(component)
+    free = parameters(kind, component)
     for name, value in ref.args.items():
         if name not in free:
             takes = f"It takes {', '.join(free)}." if free else "It takes no arguments."
@@ -145,4 +148,21 @@ def bind(kind: str, ref: Ref) -> tuple[Any, Ref]:
             raise UsageError(f"The {kind} {ref.name!r} needs an argument: {ref.name}({name}=...).")
         if isinstance(free[name], float) and isinstance(value, int):
             given[name] = float(value)
+    if kind == "model":
+        # Such as weights=None: what stands for "not given" says nothing in the text.
+        given = {name: value for name, value in given.items() if value is not None or free[name] is not None}
     return component, Ref(ref.name, given)
+
+
+def published() -> Mapping[str, Any]:
+    """Name to card of the published weights of models; `genbench.weights.Published` says what a card has."""
+    return get("model", "baselines.published:PUBLISHED")
+
+
+def preset(model: str, dataset: str) -> Any:
+    """What the paper of a model did on a data set, as `genbench.contracts.Preset` describes it, or None.
+
+    Raises:
+        UsageError: an unknown model.
+    """
+    return getattr(get("model", model), "presets", {}).get(dataset)
