@@ -222,9 +222,9 @@ def _folder(repo: str) -> Path:
         with _quiet():
             found = DiffusionPipeline.download(repo, use_safetensors=True, local_files_only=offline)
     except OSError as error:
-        # The hub's own errors are OSErrors too; their first lines say what happened, the others what to read.
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise FileNotFoundError(f"{repo} is not in the cache of the hub and cannot be downloaded: {reason}") from error
+        # The hub's own errors are OSErrors too; a first sentence says what happened, the others what to read.
+        reason = re.split(r"\n|\. ", str(error.__cause__ or error).strip())[0].rstrip(".") or type(error).__name__
+        raise FileNotFoundError(f"{repo} is not in the cache of the hub and cannot be downloaded: {reason}.") from error
     return Path(found)
 
 
