@@ -1,221 +1,87 @@
 """The systems, each an expression of the parts: weights, parametrisation, guidance, step and grid.
 
 Every loader takes `dataset` (whose weights), `device` and `precision`, and the arguments of its paper, and returns a
-`DiffusionModel`. Weights are read when the first image is asked for, so that a loader costs nothing.
+`DiffusionModel`. `loader.presets` says for which data sets there are weights and what the paper did there. Weights are
+read when the first image is asked for, so that a loader costs nothing. All loaders take
+
+    weights: a file to use instead: a path, or the name of a card in `baselines.published` or of a release.
+    config: what network it holds, a name in `baselines.configurations`, where that is another than the data set's.
+    fetch: finds published files; given by whoever has a cache, see `baselines.sources.Fetch`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from baselines import releases
+from baselines.diffusion import Conditioning, DiffusionModel
+from baselines.releases import Preset, Release
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor, nn
-
-    from baselines.denoisers import Condition
-    from baselines.schedules import Level
+    from baselines.sources import Fetch
     from baselines.steps import Step
 
-WEIGHTS = Path(__file__).parent / "weights"
-PIXEL = {"shapes": ("shapes-pixel", (3, 32, 32))}
-"""Data set to the weights of its class-conditional network in pixel space, and the shape of its images."""
-CLASSIFIER = {"shapes": "shapes-classifier"}
-"""Data set to the weights of its classifier of noisy images."""
-
-_CODE = 1
-"""Version of the sampling code; part of every model's key."""
+Loader = TypeVar("Loader", bound=Callable[..., DiffusionModel])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiffusionModel:
-    """A diffusion model ready to sample; what each attribute means stands in `genbench.contracts.Model`.
+def with_presets(presets: Mapping[str, Preset]) -> Callable[[Loader], Loader]:
+    """Says on which data sets a system has weights; whoever runs it fills in the arguments that were not given."""
 
-    Attributes:
-        card: of the weights: file, digest, architecture and noise process.
-        make_step: makes the step of one run.
-        timesteps: the visited timesteps of the process, ascending.
-        scale: of classifier-free guidance; 1 is none.
-        classifier: card of a classifier of noisy images that guides the sampler, and its scale.
-        clip: whether the predicted image is limited to [-1, 1] in every step.
-    """
+    def attach(loader: Loader) -> Loader:
+        loader.presets = presets  # type: ignore[attr-defined]
+        return loader
 
-    card: Mapping[str, Any]
-    make_step: Callable[[], Step]
-    timesteps: Sequence[int]
-    scale: float
-    clip: bool
-    device: str
-    precision: str
-    shape: tuple[int, int, int]
-    classes: int
-    conditioning: Literal["none", "label", "caption"] = "label"
-    classifier: tuple[Mapping[str, Any], float] | None = None
-
-    @property
-    def key(self) -> str:
-        """Digest of the weights and of the version of this code; arguments are part of the run's spec."""
-        weights = self.card["sha256"] + (self.classifier[0]["sha256"] if self.classifier else "")
-        return hashlib.sha256(f"{weights} {_CODE}".encode()).hexdigest()
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of the denoising network an image; a classifier's are not counted."""
-        return len(self.timesteps) * (1 if self.scale == 1 else 2)
-
-    def grid(self) -> list[Level]:
-        """The noise levels that are visited, descending, ending on the clean image."""
-        from baselines import schedules
-
-        process = self.card["process"]
-        return schedules.discrete_grid(schedules.betas(process["schedule"], process["steps"]), self.timesteps)
-
-    def sample(
-        self,
-        seeds: NDArray[np.uint64],
-        *,
-        labels: NDArray[np.int64] | None = None,
-        captions: Sequence[str] | None = None,
-        watch: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Images of the given seeds and labels, float32 (b, 3, h, w), nominally in [-1, 1]."""
-        return self.trajectory(seeds, labels=labels, watch=None if watch is None else lambda i, n, x: watch(i, n))
-
-    def trajectory(
-        self,
-        seeds: NDArray[np.uint64],
-        *,
-        labels: NDArray[np.int64] | None = None,
-        watch: Callable[[int, int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """As `sample`, calling watch(steps done, steps, x) with the state after every step."""
-        import torch
-
-        from baselines import guidance
-        from baselines.denoisers import denoiser
-        from baselines.noise import image_noise
-        from baselines.sampling import sample
-
-        process = self.card["process"]
-        network = _network(self.card["name"], self.device, self.precision)
-        dtype = getattr(torch, self.precision)
-
-        def predict(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-            # Steps that add noise leave another memory format behind, in which convolutions take twice the time.
-            return network(x.to(dtype).contiguous(memory_format=torch.channels_last), t, **condition).float()
-
-        denoise = denoiser(predict, process["kind"], learned_variance=process["learned_variance"])
-        denoise = guidance.classifier_free(
-            denoise, scale=self.scale, null={"y": torch.tensor([process["null_label"]], device=self.device)}
-        )
-        if self.clip:
-            denoise = guidance.on_x0(denoise, guidance.clip)
-        if self.classifier is not None:
-            about, strength = self.classifier
-            denoise = guidance.classifier(denoise, _log_probability(about["name"], self.device), scale=strength)
-        if labels is None:
-            y = torch.full((len(seeds),), process["null_label"], device=self.device)
-        else:
-            y = torch.as_tensor(labels, device=self.device)
-        noise = image_noise(torch.from_numpy(seeds.view("int64")).to(self.device))
-        x = noise(0, torch.empty(len(seeds), *self.shape, device=self.device))
-        x = x.contiguous(memory_format=torch.channels_last)
-        grid = self.grid()
-        report = None if watch is None else lambda i, state: watch(i + 1, len(grid) - 1, state)
-        return sample(denoise, self.make_step(), grid, x, noise, {"y": y}, watch=report)
+    return attach
 
 
-def card(name: str) -> dict[str, Any]:
-    """The card of shipped weights.
+def choose(presets: Mapping[str, Preset], dataset: str, weights: str | None, config: str | None) -> Release:
+    """The release that is sampled from.
 
     Raises:
-        FileNotFoundError: no such weights in this installation.
+        ValueError: a data set without weights, none given; or weights of which nothing says what they hold.
     """
-    path = WEIGHTS / f"{name}.json"
-    if not path.exists():
-        raise FileNotFoundError(f"The weights {name!r} are not in {WEIGHTS}; scripts/train_baselines.py makes them.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    preset = presets.get(dataset)
+    base = None if preset is None else releases.release(preset.release)
+    if weights is None:
+        if base is None:
+            raise ValueError(
+                f"There are no weights for the data set {dataset!r}; there are weights for {', '.join(presets)}. "
+                "Your own are weights='PATH', config='NAME'."
+            )
+        return base if config is None else replace(base, configurations={**base.configurations, "unet": config})
+    if weights in releases.RELEASES or weights in releases.SHIPPED:
+        return releases.release(weights)
+    return releases.of_file(weights, config or "", base=base)
 
 
-@cache
-def _network(name: str, device: str, precision: str) -> nn.Module:
-    """The network of shipped weights, verified against its card; kept, because every batch asks for it."""
-    import torch
-    from safetensors.torch import load
-
-    from baselines.networks.classifier import Classifier, ClassifierConfig
-    from baselines.networks.unet import UNet, UNetConfig
-
-    about = card(name)
-    content = (WEIGHTS / about["file"]).read_bytes()
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise FileNotFoundError(f"{WEIGHTS / about['file']} is not the file its card describes: the digests differ.")
-    network: nn.Module
-    settings = dict(about["network"])
-    if "trunk" in settings:
-        network = Classifier(ClassifierConfig(**settings | {"trunk": UNetConfig(**_tuples(settings["trunk"]))}))
-    else:
-        network = UNet(UNetConfig(**_tuples(settings)))
-    network.load_state_dict({k: v.float() for k, v in load(content).items()})
-    network.requires_grad_(requires_grad=False).eval()
-    return network.to(device=device, dtype=getattr(torch, precision)).to(memory_format=torch.channels_last)
-
-
-def _tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists where a configuration has tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-
-
-def _log_probability(name: str, device: str) -> Callable[[Tensor, Level, Condition], Tensor]:
-    """log p(y | x, t) of a shipped classifier, in float32 whatever the precision of the denoising network."""
-    import torch
-
-    network = _network(name, device, "float32")
-
-    def log_probability(x: Tensor, level: Level, condition: Condition) -> Tensor:
-        logits = network(x, torch.full((len(x),), level.t, device=x.device))
-        return logits.log_softmax(dim=-1).gather(1, condition["y"][:, None])[:, 0]
-
-    return log_probability
-
-
-def _pixel_model(
-    make_step: Callable[[], Step],
-    *,
-    dataset: str,
-    device: str,
-    precision: str,
-    steps: int,
-    spacing: str,
-    clip: bool,
-    scale: float = 1.0,
-    classifier: tuple[Mapping[str, Any], float] | None = None,
-) -> DiffusionModel:
+def _model(
+    release: Release, make_step: Callable[[], Step], *, device: str, precision: str, fetch: Fetch | None, steps: int,
+    spacing: str, clip: bool, scale: float = 1.0, gradient: float = 0.0, last: Literal["clean", "first"] = "clean",
+    conditioning: Conditioning | None = None,
+) -> DiffusionModel:  # fmt: skip
     from baselines.schedules import subsequence
 
-    if dataset not in PIXEL:
-        raise ValueError(
-            f"There are no weights for the data set {dataset!r}; there are weights for {', '.join(PIXEL)}."
-        )
-    weights, shape = PIXEL[dataset]
-    about = card(weights)
+    own: Conditioning = "caption" if release.tokenizer else "label" if release.classes else "none"
     return DiffusionModel(
-        card=about, make_step=make_step, timesteps=subsequence(steps, about["process"]["steps"], spacing),
-        scale=scale, clip=clip, device=device, precision=precision, shape=shape, classifier=classifier,
-        classes=about["process"]["null_label"],
+        release=release, make_step=make_step, timesteps=subsequence(steps, release.process.steps, spacing), last=last,
+        scale=scale, gradient=gradient, clip=clip, device=device, precision=precision,
+        conditioning=conditioning or own, fetch=fetch,
     )  # fmt: skip
 
 
+def _pixels(release: Release, system: str) -> Release:
+    if release.latent is not None:
+        raise ValueError(f"{system} samples in the space of pixels, and these weights are of latents; use ldm.")
+    return release
+
+
+@with_presets(releases.DDPM)
 def ddpm(
-    *, dataset: str, device: str, precision: str,
+    *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
     steps: int = 1000, variance: Literal["small", "large", "learned"] = "large",
-    spacing: str = "respaced", clip: bool = True,
+    spacing: str = "respaced", clip: bool = True, weights: str | None = None, config: str | None = None,
 ) -> DiffusionModel:  # fmt: skip
     """Denoising diffusion probabilistic models, ancestral sampling.
 
@@ -234,14 +100,19 @@ def ddpm(
 
         return samplers.ddpm(variance)
 
-    return _pixel_model(
-        make_step, dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing, clip=clip
+    release = _pixels(choose(releases.DDPM, dataset, weights, config), "ddpm")
+    if variance == "learned" and not release.process.learned_variance:
+        raise ValueError("variance='learned' needs a network that predicts it, and this one does not.")
+    return _model(
+        release, make_step, device=device, precision=precision, fetch=fetch, steps=steps, spacing=spacing, clip=clip
     )
 
 
+@with_presets(releases.DDIM)
 def ddim(
-    *, dataset: str, device: str, precision: str,
+    *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
     steps: int = 50, eta: float = 0.0, spacing: str = "uniform", clip: bool = True,
+    weights: str | None = None, config: str | None = None,
 ) -> DiffusionModel:  # fmt: skip
     """Denoising diffusion implicit models.
 
@@ -253,6 +124,14 @@ def ddim(
 
     Source: Song et al. 2021 eq. 12; ermongroup/ddim.
     """
+    release = _pixels(choose(releases.DDIM, dataset, weights, config), "ddim")
+    return _model(
+        release, _implicit(eta), device=device, precision=precision, fetch=fetch, steps=steps, spacing=spacing,
+        clip=clip,
+    )  # fmt: skip
+
+
+def _implicit(eta: float) -> Callable[[], Step]:
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"eta lies in [0, 1]; got {eta}.")
 
@@ -261,60 +140,106 @@ def ddim(
 
         return samplers.ddim(eta)
 
-    return _pixel_model(
-        make_step, dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing, clip=clip
-    )
+    return make_step
 
 
-def _guided_step(sampler: str, eta: float) -> Callable[[], Step]:
+def _guided_step(sampler: str, eta: float, release: Release) -> Callable[[], Step]:
     if sampler not in ("ancestral", "ddim"):
         raise ValueError(f"sampler is ancestral or ddim; got {sampler!r}.")
+    if sampler == "ddim":
+        return _implicit(eta)
 
     def make_step() -> Step:
         from baselines import steps as samplers
 
-        return samplers.ddpm("learned") if sampler == "ancestral" else samplers.ddim(eta)
+        return samplers.ddpm("learned" if release.process.learned_variance else "large")
 
     return make_step
 
 
+@with_presets(releases.CFG)
 def cfg(
-    *, dataset: str, device: str, precision: str,
+    *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
     scale: float = 1.5, steps: int = 50, sampler: str = "ddim", eta: float = 0.0, spacing: str = "respaced",
-    clip: bool = True,
+    clip: bool = True, weights: str | None = None, config: str | None = None,
 ) -> DiffusionModel:  # fmt: skip
     """Classifier-free guidance of a class-conditional network that was trained with label dropout.
 
     Args:
         scale: s of eps_u + s (eps_c - eps_u); 1 is the conditional model and 0 the unconditional one.
             The paper's w is s - 1.
-        sampler: "ancestral", with the learned variance, or "ddim", with `eta`.
+        sampler: "ancestral", with the variance that the network learned, or "ddim", with `eta`.
 
     Source: Ho and Salimans 2022 Alg. 2. Differs: discrete time, and the variance is learned instead of interpolated.
     """
-    return _pixel_model(
-        _guided_step(sampler, eta), dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing,
-        clip=clip, scale=scale,
+    release = _pixels(choose(releases.CFG, dataset, weights, config), "cfg")
+    if not release.classes or (release.null is None and "unconditional" not in release.networks):
+        raise ValueError(
+            "cfg needs a class-conditional network with a null class, or a second, unconditional one; these weights "
+            "have neither."
+        )
+    return _model(
+        release, _guided_step(sampler, eta, release), device=device, precision=precision, fetch=fetch, steps=steps,
+        spacing=spacing, clip=clip, scale=scale,
     )  # fmt: skip
 
 
+@with_presets(releases.ADM_G)
 def adm_g(
-    *, dataset: str, device: str, precision: str,
+    *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
     scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str = "respaced",
-    clip: bool = True,
+    clip: bool = True, weights: str | None = None, config: str | None = None,
 ) -> DiffusionModel:  # fmt: skip
     """Guidance of a class-conditional network by the gradient of a classifier of noisy images.
 
     Args:
-        scale: of the gradient; 0 is no guidance. Scales of the two samplers are not comparable.
+        scale: of the gradient; 0 is no guidance, for which no classifier is needed. Scales of the two samplers are not
+            comparable.
         sampler: "ancestral" shifts the mean by the learned variance times the gradient (Alg. 1), "ddim" shifts the
             predicted noise (Alg. 2).
 
     Source: Dhariwal and Nichol 2021 Alg. 1 and 2; openai/guided-diffusion `classifier_sample.py`.
     """
-    if dataset not in CLASSIFIER:
-        raise ValueError(f"There is no classifier for {dataset!r}; there are classifiers for {', '.join(CLASSIFIER)}.")
-    return _pixel_model(
-        _guided_step(sampler, eta), dataset=dataset, device=device, precision=precision, steps=steps, spacing=spacing,
-        clip=clip, classifier=(card(CLASSIFIER[dataset]), scale),
+    release = _pixels(choose(releases.ADM_G, dataset, weights, config), "adm-g")
+    if scale and "classifier" not in release.networks:
+        raise ValueError(f"There is no classifier of noisy images for these weights; use scale=0.0, not {scale}.")
+    return _model(
+        release, _guided_step(sampler, eta, release), device=device, precision=precision, fetch=fetch, steps=steps,
+        spacing=spacing, clip=clip, gradient=scale,
+    )  # fmt: skip
+
+
+@with_presets(releases.LDM)
+def ldm(
+    *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
+    scale: float = 1.5, steps: int = 50, eta: float = 0.0, spacing: str = "offset",
+    last: Literal["clean", "first"] = "first", condition: str = "auto",
+    weights: str | None = None, config: str | None = None,
+) -> DiffusionModel:  # fmt: skip
+    """Latent diffusion: DDIM in the latent space of an autoencoder, conditioned by cross-attention.
+
+    Args:
+        scale: of classifier-free guidance, as of `cfg`; 1 for networks without a condition.
+        spacing, last: "offset" and "first" are those of the original code, whose last step lands on the noise level of
+            timestep 0 instead of on the clean latent.
+        condition: "auto" is what the weights were trained for; "label" gives a network of captions the caption that
+            means no more than a class.
+
+    Source: Rombach et al. 2022; CompVis/latent-diffusion `ddim.py`.
+    """
+    release = choose(releases.LDM, dataset, weights, config)
+    if release.latent is None:
+        raise ValueError("ldm samples latents, and these weights are of pixels; use ddpm, ddim, cfg or adm-g.")
+    if last not in ("clean", "first"):
+        raise ValueError(f"last is clean or first; got {last!r}.")
+    if condition not in ("auto", "label") or (condition == "label" and not release.classes):
+        raise ValueError(
+            f"condition is auto{', or label' if release.classes else ' for these weights'}; got {condition!r}."
+        )
+    guided = bool(release.tokenizer) or release.null is not None
+    if scale != 1 and not guided:
+        raise ValueError(f"These weights have no null condition to guide with; use scale=1.0, not {scale}.")
+    return _model(
+        release, _implicit(eta), device=device, precision=precision, fetch=fetch, steps=steps, spacing=spacing,
+        clip=False, scale=scale, last=last, conditioning="label" if condition == "label" else None,
     )  # fmt: skip

@@ -286,5 +286,16 @@ def _ldm() -> list[Card]:
     return cards
 
 
-PUBLISHED: dict[str, Card] = {card.name: card for card in (*_ddpm(), *(_openai(*row) for row in _OPENAI), *_ldm())}
+_VOCABULARY = Card(
+    name="bert-base-uncased-vocabulary",
+    url="https://huggingface.co/google-bert/bert-base-uncased/resolve/main/vocab.txt",
+    networks={},
+    dataset="",
+    licence="Apache-2.0",
+    source="CompVis/latent-diffusion `modules.py:BERTTokenizer`, which reads it from there",
+)
+
+PUBLISHED: dict[str, Card] = {
+    card.name: card for card in (*_ddpm(), *(_openai(*row) for row in _OPENAI), *_ldm(), _VOCABULARY)
+}
 """Name to card."""

@@ -1,4 +1,4 @@
-"""Training of a denoising network: the losses of DDPM and improved DDPM, Adam, and an average of the weights.
+"""Training: losses of denoising networks, noisy classifiers and autoencoders, Adam, and an average of the weights.
 
 `fit` is a plain loop that can be stopped and continued: its checkpoint holds network, average, optimiser and step, and
 the randomness of step k depends on (seed, k) alone.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.denoisers import from_output, target
+from baselines.networks.autoencoder import posterior
 from baselines.schedules import signal
 
 Loss = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Tensor]
@@ -105,6 +106,29 @@ def classification_loss(beta: NDArray[np.float64]) -> Loss:
         level = remaining.to(x0.device)[t].view(-1, 1, 1, 1)
         logits = network(level.sqrt().float() * x0 + (1 - level).sqrt().float() * eps, t)
         return nn.functional.cross_entropy(logits.float(), y)
+
+    return loss
+
+
+def first_stage_loss(divergence: float) -> Loss:
+    """The loss of a KL autoencoder: mean absolute error of the pixels, and the divergence of the latent from N(0, 1).
+
+    Args:
+        divergence: weight of the divergence in nats, summed over the latent and divided by the number of pixel values
+            of the image.
+
+    Source:
+        Rombach et al. 2022 App. G; CompVis/latent-diffusion `contperceptual.py`. Differs: without the perceptual and
+        the adversarial term, which keep the texture of photographs.
+    """
+
+    def loss(network: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        x0 = batch["x0"]
+        mean, std = posterior(network.encode(x0).float())
+        z = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+        error = (network.decode(z).float() - x0).abs().mean()
+        nats = 0.5 * (mean.square() + std.square() - 1) - std.log()
+        return error + divergence * nats.flatten(1).sum(1).mean() / x0[0].numel()
 
     return loss
 

@@ -1,9 +1,11 @@
-"""Trains the diffusion models that the project ships, on `shapes`, and writes weights and cards into `baselines/`.
+"""Trains the networks of the diffusion models that the project ships, on `shapes`, into `baselines/weights`.
 
-    python -m scripts.train_baselines pixel         # class-conditional with label dropout and a learned variance
+    python -m scripts.train_baselines pixel         # class-conditional, with label dropout and a learned variance
     python -m scripts.train_baselines classifier    # of noisy images
+    python -m scripts.train_baselines autoencoder   # the first stage of latent diffusion
+    python -m scripts.train_baselines latent        # its second stage, conditional on captions; needs the first
 
-The first network serves DDPM, DDIM and classifier-free guidance, and both together ADM-G. Interrupted, the same command
+The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Progress, a sample sheet per stop and the checkpoint go to --work.
 """
 
@@ -12,22 +14,28 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from baselines import schedules
+from baselines import schedules, text
 from baselines.denoisers import denoiser
+from baselines.guidance import classifier_free
+from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL, posterior
 from baselines.networks.classifier import Classifier, ClassifierConfig
+from baselines.networks.latent import TextUNet, TextUNetConfig
+from baselines.networks.transformer import TextEncoderConfig
 from baselines.networks.unet import UNet, UNetConfig, zero_outputs
 from baselines.noise import image_noise
 from baselines.sampling import sample
 from baselines.steps import ddim
-from baselines.training import Loss, Recipe, classification_loss, diffusion_loss, fit
+from baselines.training import Loss, Recipe, classification_loss, diffusion_loss, first_stage_loss, fit
 from genbench.datasets import shapes
 from genbench.generation import quantise
 from scripts.cards import write_card
@@ -38,7 +46,7 @@ PIXEL = UNetConfig(
     width=64, multipliers=(1, 1.25, 1), blocks=1, attention=(2, 4), heads=4, groups=16,
     out_channels=6, classes=len(shapes.CLASSES) + 1, patch=2,
 )  # fmt: skip
-PROCESS = {
+PROCESS: dict[str, Any] = {
     "schedule": "cosine",
     "steps": 1000,
     "kind": "v",
@@ -51,16 +59,41 @@ CLASSIFIER = ClassifierConfig(
     classes=len(shapes.CLASSES),
     image_size=shapes.SIDE,
 )
+AUTOENCODER = AutoencoderConfig(width=32, multipliers=(1, 2, 2), blocks=1, groups=8)
+WORDS = text.vocabulary(shapes.caption(shapes.factors("train", np.arange(2000))))
+LATENT = TextUNetConfig(
+    unet=UNetConfig(
+        in_channels=4, out_channels=4, width=64, multipliers=(1, 1.25), blocks=1, attention=(2,), heads=4, groups=16,
+        embedding_order="cos_sin", context=64,
+    ),
+    text=TextEncoderConfig(
+        vocabulary=text.RESERVED + len(WORDS), length=12, width=64, layers=2, heads=2, head_width=32
+    ),
+)  # fmt: skip
+LATENT_PROCESS = {"schedule": "cosine", "steps": 1000, "kind": "v", "learned_variance": False}
+BRIEF, EMPTY = 0.15, 0.10
+"""Shares of the images whose caption is only that of their class, such as "a star", and is nothing."""
 
 
 def batch(step: int, size: int) -> dict[str, torch.Tensor]:
     """New images every step: the train split does not end."""
     f = shapes.factors("train", np.arange(step * size, (step + 1) * size))
+    return {"x0": pixels(f), "y": torch.from_numpy(f.label)}
+
+
+def pixels(f: shapes.Factors) -> torch.Tensor:
+    """Images in [-1, 1]."""
     images = torch.from_numpy(shapes.draw(f)).float() / 127.5 - 1
-    return {"x0": images.to(memory_format=torch.channels_last), "y": torch.from_numpy(f.label)}
+    return images.to(memory_format=torch.channels_last)
 
 
-def sheet(network: torch.nn.Module, path: Path) -> None:
+def picture(images: torch.Tensor, columns: int, path: Path) -> None:
+    """Writes images in [-1, 1], row by row."""
+    rows = quantise(images, "round").unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    Image.fromarray(rows.numpy()).save(path)
+
+
+def pixel_sheet(network: torch.nn.Module, path: Path) -> None:
     """A picture of 8 samples of every class by 50 steps of DDIM."""
     network.eval()
     grid = schedules.discrete_grid(BETA, schedules.subsequence(50, len(BETA), "uniform"))
@@ -68,21 +101,29 @@ def sheet(network: torch.nn.Module, path: Path) -> None:
     x = noise(0, torch.empty(80, 3, shapes.SIDE, shapes.SIDE)).to(memory_format=torch.channels_last)
     predict = denoiser(network, PROCESS["kind"], learned_variance=True)
     condition = {"y": torch.arange(len(shapes.CLASSES)).repeat_interleave(8)}
-    images = quantise(sample(predict, ddim(), grid, x, noise, condition), "round")
-    rows = images.unflatten(0, (10, 8)).permute(0, 3, 1, 4, 2).reshape(320, 256, 3)
-    Image.fromarray(rows.numpy()).save(path)
+    picture(sample(predict, ddim(), grid, x, noise, condition), 8, path)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """One network to train: how it is made, what it minimises, and what its card says."""
+@torch.no_grad()
+def reconstruction_sheet(network: torch.nn.Module, path: Path) -> None:
+    """A picture of test images and, below each row, what the autoencoder makes of them."""
+    network.eval()
+    x = pixels(shapes.factors("test", np.arange(32)))
+    both = torch.stack([x.unflatten(0, (4, 8)), network(x).unflatten(0, (4, 8))], dim=1)
+    picture(both.flatten(0, 2), 8, path)
 
-    make: Callable[[], torch.nn.Module]
-    loss: Loss
-    summary: str
-    network: object
-    report: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
-    picture: Callable[[torch.nn.Module, Path], None] | None = None
+
+@torch.no_grad()
+def reconstruction_error(network: torch.nn.Module) -> dict[str, float]:
+    """Peak signal-to-noise ratio, in decibels, of 1000 test images, and the standard deviation of their latents."""
+    network.eval()
+    x = pixels(shapes.factors("test", np.arange(1000)))
+    error = (network(x).clamp(-1, 1) - x).square().mean(dim=(1, 2, 3)) / 4
+    mean, std = posterior(network.encode(x))
+    return {
+        "psnr": round(float(-10 * error.log10().mean()), 3),
+        "latent_std": round(float((mean.var() + std.square().mean()).sqrt()), 5),
+    }
 
 
 @torch.no_grad()
@@ -90,7 +131,7 @@ def classifier_accuracy(network: torch.nn.Module) -> dict[str, float]:
     """Accuracy on 1000 test images at four noise levels."""
     network.eval()
     f = shapes.factors("test", np.arange(1000))
-    x0 = torch.from_numpy(shapes.draw(f)).float() / 127.5 - 1
+    x0 = pixels(f)
     remaining = schedules.signal(BETA)
     found = {}
     for t in (0, 250, 500, 750):
@@ -101,44 +142,137 @@ def classifier_accuracy(network: torch.nn.Module) -> dict[str, float]:
     return found
 
 
-def tasks(args: argparse.Namespace) -> dict[str, Task]:
-    """What there is to train."""
+def first_stage() -> tuple[AutoencoderKL, float]:
+    """The shipped autoencoder and the factor that brings its latents to a standard deviation of 1."""
+    network = AutoencoderKL(AUTOENCODER)
+    network.load_state_dict({k: v.float() for k, v in load_file(HOME / "shapes-autoencoder.safetensors").items()})
+    network.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
+    return network, 1 / reconstruction_error(network)["latent_std"]
 
-    def pixel() -> torch.nn.Module:
-        network = UNet(PIXEL)
-        zero_outputs(network)
-        return network
 
-    return {
-        "pixel": Task(
-            make=pixel,
-            loss=diffusion_loss(
-                BETA, PROCESS["kind"], learned_variance=True, null_label=PROCESS["null_label"], drop=args.drop
-            ),
-            summary="class-conditional U-Net with label dropout and a learned variance",
-            network=PIXEL,
-            picture=sheet,
+def brief(label: int) -> str:
+    """The caption that says no more than the class."""
+    return shapes.SHAPES.prompt.format(shapes.CLASSES[label])
+
+
+@torch.no_grad()
+def latent_batch(step: int, size: int, *, network: AutoencoderKL, scale: float) -> dict[str, torch.Tensor]:
+    """Latents of new images, and the tokens of their captions; some captions are brief and some empty."""
+    f = shapes.factors("train", np.arange(step * size, (step + 1) * size))
+    random = np.random.default_rng([step, 1])
+    share = random.random(size)
+    captions = shapes.caption(f)
+    captions = [
+        "" if u < EMPTY else brief(label) if u < EMPTY + BRIEF else caption
+        for u, label, caption in zip(share, f.label, captions, strict=True)
+    ]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        moments = network.encode(pixels(f))
+    mean, std = posterior(moments.float())
+    z = mean + std * torch.from_numpy(random.standard_normal(mean.shape, dtype=np.float32))
+    return {"x0": scale * z, "tokens": text.tokenize(captions, WORDS, LATENT.text.length)}
+
+
+def latent_sheet(network: torch.nn.Module, path: Path, *, decode: AutoencoderKL, scale: float) -> None:
+    """A picture of samples of 64 test captions by 50 guided steps of DDIM, in the order of their classes."""
+    network.eval()
+    f = shapes.factors("test", np.arange(64))
+    captions = sorted(shapes.caption(f), key=lambda c: c.split()[3])
+    beta = schedules.betas(LATENT_PROCESS["schedule"], LATENT_PROCESS["steps"])
+    grid = schedules.discrete_grid(beta, schedules.subsequence(50, len(beta), "uniform"))
+    noise = image_noise(torch.arange(64))
+    side = shapes.SIDE // 4
+    tokens = partial(text.tokenize, known=WORDS, length=LATENT.text.length)
+    predict = classifier_free(denoiser(network, LATENT_PROCESS["kind"]), scale=2.0, null={"tokens": tokens([""])})
+    z = sample(predict, ddim(), grid, noise(0, torch.empty(64, 4, side, side)), noise, {"tokens": tokens(captions)})
+    with torch.no_grad():
+        picture(decode.decode(z / scale), 8, path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One network to train: how it is made, what it minimises, and what its card says."""
+
+    make: Callable[[], torch.nn.Module]
+    loss: Loss
+    batch: Callable[[int, int], dict[str, torch.Tensor]] = batch
+    summary: str
+    card: Mapping[str, Any]
+    report: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
+    picture: Callable[[torch.nn.Module, Path], None] | None = None
+
+
+def from_identity(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with every residual branch at zero."""
+    zero_outputs(network)
+    return network
+
+
+def pixel(args: argparse.Namespace) -> Task:
+    return Task(
+        make=lambda: from_identity(UNet(PIXEL)),
+        loss=diffusion_loss(
+            BETA, PROCESS["kind"], learned_variance=True, null_label=PROCESS["null_label"], drop=args.drop
         ),
-        "classifier": Task(
-            make=lambda: Classifier(CLASSIFIER),
-            loss=classification_loss(BETA),
-            summary="classifier of noisy images with attention pooling",
-            network=CLASSIFIER,
-            report=classifier_accuracy,
-        ),
-    }
+        summary="class-conditional U-Net with label dropout and a learned variance",
+        card={"network": dataclasses.asdict(PIXEL), "process": PROCESS},
+        picture=pixel_sheet,
+    )
+
+
+def classifier(args: argparse.Namespace) -> Task:
+    return Task(
+        make=lambda: Classifier(CLASSIFIER),
+        loss=classification_loss(BETA),
+        summary="classifier of noisy images with attention pooling",
+        card={"network": dataclasses.asdict(CLASSIFIER), "process": PROCESS},
+        report=classifier_accuracy,
+    )
+
+
+def autoencoder(args: argparse.Namespace) -> Task:
+    return Task(
+        make=lambda: from_identity(AutoencoderKL(AUTOENCODER)),
+        loss=first_stage_loss(args.divergence),
+        summary="KL autoencoder, f = 4, the first stage of latent diffusion",
+        card={"network": dataclasses.asdict(AUTOENCODER)},
+        report=reconstruction_error,
+        picture=reconstruction_sheet,
+    )
+
+
+def latent(args: argparse.Namespace) -> Task:
+    network, scale = first_stage()
+    beta = schedules.betas(LATENT_PROCESS["schedule"], LATENT_PROCESS["steps"])
+    return Task(
+        make=lambda: from_identity(TextUNet(LATENT)),
+        loss=diffusion_loss(beta, LATENT_PROCESS["kind"], learned_variance=False, null_label=None),
+        batch=partial(latent_batch, network=network, scale=scale),
+        summary="U-Net of latents and the text encoder it attends to, trained together with dropped captions",
+        card={
+            "network": dataclasses.asdict(LATENT), "process": LATENT_PROCESS, "vocabulary": WORDS,
+            "class_captions": [brief(label) for label in range(len(shapes.CLASSES))],
+            "first_stage": "shapes-autoencoder", "latent_scale": scale,
+        },
+        picture=partial(latent_sheet, decode=network, scale=scale),
+    )  # fmt: skip
+
+
+TASKS = {"pixel": pixel, "classifier": classifier, "autoencoder": autoencoder, "latent": latent}
 
 
 def train(name: str, args: argparse.Namespace) -> None:
     """Trains one network, or exports one whose training is complete."""
-    task = tasks(args)[name]
-    recipe = Recipe(steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed)
+    task = TASKS[name](args)
+    recipe = Recipe(
+        steps=args.steps, batch_size=args.batch_size, rate=args.rate, average=args.average, seed=args.seed
+    )  # fmt: skip
     torch.manual_seed(args.seed)  # of the initial weights; everything else depends on (seed, step)
     network, average = (task.make().to(args.device).to(memory_format=torch.channels_last) for _ in range(2))
     args.work.mkdir(parents=True, exist_ok=True)
     started, measured = time.time(), {}
     for state in fit(
-        network, average, task.loss, lambda step: batch(step, args.batch_size), recipe,
+        network, average, task.loss, lambda step: task.batch(step, args.batch_size), recipe,
         checkpoint=args.work / f"{name}.pt", every=args.every,
     ):  # fmt: skip
         measured = {"loss": round(state.loss, 5)}
@@ -148,28 +282,30 @@ def train(name: str, args: argparse.Namespace) -> None:
     output = HOME / f"shapes-{name}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.half().contiguous() for key, value in average.state_dict().items()}, output)
+    options = ("steps", "batch_size", "rate", "average", "seed", "drop", "divergence")
+    given = " ".join(f"--{key.replace('_', '-')} {getattr(args, key)}" for key in options)
     write_card(
         output,
         summary=task.summary,
-        command=f"python -m scripts.train_baselines {name} --steps {args.steps} --batch-size {args.batch_size} "
-        f"--rate {args.rate} --drop {args.drop} --seed {args.seed}",
+        command=f"python -m scripts.train_baselines {name} {given}",
         data={"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size},
         seconds=time.time() - started if measured else None,
         measured=measured | task.report(average.cpu()),
         averaged=True,
-        network=dataclasses.asdict(task.network),
-        process=PROCESS,
+        **task.card,
         **({"note": args.note} if args.note else {}),
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pixel", "classifier"])
+    parser.add_argument("what", choices=TASKS)
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--drop", type=float, default=0.1, help="share of labels replaced by the null label")
+    parser.add_argument("--average", type=float, default=0.999, help="decay of the moving average of the weights")
+    parser.add_argument("--drop", type=float, default=0.1, help="pixel: share of labels replaced by the null label")
+    parser.add_argument("--divergence", type=float, default=3e-3, help="autoencoder: weight of the divergence")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250)
     parser.add_argument("--note", default="", help="for the card, such as how an earlier part of the run was made")

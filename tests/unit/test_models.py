@@ -13,14 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines import models, noise, schedules
-from baselines.models import DiffusionModel
+from baselines import models, noise, releases, schedules
+from baselines.diffusion import DiffusionModel, View
 
 WHERE = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
-
-pytestmark = pytest.mark.skipif(
-    not (models.WEIGHTS / "shapes-pixel.safetensors").exists(), reason="needs the weights shapes-pixel"
-)
 
 
 def ddim(**arguments: object) -> DiffusionModel:
@@ -54,8 +50,8 @@ def test_seed_and_label_matter_and_no_label_is_the_null_label() -> None:
     assert torch.allclose(one[0], one[1], rtol=0, atol=1e-4)
     assert float((one[0] - one[2]).abs().mean()) > 0.01
     assert float((one[0] - one[3]).abs().mean()) > 0.01
-    null = model.card["process"]["null_label"]
-    assert model.classes == null
+    null = model.release.null
+    assert null is not None and model.classes == null
     assert torch.equal(images(model, [5], None), images(model, [5], [null]))
 
 
@@ -73,12 +69,14 @@ def test_clipped_images_stay_in_range() -> None:
 @pytest.mark.parametrize("make", [ddim, ddpm])
 def test_watching_tells_every_step_and_shows_the_state(make: Callable[..., DiffusionModel]) -> None:
     told: list[tuple[int, int]] = []
-    shown: list[Tensor] = []
+    shown: list[View] = []
     seeds, labels = np.array([5], dtype=np.uint64), np.array([1])
     result = make().sample(seeds, labels=labels, watch=lambda done, total: told.append((done, total)))
     assert told == [(1, 3), (2, 3), (3, 3)]
-    make().trajectory(seeds, labels=labels, watch=lambda done, total, x: shown.append(x))
-    assert torch.equal(shown[-1], result) and not torch.equal(shown[0], shown[1])
+    make().trajectory(seeds, labels=labels, watch=shown.append)
+    assert [(view.done, view.steps) for view in shown] == told
+    assert torch.equal(shown[-1].x, result) and not torch.equal(shown[0].x, shown[1].x)
+    assert torch.allclose(shown[-1].predicted, result, atol=1e-6), "the last step lands on what was predicted"
 
 
 def test_draw_0_is_the_start_and_the_others_belong_to_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,18 +95,20 @@ def test_draw_0_is_the_start_and_the_others_belong_to_the_steps(monkeypatch: pyt
 
 def test_levels_are_those_of_the_process() -> None:
     model = ddim(steps=20)
-    process = model.card["process"]
+    process = model.release.process
     grid = model.grid()
     assert [level.t for level in grid] == [*range(950, -1, -50), -1] and grid[-1] == schedules.CLEAN
-    remaining = schedules.signal(schedules.betas(process["schedule"], process["steps"]))
+    remaining = schedules.signal(schedules.betas(process.schedule, process.steps))
     assert [level.alpha**2 for level in grid[:-1]] == pytest.approx(remaining[950::-50].tolist(), rel=1e-12)
     assert list(ddpm(steps=20).timesteps)[-1] == 999
 
 
-def test_key_is_of_the_weights_not_of_the_arguments() -> None:
-    assert ddim().key == ddpm(steps=7).key
-    other = dataclasses.replace(ddim(), card={**ddim().card, "sha256": "0" * 64})
-    assert other.key != ddim().key and len(other.key) == 64
+def test_key_is_of_the_weights_that_are_used_not_of_the_arguments() -> None:
+    assert ddim().key == ddpm(steps=7).key and len(ddim().key) == 64
+    guided = models.adm_g(**WHERE, steps=3)  # type: ignore[arg-type]
+    assert guided.key != ddim().key
+    assert models.adm_g(**WHERE, steps=3, scale=0.0).key == ddim().key, "without guidance no classifier is used"  # type: ignore[arg-type]
+    assert models.ldm(**WHERE, steps=3).key != ddim().key  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -134,4 +134,4 @@ def test_bad_arguments_name_their_range(
 
 def test_weights_that_are_not_there() -> None:
     with pytest.raises(FileNotFoundError, match="'nothing' are not in"):
-        models.card("nothing")
+        releases.card("nothing")

@@ -1,0 +1,413 @@
+"""What is sampled from: the weights of every system on every data set, and what its paper did with them. Data only.
+
+A `Release` names the files of a trained system and the process they were trained for. A `Preset` says how a paper
+sampled and evaluated it; a run on that data set starts from there, and every argument can be overridden.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from baselines.configurations import CONFIGURATIONS
+from baselines.published import PUBLISHED
+
+WEIGHTS = Path(__file__).parent / "weights"
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The forward process a network was trained for, and what it predicts.
+
+    Attributes:
+        schedule, steps, low, high: see `baselines.schedules.betas`.
+        kind: parametrisation, see `baselines.denoisers.from_output`.
+        learned_variance: whether half of the output channels belong to the variance.
+    """
+
+    schedule: str = "linear"
+    steps: int = 1000
+    low: float = 1e-4
+    high: float = 2e-2
+    kind: str = "eps"
+    learned_variance: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latent:
+    """The space of a latent diffusion model: `channels`, the `factor` of downsampling, and the `scale` between the
+    first stage's latents and what the U-Net sees; None where the file itself holds it."""
+
+    channels: int
+    factor: int
+    scale: float | None = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A trained system.
+
+        Attributes:
+            networks: role to file: the name of shipped weights, of a card in `baselines.published`, or a path. Roles are
+    x
+            configurations: role to name of a configuration, for files whose card does not say it.
+            shape: of the images, (c, h, w).
+            classes: that labels choose among; 0 without labels.
+            null: the label that means none; None if the network was not trained with one.
+            tokenizer: of captions: "words", "clip" or "bert"; empty without captions.
+            class_captions: the caption that means no more than a class, one a class.
+    """
+
+    networks: Mapping[str, str]
+    process: Process
+    shape: tuple[int, int, int]
+    classes: int = 0
+    null: int | None = None
+    latent: Latent | None = None
+    tokenizer: Literal["", "words", "clip", "bert"] = ""
+    class_captions: tuple[str, ...] = ()
+    configurations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file once."""
+        return tuple(dict.fromkeys(self.networks.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """How a paper sampled and evaluated a system on a data set.
+
+    Attributes:
+        release: name in `RELEASES` or of shipped weights; the value of the argument `weights` if that is empty.
+        arguments: of the model's loader.
+        num_samples, protocol: of the evaluation; None leaves them to the data set.
+        differs: what this project does otherwise than the paper although the preset is kept.
+        source: where the paper says so.
+    """
+
+    release: str
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    num_samples: int | None = None
+    protocol: str | None = None
+    differs: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the release."""
+        return release(self.release).files
+
+
+_LINEAR = Process()
+_ADM = Process(learned_variance=True)
+_COSINE = Process(schedule="cosine", learned_variance=True)
+_IDDPM = Process(schedule="cosine", steps=4000, learned_variance=True)
+
+
+def _square(side: int) -> tuple[int, int, int]:
+    return (3, side, side)
+
+
+def _ldm(high: float = 0.0195, low: float = 0.0015) -> Process:
+    return Process(schedule="scaled_linear", low=low, high=high)
+
+
+def _unconditional(file: str, side: int, process: Process = _LINEAR) -> Release:
+    return Release(networks={"unet": file}, process=process, shape=_square(side))
+
+
+def _adm(side: int) -> Release:
+    return Release(
+        networks={"unet": f"adm-{side}x{side}-diffusion", "classifier": f"adm-{side}x{side}-classifier"},
+        process=_COSINE if side == 64 else _ADM,
+        shape=_square(side),
+        classes=1000,
+    )
+
+
+def _faces(file: str) -> Release:
+    return Release(
+        networks={"unet": file, "first_stage": file},
+        process=_ldm(),
+        shape=_square(256),
+        latent=Latent(channels=3, factor=4),
+    )
+
+
+def _labelled(file: str, channels: int, factor: int, *, null: int | None) -> Release:
+    return Release(
+        networks={"unet": file, "first_stage": file, "condition": file},
+        process=_ldm(),
+        shape=_square(256),
+        latent=Latent(channels=channels, factor=factor),
+        classes=1000,
+        null=null,
+    )
+
+
+RELEASES: dict[str, Release] = {
+    "ddpm-cifar10": _unconditional("ddpm-ema-cifar10", 32),
+    "ddpm-lsun-bedroom": _unconditional("ddpm-ema-lsun-bedroom", 256),
+    "ddpm-lsun-cat": _unconditional("ddpm-ema-lsun-cat", 256),
+    "ddpm-lsun-church": _unconditional("ddpm-ema-lsun-church", 256),
+    "ddpm-celebahq": _unconditional("google-ddpm-ema-celebahq-256", 256),
+    "ddim-celeba64": _unconditional("ddim-celeba64", 64),
+    "iddpm-cifar10": _unconditional("iddpm-cifar10-uncond-50M-500K", 32, _IDDPM),
+    "iddpm-imagenet64": Release(
+        networks={
+            "unet": "iddpm-imagenet64-cond-270M-250K",
+            "unconditional": "iddpm-imagenet64-uncond-100M-1500K",
+        },
+        process=_IDDPM,
+        shape=_square(64),
+        classes=1000,
+    ),
+    "adm-imagenet64": _adm(64),
+    "adm-imagenet128": _adm(128),
+    "adm-imagenet256": _adm(256),
+    "adm-imagenet512": _adm(512),
+    "adm-imagenet256-unconditional": Release(
+        networks={"unet": "adm-256x256-diffusion-uncond", "classifier": "adm-256x256-classifier"},
+        process=_ADM,
+        shape=_square(256),
+        classes=1000,
+    ),
+    "adm-imagenet256-pair": Release(
+        networks={"unet": "adm-256x256-diffusion", "unconditional": "adm-256x256-diffusion-uncond"},
+        process=_ADM,
+        shape=_square(256),
+        classes=1000,
+    ),
+    "adm-lsun-bedroom": _unconditional("adm-lsun-bedroom", 256, _ADM),
+    "adm-lsun-cat": _unconditional("adm-lsun-cat", 256, _ADM),
+    "adm-lsun-horse": _unconditional("adm-lsun-horse", 256, _ADM),
+    "ldm-imagenet256": _labelled("ldm-imagenet256", 3, 4, null=1000),
+    "ldm-imagenet256-vq8": _labelled("ldm-imagenet256-vq8", 4, 8, null=None),
+    "ldm-celebahq": _faces("ldm-celebahq"),
+    "ldm-ffhq": _faces("ldm-ffhq"),
+    "ldm-lsun-bedroom": _faces("ldm-bedroom"),
+    "ldm-lsun-church": Release(
+        networks={"unet": "ldm-church", "first_stage": "ldm-church"},
+        process=_ldm(0.0155),
+        shape=_square(256),
+        latent=Latent(channels=4, factor=8, scale=None),
+    ),
+    "ldm-text": Release(
+        networks={
+            "unet": "ldm-text",
+            "first_stage": "ldm-text",
+            "condition": "ldm-text",
+            "vocabulary": "bert-base-uncased-vocabulary",
+        },
+        process=_ldm(0.012, 0.00085),
+        shape=_square(256),
+        latent=Latent(channels=4, factor=8, scale=0.18215),
+        tokenizer="bert",
+    ),
+    "stable-diffusion-v1-4": Release(
+        networks={"unet": "sd-v1-4", "first_stage": "sd-v1-4", "condition": "sd-v1-4"},
+        process=_ldm(0.012, 0.00085),
+        shape=_square(512),
+        latent=Latent(channels=4, factor=8, scale=0.18215),
+        tokenizer="clip",
+    ),
+}
+"""Name to published release."""
+
+
+def card(name: str) -> dict[str, Any]:
+    """The card of shipped weights.
+
+    Raises:
+        FileNotFoundError: no such weights in this installation.
+    """
+    path = WEIGHTS / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"The weights {name!r} are not in {WEIGHTS}; scripts/train_baselines.py makes them.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shipped(name: str) -> bool:
+    """Whether these weights are part of this installation."""
+    return bool(name) and (WEIGHTS / f"{name}.json").is_file()
+
+
+@cache
+def release(name: str) -> Release:
+    """A release by its name, or by the name of shipped weights of a U-Net, whose card describes it.
+
+    Raises:
+        ValueError: no such name.
+    """
+    if name in RELEASES:
+        return RELEASES[name]
+    if name == "shapes-guided":
+        pixel = release("shapes-pixel")
+        return replace(pixel, networks={**pixel.networks, "classifier": "shapes-classifier"})
+    if not shipped(name):
+        raise ValueError(f"No release named {name!r}; there are {', '.join((*SHIPPED, *RELEASES))}.")
+    about = card(name)
+    told = dict(about["process"])
+    null = told.pop("null_label", None)
+    if "first_stage" not in about:
+        return Release(
+            networks={"unet": name}, process=Process(**told), shape=_square(_SHAPES), classes=null, null=null
+        )
+    latent = Latent(channels=about["network"]["unet"]["in_channels"], factor=4, scale=about["latent_scale"])
+    return Release(
+        networks={"unet": name, "first_stage": about["first_stage"], "condition": name}, process=Process(**told),
+        shape=_square(_SHAPES), latent=latent, tokenizer="words", class_captions=tuple(about["class_captions"]),
+        classes=len(about["class_captions"]),
+    )  # fmt: skip
+
+
+SHIPPED = ("shapes-pixel", "shapes-guided", "shapes-latent")
+_SHAPES = 32
+
+
+def of_file(path: str, configuration: str, *, base: Release | None) -> Release:
+    """The release that a user's own file is: that of the preset with other weights, or one made of the configuration.
+
+    Args:
+        path: of the file, or the name of a card in `baselines.published`.
+        configuration: name in `baselines.configurations`, or empty for that of the card or of the preset.
+        base: release of the preset on this data set; its process and its other networks are kept.
+
+    Raises:
+        ValueError: a file of which nothing says what is in it.
+    """
+    known = PUBLISHED.get(path)
+    if known is not None and not configuration:
+        for found in RELEASES.values():
+            if found.networks["unet"] == path:
+                return found
+        configuration = known.networks.get("unet", "")
+    if not configuration and base is None:
+        raise ValueError(
+            f"Nothing says what network {path!r} holds; name its configuration, such as config='adm-imagenet64'. "
+            f"There are {', '.join(CONFIGURATIONS)}."
+        )
+    if base is not None and base.latent is not None:
+        roles = dict.fromkeys(base.networks, path)
+        return replace(base, networks=roles, configurations={"unet": configuration} if configuration else {})
+    if configuration and configuration not in CONFIGURATIONS:
+        raise ValueError(f"No configuration named {configuration!r}; there are {', '.join(CONFIGURATIONS)}.")
+    if base is not None:
+        networks = {**base.networks, "unet": path}
+        return replace(base, networks=networks, configurations={"unet": configuration} if configuration else {})
+    told = CONFIGURATIONS[configuration].arguments
+    side = told.get("image_size") or told.get("data", {}).get("image_size")
+    if side is None:
+        raise ValueError(
+            f"The configuration {configuration!r} alone makes no model of images; give weights of a whole release."
+        )
+    improved = configuration.startswith("iddpm") and "lsun" not in configuration
+    process = Process(
+        schedule="cosine" if improved or configuration == "adm-imagenet64" else "linear",
+        steps=4000 if improved else 1000, learned_variance=bool(told.get("learn_sigma", False)),
+    )  # fmt: skip
+    classes = 1000 if told.get("class_cond") else 0
+    return Release(
+        networks={"unet": path}, configurations={"unet": configuration}, process=process, shape=_square(int(side)),
+        classes=classes,
+    )  # fmt: skip
+
+
+_50K = 50_000
+_FLOATS = "images become 8-bit pixels before the extractor, which the paper's do not"
+_TABLE_5 = "Dhariwal and Nichol 2021 Tables 4 and 5; openai/guided-diffusion README.md"
+_LDM = "Rombach et al. 2022 Tables 1, 3 and 17; CompVis/latent-diffusion README.md"
+
+DDPM: dict[str, Preset] = {
+    "shapes": Preset(release="shapes-pixel"),
+    "cifar10": Preset(
+        release="ddpm-cifar10", num_samples=_50K, protocol="tf1", differs=(_FLOATS,),
+        source="Ho et al. 2020 Table 1; hojonathanho/diffusion",
+    ),
+    **{
+        data: Preset(
+            release=f"ddpm-{data}", arguments={"variance": "small"}, num_samples=_50K, protocol="tf1",
+            differs=(_FLOATS,), source="Ho et al. 2020 Table 3; hojonathanho/diffusion",
+        )
+        for data in ("lsun-bedroom", "lsun-cat", "lsun-church", "celebahq")
+    },
+}  # fmt: skip
+"""Data set to preset, of each system."""
+
+DDIM: dict[str, Preset] = {
+    "shapes": Preset(release="shapes-pixel"),
+    "cifar10": Preset(
+        release="ddpm-cifar10", arguments={"steps": 50, "spacing": "quadratic", "clip": False}, num_samples=_50K,
+        protocol="tf1", source="Song et al. 2021 Table 1; ermongroup/ddim",
+    ),
+    **{
+        data: Preset(
+            release=name, arguments={"steps": 50, "spacing": "uniform", "clip": False}, num_samples=_50K,
+            protocol="tf1", source="Song et al. 2021 Tables 1 and 3; ermongroup/ddim",
+        )
+        for data, name in (
+            ("celeba", "ddim-celeba64"), ("lsun-bedroom", "ddpm-lsun-bedroom"), ("lsun-church", "ddpm-lsun-church"),
+        )
+    },
+}  # fmt: skip
+
+CFG: dict[str, Preset] = {
+    "shapes": Preset(release="shapes-pixel"),
+    "imagenet64": Preset(
+        release="iddpm-imagenet64", arguments={"scale": 1.1, "steps": 256, "sampler": "ancestral"}, num_samples=_50K,
+        protocol="tf1", source="Ho and Salimans 2022 Table 1",
+        differs=("the paper's weights were never published: two networks of improved diffusion",),
+    ),
+    "imagenet256": Preset(
+        release="adm-imagenet256-pair", arguments={"scale": 1.5, "steps": 250, "sampler": "ancestral"},
+        num_samples=_50K, protocol="adm", source="no paper has this resolution",
+        differs=("the paper's weights were never published: two networks of ADM",),
+    ),
+}  # fmt: skip
+
+ADM_G: dict[str, Preset] = {
+    "shapes": Preset(release="shapes-guided"),
+    **{
+        f"imagenet{side}": Preset(
+            release=f"adm-imagenet{side}", arguments={"scale": scale, "steps": 250, "sampler": "ancestral"},
+            num_samples=_50K, protocol="adm", source=_TABLE_5,
+        )
+        for side, scale in ((64, 1.0), (128, 0.5), (256, 1.0), (512, 4.0))
+    },
+    **{
+        data: Preset(
+            release=f"adm-{data}", arguments={"scale": 0.0, "steps": 1000, "sampler": "ancestral"}, num_samples=_50K,
+            protocol="adm", source=_TABLE_5,
+        )
+        for data in ("lsun-bedroom", "lsun-cat", "lsun-horse")
+    },
+}  # fmt: skip
+
+LDM: dict[str, Preset] = {
+    "shapes": Preset(release="shapes-latent", arguments={"spacing": "uniform", "last": "clean"}),
+    "imagenet256": Preset(
+        release="ldm-imagenet256", arguments={"scale": 1.5, "steps": 250, "eta": 1.0}, num_samples=_50K,
+        protocol="adm", source=_LDM, differs=("labels are drawn, not 50 of every class",),
+    ),
+    "celebahq": Preset(
+        release="ldm-celebahq", arguments={"scale": 1.0, "steps": 500, "eta": 0.0}, num_samples=_50K, protocol="tf1",
+        source=_LDM,
+    ),
+    **{
+        data: Preset(
+            release=f"ldm-{data}", arguments={"scale": 1.0, "steps": steps, "eta": eta}, num_samples=_50K,
+            protocol="tf1", source=_LDM,
+        )
+        for data, steps, eta in (("ffhq", 200, 1.0), ("lsun-bedroom", 200, 1.0), ("lsun-church", 200, 0.0))
+    },
+    "coco": Preset(
+        release="ldm-text", arguments={"scale": 1.5, "steps": 250, "eta": 0.0}, num_samples=30_000, protocol="tf1",
+        source="Rombach et al. 2022 Table 2",
+    ),
+}  # fmt: skip
