@@ -7,6 +7,7 @@ coefficients cost no device copy and keep float64, and the level on which the la
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -76,7 +77,8 @@ def subsequence(steps: int, total: int, spacing: str) -> list[int]:
             "ddimS", diffusers' "leading"); "offset": the same plus 1 (latent diffusion); "quadratic": floor of the
             squares of `steps` equidistant numbers in [0, sqrt(0.8 total)] (DDIM on CIFAR-10; low levels may coincide,
             and then count once); "respaced": `sections` of one count (improved diffusion, ADM); "trailing": ends at
-            total - 1, strides back from there (Lin et al. 2023).
+            total - 1, strides back from there (Lin et al. 2023); numbers with commas, such as "90,60,60,20,20":
+            `sections` of those counts, whose sum is `steps`.
 
     Raises:
         ValueError: steps out of range, an unknown spacing, or an offset that leaves the process.
@@ -102,7 +104,15 @@ def subsequence(steps: int, total: int, spacing: str) -> list[int]:
         return sections([steps], total)
     if spacing == "trailing":
         return sorted({round(total - i * total / steps) - 1 for i in range(steps)})
-    raise ValueError(f"No spacing {spacing!r}; there are uniform, offset, quadratic, respaced and trailing.")
+    if re.fullmatch(r"\d+(,\d+)+", spacing):
+        counts = [int(count) for count in spacing.split(",")]
+        if sum(counts) != steps:
+            raise ValueError(f"spacing={spacing!r} makes {sum(counts)} steps; got steps={steps}.")
+        return sections(counts, total)
+    raise ValueError(
+        f"No spacing {spacing!r}; there are uniform, offset, quadratic, respaced, trailing, and counts of sections "
+        "such as '90,60,60,20,20'."
+    )
 
 
 def sections(counts: Sequence[int], total: int) -> list[int]:

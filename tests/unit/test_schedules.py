@@ -201,3 +201,10 @@ def test_karras_grid() -> None:
     assert all(level == edm_level(level.sigma) for level in grid[:-1])
     assert edm_level(80.0) == (math.log(80) / 4, 1.0, 80.0)
     assert [level.sigma for level in karras_grid(1)] == pytest.approx([80, 0])
+
+
+def test_counts_of_sections_are_a_spacing() -> None:
+    adm = subsequence(250, 1000, "90,60,60,20,20")
+    assert adm == sections([90, 60, 60, 20, 20], 1000) and len(adm) == 250
+    with pytest.raises(ValueError, match="makes 250 steps; got steps=100"):
+        subsequence(100, 1000, "90,60,60,20,20")
