@@ -33,11 +33,14 @@ def run(
     """
     from genbench import registry
 
-    ref = Ref.parse(dataset)
+    ref, system = Ref.parse(dataset), Ref.parse(model)
     data, _ = registry.bind("dataset", ref)
-    how = named_protocol(protocol or data.protocol)
+    preset = registry.preset(system.name, data.name)
+    how = named_protocol(protocol or (preset and preset.protocol) or data.protocol)
+    of_paper = preset.num_samples if preset else None
     spec = RunSpec(
-        model=Ref.parse(model), dataset=ref, num_samples=num_samples or how.num_samples or data.default_samples,
+        model=system, dataset=ref,
+        num_samples=num_samples or of_paper or how.num_samples or data.default_samples,
         seed=seed, precision=precision, exact=exact, quantise=how.quantise,  # type: ignore[arg-type]
     )  # fmt: skip
     outcome = pipeline.run(

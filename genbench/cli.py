@@ -179,16 +179,32 @@ def score(**options: Any) -> None:
     "--grid", type=click.Path(path_type=Path, dir_okay=False), help="Also write the picture of the first 64 here."
 )
 @click.option(
+    "--classes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a picture with a row of 8 images a class here.",
+)
+@click.option(
+    "--strip",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write how the first 4 images came about: a row of states and a row of predicted images each.",
+)
+@click.option(
     "--npz", type=click.Path(path_type=Path, dir_okay=False), help="Also write all images as arr_0 of an npz."
 )
 def sample(**options: Any) -> None:
     """Sample a model without measuring; a later `run` with the same options finds the images."""
-    from genbench import images, pipeline
+    from genbench import images, pictures, pipeline
 
     spec, _ = _spec(options | {"protocol_name": None})
-    samples, directory, spec = pipeline.sample(spec, output=options["output"], execution=_execution(options))
+    execution = _execution(options)
+    samples, directory, spec = pipeline.sample(spec, output=options["output"], execution=execution)
     if options["grid"]:
         images.write_grid(samples.read(0, min(64, samples.count)), options["grid"])
+    if options["classes"]:
+        images.write_grid(pictures.by_class(samples), options["classes"])
+    if options["strip"]:
+        shown = pipeline.trajectory(spec, execution=execution)
+        images.write_grid(pictures.rows(shown), options["strip"], columns=shown.shape[2])
     if options["npz"]:
         images.write_npz(samples, options["npz"])
     click.echo(f"{samples.count} images of {spec.model}, seed {spec.seed}, in {directory}")
@@ -216,6 +232,18 @@ def list_(kind: str | None, form: str) -> None:
         click.echo(title)
         for name, summary in table.items():
             click.echo(f"  {name.ljust(width)}  {summary}")
+            if kind is not None and title == "models":
+                for line in _weights_lines(name):
+                    click.echo(f"  {' ' * width}    {line}")
+
+
+def _weights_lines(model: str) -> list[str]:
+    """One line a data set that a model has weights for: data set, files, size, where they are."""
+    from genbench.describe import weights_of
+
+    rows = [(w.dataset, ", ".join(w.files), w.size, w.where) for w in weights_of(model)]
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 @cli.command()
@@ -284,10 +312,12 @@ def doctor(output: Path, form: str) -> None:
 @cli.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Download the weights of extractors into the cache, so that later runs need no network.
+    """Download weights into the cache, so that later runs need no network.
+
+    NAMES are extractors, or files of models as `genbench list models` names them.
 
     \b
-    genbench fetch inception "clip(architecture='ViT-L-14')"
+    genbench fetch inception "clip(architecture='ViT-L-14')" adm-256x256-diffusion
     """
     from genbench import weights
     from genbench.describe import card_of
@@ -300,12 +330,14 @@ def _spec(options: dict[str, Any]) -> tuple[RunSpec, Protocol]:
     from genbench import registry
     from genbench.records import RunSpec
 
-    ref = Ref.parse(options["dataset"])
+    ref, model = Ref.parse(options["dataset"]), Ref.parse(options["model"])
     dataset, _ = registry.bind("dataset", ref)
-    protocol = _protocol(options, dataset.protocol)
+    preset = registry.preset(model.name, dataset.name)
+    protocol = _protocol(options, (preset and preset.protocol) or dataset.protocol)
+    of_paper = preset.num_samples if preset else None
     spec = RunSpec(
-        model=Ref.parse(options["model"]), dataset=ref, seed=options["seed"], precision=options["precision"],
-        num_samples=options["num_samples"] or protocol.num_samples or dataset.default_samples,
+        model=model, dataset=ref, seed=options["seed"], precision=options["precision"],
+        num_samples=options["num_samples"] or of_paper or protocol.num_samples or dataset.default_samples,
         exact=options["exact"], quantise=options["quantise"] or protocol.quantise,
     )  # fmt: skip
     return spec, protocol

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from genbench.arrays import Samples
-    from genbench.records import Score
+    from genbench.records import Scalar, Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +116,30 @@ class Dataset:
     prompt: str = "a photo of a {}"
 
 
+class Preset(Protocol):
+    """What a paper did with its system on a data set.
+
+    Attributes:
+        arguments: of the loader, where they differ from its defaults.
+        num_samples, protocol: of the evaluation; None leaves them to the data set.
+        files: names of the files of weights that are needed: of shipped ones, or of cards of published ones.
+        differs: sentences: what is done otherwise than in the paper although the preset is kept.
+    """
+
+    arguments: Mapping[str, Scalar]
+    num_samples: int | None
+    protocol: str | None
+    files: tuple[str, ...]
+    differs: tuple[str, ...]
+
+
 class Model(Protocol):
     """A generator of images, ready on a device. No import of genbench is needed to be one.
 
     A loader `load(*, dataset, device, precision, **args) -> Model` is what the registry names; `dataset` is the name of
-    the data set whose weights are wanted.
+    the data set whose weights are wanted. A loader that names a parameter `fetch` is given a function of a card (see
+    `genbench.weights.Published`) to the path of the file, from the cache or downloaded. It may have an attribute
+    `presets`, a mapping from data set to `Preset`.
 
     Attributes:
         shape: (c, h, w) of its images.
@@ -147,10 +166,18 @@ class Model(Protocol):
         """Images of the given seeds: float (b, c, h, w), nominally in [-1, 1], on any device.
 
         Image i depends on (seeds[i], labels[i], captions[i]) alone, never on the others. `watch(done, total)` is called
-        after every step.
+        after every step. Raises ValueError for weights that do not fit and FileNotFoundError for missing ones.
+
+        A model may also have a method `trajectory` of the same arguments, whose `watch` is called with an object of
+        `done`, `steps`, `x` (the state as images) and `predicted` (the images it was predicted to become).
         """
         ...
 
 
-RESERVED = frozenset({"generated", "reference", "dataset", "device", "precision", "weights", "directory", "split"})
-"""Parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""
+RESERVED: Mapping[str, frozenset[str]] = {
+    "metric": frozenset({"generated", "reference", "device"}),
+    "extractor": frozenset({"device", "precision", "weights"}),
+    "dataset": frozenset({"directory", "split"}),
+    "model": frozenset({"dataset", "device", "precision", "fetch"}),
+}
+"""Kind to parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""

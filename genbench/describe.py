@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +54,7 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
         args = {metric: ", ".join(f"{k}={v!r}" for k, v in values.items()) for metric, values in p.args.items()}
         return {"name": name, "kind": kind, **shown, "metrics": ", ".join(p.metrics), "arguments": args}
     component = registry.get(kind, name)
-    given = registry.parameters(component).items()
+    given = registry.parameters(kind, component).items()
     arguments = {k: "(must be given)" if v is inspect.Parameter.empty else repr(v) for k, v in given}
     target = registry.table(kind)[name][0]
     function = next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
@@ -80,12 +82,65 @@ def _where(function: Any) -> str:
     return f"{Path(inspect.getsourcefile(function) or '').resolve()}:{inspect.getsourcelines(function)[1]}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What a model needs on a data set.
+
+    Attributes:
+        files: names of shipped files or of cards of published ones.
+        size: of all files together, in words; "about" where it was counted from the parameters.
+        where: "shipped", "in the cache", "not in the cache", or which are missing.
+    """
+
+    dataset: str
+    files: tuple[str, ...]
+    size: str
+    where: str
+
+
+def weights_of(model: str) -> list[Weights]:
+    """The weights that there are of a model, a data set each."""
+    presets = getattr(registry.get("model", model), "presets", {})
+    return [_weights(dataset, preset.files) for dataset, preset in presets.items()]
+
+
+def _weights(dataset: str, files: tuple[str, ...]) -> Weights:
+    from genbench import weights
+
+    shipped = {path.stem: path for path in weights.shipped_cards()}
+    known = registry.published()
+    exact, total, missing = True, 0, []
+    for file in files:
+        if file in shipped:
+            total += json.loads(shipped[file].read_text(encoding="utf-8"))["bytes"]
+            continue
+        card = known[file]
+        total += card.bytes or card.estimated_bytes
+        exact = exact and card.bytes is not None
+        if weights.cached(weights.of_published(card)) is None:
+            missing.append(file)
+    published = [file for file in files if file not in shipped]
+    if not published:
+        where = "shipped"
+    elif missing and len(missing) < len(published):
+        where = f"not in the cache: {', '.join(missing)}"
+    else:
+        where = "not in the cache" if missing else "in the cache"
+    size = f"{total / 1e6:,.1f} MB" if total < 1e8 else f"{total / 1e6:,.0f} MB"
+    return Weights(dataset=dataset, files=files, size=size if exact else f"about {size}", where=where)
+
+
 def card_of(text: str) -> Card:
-    """The weight card of an extractor, given as a reference text such as "inception" or "resnet50(recipe='v2')".
+    """The card of a file of weights: of an extractor, given as a reference text such as "inception" or
+    "resnet50(recipe='v2')", or of a model, given by the name of its card, such as "adm-256x256-diffusion".
 
     Raises:
-        UsageError: an extractor without weights of its own.
+        UsageError: an unknown name, or an extractor without weights of its own.
     """
+    from genbench import weights
+
+    if text in registry.published():
+        return weights.of_published(registry.published()[text])
     loader, ref = registry.bind("extractor", Ref.parse(text))
     # An extractor with weights has a function `card` beside its loader, of those arguments that choose the file.
     card = getattr(inspect.getmodule(loader), "card", None)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from genbench.arrays import Images, Samples
 from genbench.contracts import Model
-from genbench.errors import InputRejected, UsageError
+from genbench.errors import InputRejected, MissingAsset, UsageError
 from genbench.files import atomic_write
 from genbench.records import RunSpec, canonical
 
@@ -108,7 +108,9 @@ def sample_images(
     """The images start..stop-1 of a run in one call of the model, uint8 (stop - start, c, h, w).
 
     Raises:
-        InputRejected: values that are not finite, or images of another shape or number than the model declares.
+        InputRejected: values that are not finite, images of another shape or number than the model declares, or
+            weights that do not fit it.
+        MissingAsset: weights that are not there.
     """
     import torch
 
@@ -116,7 +118,12 @@ def sample_images(
     conditions = _conditions(model, seeds, prompts)
     if model.conditioning == "caption":
         conditions.pop("labels")
-    output = model.sample(seeds, watch=watch, **conditions)
+    try:
+        output = model.sample(seeds, watch=watch, **conditions)
+    except FileNotFoundError as error:
+        raise MissingAsset(f"The model {spec.model}: {error}") from error
+    except ValueError as error:
+        raise InputRejected(f"The model {spec.model}: {error}") from error
     if tuple(output.shape) != (stop - start, *model.shape):
         raise InputRejected(
             f"The model {spec.model} declares images of {model.shape} and was asked for {stop - start}; "
@@ -129,6 +136,37 @@ def sample_images(
             f"image {start + bad[0]} of seed {spec.seed}. Nothing of this batch was kept."
         )
     return quantise(output, spec.quantise).cpu().numpy()
+
+
+def trajectory(model: Model, spec: RunSpec, count: int, frames: int, *, prompts: Samples | None = None) -> Images:
+    """States and predicted images on the way to the first images of a run.
+
+    Args:
+        count: images.
+        frames: moments that are shown, evenly spaced over the steps, the last one included; at most the steps.
+
+    Returns:
+        uint8 (count, 2, frames, c, h, w): first the states, then the images that they were predicted to become.
+
+    Raises:
+        UsageError: a model without a method `trajectory`.
+    """
+    seeds = image_seeds(spec.seed, 0, count)
+    conditions = _conditions(model, seeds, prompts)
+    if model.conditioning == "caption":
+        conditions.pop("labels")
+    if not hasattr(model, "trajectory"):
+        raise UsageError(f"The model {spec.model} does not show its steps; trajectories need a method `trajectory`.")
+    seen: list[Images] = []
+
+    def watch(view: Any) -> None:
+        wanted = {round(view.steps * (i + 1) / frames) for i in range(frames)}
+        if view.done in wanted:
+            both = (quantise(x, spec.quantise).cpu().numpy() for x in (view.x, view.predicted))
+            seen.append(np.stack(list(both), axis=1))
+
+    model.trajectory(seeds, watch=watch, **conditions)
+    return np.stack(seen, axis=2)
 
 
 def generate(

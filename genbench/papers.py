@@ -255,7 +255,8 @@ def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
 
     Returns:
         The row that the arguments select (steps, eta, variance, scale): by the authors of the system before those of a
-        later paper, measured before quoted, never disputed. None where no row has these arguments.
+        later paper, measured before quoted, never disputed. Where no row has these arguments, the headline row; None
+        where there is none either.
 
     Source:
         DDPM Tables 1 and 3, DDIM Table 1 (also for DDPM in few steps), ADM Tables 4 to 6, classifier-free guidance
@@ -270,10 +271,12 @@ def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
     if published is None or not any(r.arxiv in papers and (r.dataset, r.resolution) == published for r in reported()):
         published = DATASETS[HEADLINE[model.name]]
     rows = [r for r in reported() if r.metric == column and (r.dataset, r.resolution) == published and not r.disputed]
-    for want in _ROWS[model.name](model.args, *published):
-        found = [row for row in rows if _agrees(row, want)]
-        if found:
-            return min(found, key=lambda row: (row.origin == "quoted", TIERS.index(row.verified)))
+    # A run with arguments that no paper used still sees the headline row; what differs is told by who compares.
+    for args in (model.args, {}):
+        for want in _ROWS[model.name](args, *published):
+            found = [row for row in rows if _agrees(row, want)]
+            if found:
+                return min(found, key=lambda row: (row.origin == "quoted", TIERS.index(row.verified)))
     return None
 
 
@@ -312,8 +315,7 @@ def comparable(result: Result, published: Reported) -> tuple[bool, tuple[str, ..
 
     Returns:
         True and nothing if all that is known agrees; else False and the reasons, such as ("other data set", "other
-        extractor", "1000 instead of 50000 samples"). What the sources do not state is a reason. Guidance and numbers of
-        steps are not looked at: `lookup` selects the row by them.
+        extractor", "1000 instead of 50000 samples"). What the sources do not state is a reason.
     """
     metric, spec, reference = Ref.parse(result.metric), result.spec, result.reference
     reasons = []
@@ -352,6 +354,15 @@ def comparable(result: Result, published: Reported) -> tuple[bool, tuple[str, ..
     # At 1000 steps there is nothing to choose, and all but quadratic are even strides that begin elsewhere.
     if spacing and strides and published.steps != 1000 and (spacing == "quadratic") != (strides[1] == "quadratic"):
         reasons.append(f"{spacing} instead of {strides[1]} steps")
+    steps = spec.model.args.get("steps") if spec is not None else None
+    if steps is not None and published.steps is not None and steps != published.steps:
+        reasons.append(f"{steps} instead of {published.steps} steps")
+    scale = spec.model.args.get("scale") if spec is not None else None
+    if isinstance(scale, int | float) and published.guidance in ("none", "cfg", "classifier"):
+        unguided = 0.0 if spec is not None and spec.model.name == "adm-g" else 1.0
+        wanted = unguided if published.guidance_scale is None else published.guidance_scale
+        if abs(scale - wanted) > 1e-9:
+            reasons.append(f"guidance of scale {scale:g} instead of {wanted:g}")
     if published.verified in ("digitised", "recalled"):
         reasons.append(f"published number {published.verified}, not read")
     if published.disputed:

@@ -7,18 +7,20 @@ Everything that can be refused is refused before anything is sampled.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genbench import environment, features, files, generation, images, registry, report, weights
-from genbench.arrays import Evidence, Samples
+from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Metric, Model
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, OutOfResources, UsageError
 from genbench.protocols import Protocol
@@ -119,9 +121,11 @@ def bind_cells(measurements: Iterable[Measurement], protocol: Protocol) -> list[
 
 
 def bind_spec(spec: RunSpec) -> tuple[Callable[..., Model], Dataset, RunSpec]:
-    """Finds model and data set and writes out their defaults."""
-    load_model, model_ref = registry.bind("model", spec.model)
+    """Finds model and data set and writes out their defaults; those of the paper, where it used this data set."""
     dataset, dataset_ref = registry.bind("dataset", spec.dataset)
+    preset = registry.preset(spec.model.name, dataset.name)
+    told = {**preset.arguments, **spec.model.args} if preset else spec.model.args
+    load_model, model_ref = registry.bind("model", Ref(spec.model.name, told))
     if spec.num_samples < 1:
         raise UsageError(f"The number of samples must be at least 1; got {spec.num_samples}.")
     if spec.quantise not in generation.QUANTISERS:
@@ -129,15 +133,49 @@ def bind_spec(spec: RunSpec) -> tuple[Callable[..., Model], Dataset, RunSpec]:
     return load_model, dataset, replace(spec, model=model_ref, dataset=dataset_ref)
 
 
-def load_model(loader: Callable[..., Model], spec: RunSpec, device: str) -> Model:
+def differs(spec: RunSpec) -> list[str]:
+    """What a run does otherwise than the paper of its system, in words; empty where no paper used the data set."""
+    preset = registry.preset(spec.model.name, spec.dataset.name)
+    if preset is None or preset.protocol is None:
+        return []
+    _, paper = registry.bind("model", Ref(spec.model.name, dict(preset.arguments)))
+    arguments = {**dict.fromkeys(spec.model.args), **paper.args}
+    changed = [
+        f"{name}={spec.model.args.get(name)!r} instead of {value!r}"
+        for name, value in arguments.items()
+        if spec.model.args.get(name) != value
+    ]
+    if preset.num_samples and spec.num_samples != preset.num_samples:
+        changed.append(f"{spec.num_samples} instead of {preset.num_samples} samples")
+    return [*preset.differs, *changed]
+
+
+def load_model(loader: Callable[..., Model], spec: RunSpec, device: str, execution: Execution) -> Model:
     """Makes the model of a spec.
 
     Raises:
         UsageError: arguments that the model refuses, or a data set that it has no weights for.
         MissingAsset: weights that are not there.
     """
+    more: dict[str, Any] = {}
+    if "fetch" in inspect.signature(loader).parameters:
+
+        def fetch(card: weights.Published) -> Path:
+            watch = partial(execution.report, f"download of {card.name}")
+            return weights.resolve(
+                weights.of_published(card), given=execution.weights.get(card.name), watch=lambda a, b: watch(a, b or 0)
+            )
+
+        more["fetch"] = fetch
+    with _of_model(spec):
+        return loader(dataset=spec.dataset.name, device=device, precision=spec.precision, **more, **spec.model.args)
+
+
+@contextlib.contextmanager
+def _of_model(spec: RunSpec) -> Iterator[None]:
+    """What models raise, which know no classes of this package, as errors of it. They may read their weights late."""
     try:
-        return loader(dataset=spec.dataset.name, device=device, precision=spec.precision, **spec.model.args)
+        yield
     except ValueError as error:
         raise UsageError(f"The model {spec.model}: {error}") from error
     except FileNotFoundError as error:
@@ -389,7 +427,9 @@ def run(
         return Outcome(spec=spec, results=tuple(stored[k] for k in requests), directory=directory, cached=True)
 
     device = environment.choose_device(execution.device)
-    model = load_model(loader, spec, device)
+    model = load_model(loader, spec, device, execution)
+    with _of_model(spec):
+        key_of_model = model.key  # finds its weights, before anything is written
     _check_disk(output, spec, model)
     with files.locked(directory):
         if execution.fresh:
@@ -402,7 +442,9 @@ def run(
             samples = class_captions(samples, dataset.prompt)
             roles = {role: real and class_captions(real, dataset.prompt) for role, real in roles.items()}
         comparison = _Comparison({"generated": samples, **roles}, cells, execution, device)
-        made_with = environment.describe(device) | {"evaluations": model.evaluations, "model_key": model.key}
+        made_with = environment.describe(device) | {
+            "evaluations": model.evaluations, "model_key": key_of_model, "differs": differs(spec),
+        }  # fmt: skip
         for key, cell in requests.items():
             if key not in stored and (result := _attempt(cell, comparison, spec, made_with)) is not None:
                 stored[key] = result
@@ -416,13 +458,28 @@ def sample(spec: RunSpec, *, output: Path, execution: Execution | None = None) -
     execution = execution or Execution()
     loader, dataset, spec = bind_spec(spec)
     device = environment.choose_device(execution.device)
-    model = load_model(loader, spec, device)
+    model = load_model(loader, spec, device, execution)
+    with _of_model(spec):
+        _ = model.key
     _check_disk(output, spec, model)
     directory = output / spec.id
     with files.locked(directory):
         samples = _generate(model, spec, dataset, directory, execution, device)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
     return samples, directory, spec
+
+
+def trajectory(spec: RunSpec, *, count: int = 4, frames: int = 10, execution: Execution | None = None) -> Images:
+    """How the first images of a run came about: see `generation.trajectory`.
+
+    Raises:
+        UsageError: a model that does not show its steps.
+    """
+    execution = execution or Execution()
+    loader, dataset, spec = bind_spec(spec)
+    model = load_model(loader, spec, environment.choose_device(execution.device), execution)
+    prompts = load_split(dataset, spec.dataset, "held_out", execution) if model.conditioning == "caption" else None
+    return generation.trajectory(model, spec, min(count, spec.num_samples), frames, prompts=prompts)
 
 
 def _generate(
@@ -468,6 +525,9 @@ def _check_disk(output: Path, spec: RunSpec, model: Model) -> None:
 def request_id(spec: RunSpec, cell: Cell, execution: Execution) -> str:
     """Identity of a measurement, found without a network: what was asked, and the digests of all shipped weights."""
     given = {name: weights.sha256(path) for name, path in sorted(execution.weights.items())}
+    # A path says nothing about the file that lies there today.
+    paths = {name: Path(value) for name, value in spec.model.args.items() if isinstance(value, str) and value}
+    given |= {name: weights.sha256(path) for name, path in paths.items() if path.is_file()}
     asked = [spec, str(cell), cell.metric.version, cell.protocol.name, execution.extractor_precision, given]
     return digest([*asked, weights.shipped()], 16)
 

@@ -67,7 +67,7 @@ def plan(
     stored = {} if execution.fresh else report.read_results(directory)
     requests = {pipeline.request_id(spec, cell, execution): str(cell) for cell in cells}
     sampled = generation.is_complete(directory / "samples", spec)
-    model = pipeline.load_model(loader, spec, device)
+    model = pipeline.load_model(loader, spec, device, execution)
     seconds, width = 0.0, 0
     for cell in {str(c.extractor_ref): c for c in cells}.values():
         try:

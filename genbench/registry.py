@@ -25,7 +25,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "adm-g": ("baselines.models:adm_g", "guidance by a classifier of noisy images (Dhariwal and Nichol 2021)"),
         "cfg": ("baselines.models:cfg", "classifier-free guidance (Ho and Salimans 2022)"),
         "ldm": ("baselines.models:ldm", "latent diffusion with captions or labels (Rombach et al. 2022)"),
-        "diffusers": ("baselines.pipelines:load", "any pipeline of diffusers: diffusers(repo='...') (extra: diffusers)"),
+        "diffusers": ("baselines.pipelines:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {
         "fid": ("genbench.metrics.frechet:FID", "Frechet distance of pooled features"),

@@ -120,10 +120,11 @@ def _paper(result: Result) -> dict[str, Any] | None:
     reported = papers.lookup(result.spec.model, _measured(result), result.spec.dataset.name)
     if reported is None:
         return None
-    comparable, reasons = papers.comparable(result, reported)
+    _, reasons = papers.comparable(result, reported)
+    reasons = (*reasons, *(d for d in result.environment.get("differs", ()) if d not in reasons))
     return {
         "value": reported.value, "system": reported.system, "dataset": reported.dataset, "source": reported.citation,
-        "comparable": comparable, "reasons": list(reasons),
+        "comparable": not reasons, "reasons": list(reasons),
     }  # fmt: skip
 
 

@@ -11,15 +11,17 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import tempfile
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
@@ -47,6 +49,8 @@ class Card:
         licence: of the weights.
         note: one sentence for people, such as who trained them.
         fetch: what `genbench fetch` takes, where arguments choose among several files; `name` if empty.
+        md5: hexadecimal digest, of files whose authors publish no better one.
+        member: file of the zip archive at `url` that is wanted; digests and size are those of the archive.
     """
 
     name: str
@@ -57,6 +61,36 @@ class Card:
     licence: str
     note: str = ""
     fetch: str = ""
+    md5: str | None = None
+    member: str | None = None
+
+
+class Published(Protocol):
+    """What a card of a model's weights says. Models know no classes of this package."""
+
+    name: str
+    url: str
+    licence: str
+    source: str
+    bytes: int | None
+    sha256: str | None
+    md5: str | None
+    member: str | None
+
+
+def of_published(card: Published) -> Card:
+    """The card in the form of this module. The cache keeps it under its own name, which says what it is."""
+    return Card(
+        name=card.name, file=card.name + (Path(card.member or urlsplit(card.url).path).suffix or ".ckpt"),
+        url=card.url, bytes=card.bytes, sha256=card.sha256, md5=card.md5, member=card.member, licence=card.licence,
+        note=card.source,
+    )  # fmt: skip
+
+
+def cached(card: Card) -> Path | None:
+    """The file where it is on this machine already, without looking at its digest; else None."""
+    places = (SHIPPED / card.file, cache_directory() / "weights" / card.file)
+    return next((path for path in places if path.is_file()), None)
 
 
 def cache_directory() -> Path:
@@ -104,7 +138,15 @@ def matches(path: Path, card: Card) -> bool:
     """Whether a file has the size and the digest of the card, as far as the card knows them."""
     if card.bytes is not None and path.stat().st_size != card.bytes:
         return False
+    if card.md5 is not None and md5(path) != card.md5.lower():
+        return False
     return card.sha256 is None or sha256(path).startswith(card.sha256.lower())
+
+
+def md5(path: Path) -> str:
+    """Hexadecimal MD5 of a file, for files that nothing better is published of."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int | None], None] | None = None) -> Path:
@@ -136,7 +178,8 @@ def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int 
         return shipped
     target = cache_directory() / "weights" / card.file
     if target.is_file():
-        if matches(target, card):
+        # A member of an archive was checked with it, before it was taken out.
+        if card.member is not None or matches(target, card):
             return target
         with contextlib.suppress(OSError):
             target.replace(_bad(target))
@@ -226,7 +269,10 @@ def _download(card: Card, target: Path, watch: Callable[[int, int | None], None]
                 f"{card.url} gave {size:,} bytes with sha256 {found}, not {card.bytes or 'any number of'} bytes with "
                 f"{card.sha256}. The file is kept as {_bad(target)} and not used; try again or another network."
             )
-        part.replace(target)
+        if card.member is None:
+            part.replace(target)
+        else:
+            _extract(part, card.member, target)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise MissingAsset(_missing(card, f"the download failed ({error})")) from error
     except OSError as error:
@@ -234,6 +280,19 @@ def _download(card: Card, target: Path, watch: Callable[[int, int | None], None]
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def _extract(archive: Path, member: str, target: Path) -> None:
+    """Writes one file of a zip archive, whole or not at all. Its name in the archive chooses no path here."""
+    whole = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with zipfile.ZipFile(archive) as content, content.open(member) as inner, whole.open("wb") as outer:
+            shutil.copyfileobj(inner, outer, _CHUNK)
+        whole.replace(target)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise MissingAsset(f"The archive of {target.name} holds no {member} ({error}).") from error
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _transfer(card: Card, stream: IO[bytes], watch: Callable[[int, int | None], None] | None) -> None:

@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"errors", "records"},
     "resize": {"errors"},
     "images": {"errors", "arrays", "files"},
+    "pictures": {"errors", "arrays"},
     "registry": {"errors", "records", "contracts"},
     "protocols": {"errors", "records"},
     "environment": {"errors"},
@@ -38,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": FOUNDATION | {"registry", "environment"},
     "describe": FOUNDATION | {"registry", "protocols"},
     "api": FOUNDATION | {"pipeline", "registry", "protocols"},
-    "cli": FOUNDATION | {"pipeline", "registry", "protocols", "report", "planning", "doctor", "describe"},
+    "cli": FOUNDATION | {"pipeline", "registry", "protocols", "report", "planning", "doctor", "describe", "pictures"},
 }
 
 

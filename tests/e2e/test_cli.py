@@ -63,13 +63,13 @@ def test_a_run_leaves_its_folder_and_answers_from_it(cli: Cli, tmp_path: Path, m
     with Image.open(directory / "grid.png") as grid:
         assert grid.size[0] > 8 * 32
 
-    import baselines.models
+    import baselines.sources
     from genbench import features
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a finished run must not need this")
 
-    monkeypatch.setattr(baselines.models, "_network", never)
+    monkeypatch.setattr(baselines.sources, "network", never)
     monkeypatch.setattr(features, "image_blocks", never)
     code, out, _ = cli(*RUN, *metrics, "--format", "json")
     again = json.loads(out)

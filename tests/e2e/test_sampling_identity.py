@@ -18,8 +18,13 @@ from genbench.records import Ref, RunSpec
 pytestmark = pytest.mark.slow
 
 
-def sampled(output: Path, *, batch_size: int, exact: bool, count: int = 70, steps: int = 8) -> np.ndarray:
-    spec = RunSpec(model=Ref("ddim", {"steps": steps}), dataset=Ref("shapes"), num_samples=count, exact=exact)
+SYSTEMS = [
+    "ddpm(steps=8)", "ddim(steps=8)", "cfg(steps=4, scale=2.0)", "adm-g(steps=4, scale=2.0)", "ldm(steps=8, scale=2.0)",
+]  # fmt: skip
+
+
+def sampled(output: Path, *, batch_size: int, exact: bool, count: int = 70, model: str = "ddim(steps=8)") -> np.ndarray:
+    spec = RunSpec(model=Ref.parse(model), dataset=Ref("shapes"), num_samples=count, exact=exact)
     samples, _, _ = pipeline.sample(
         spec, output=output, execution=pipeline.Execution(device="cpu", batch_size=batch_size)
     )
@@ -34,14 +39,22 @@ def test_batch_size_changes_at_most_one_level_in_one_pixel_of_ten_thousand(tmp_p
         assert (difference > 0).sum() <= difference.size / 10_000
 
 
-def test_exact_images_are_bit_identical_for_every_batch_size(tmp_path: Path) -> None:
-    sets = [sampled(tmp_path / str(size), batch_size=size, exact=True) for size in (1, 7, 64)]
+@pytest.mark.parametrize("model", SYSTEMS)
+def test_exact_images_are_bit_identical_for_every_batch_size_and_process(
+    model: str, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    sets = [sampled(tmp_path / str(size), batch_size=size, exact=True, count=33, model=model) for size in (1, 3, 32)]
     assert np.array_equal(sets[0], sets[1]) and np.array_equal(sets[0], sets[2])
+    other = [sys.executable, "-m", "genbench", "sample", "--model", model, "-n", "33", "--exact", "--device", "cpu"]
+    subprocess.run([*other, "--npz", "a.npz", "-o", "other"], cwd=tmp_path, env=clean_environment, check=True)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as made:
+        assert np.array_equal(made["arr_0"].transpose(0, 3, 1, 2), sets[0])
 
 
-def test_image_i_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
-    few = sampled(tmp_path / "few", batch_size=64, exact=True, count=10, steps=3)
-    many = sampled(tmp_path / "many", batch_size=64, exact=True, count=300, steps=3)
+@pytest.mark.parametrize("model", SYSTEMS)
+def test_image_i_does_not_depend_on_how_many_there_are(model: str, tmp_path: Path) -> None:
+    few = sampled(tmp_path / "few", batch_size=64, exact=True, count=10, model=model)
+    many = sampled(tmp_path / "many", batch_size=64, exact=True, count=70, model=model)
     assert np.array_equal(few, many[:10])
 
 

@@ -354,8 +354,8 @@ def test_ddim_rows_are_selected_by_steps_and_eta() -> None:
     assert find("ddim(steps=50, eta=1.0)") == 8.01
     assert find("ddim(steps=50)", dataset="celeba") == 9.17
     assert find("ddim(steps=50)", dataset="lsun-bedroom") == 6.75
-    assert find("ddim(steps=49)") is None
-    assert find("ddim(steps=50, eta=0.3)") is None
+    assert find("ddim(steps=49)") == 4.67, "no paper took 49 steps: the headline row, of 50"
+    assert find("ddim(steps=50, eta=0.3)") == 4.67
     assert find("ddim(steps=50)", "clip-score") is None
     row = lookup(Ref.parse("ddim(steps=50)"), "fid", "shapes")
     assert row is not None and (row.dataset, row.citation) == ("CIFAR-10", "arXiv:2010.02502, Table 1")
@@ -374,8 +374,8 @@ def test_ddpm_rows_are_selected_by_steps_and_variance() -> None:
     assert find("ddpm(steps=1000, variance='small')") == 4.73
     assert find("ddpm(steps=100, variance='large')") == 9.99
     assert find("ddpm(steps=100, variance='small')") == 5.78
-    assert find("ddpm(steps=1000, variance='learned')") is None
-    assert find("ddpm(steps=250)") is None
+    assert find("ddpm(steps=1000, variance='learned')") == 3.17, "nothing was published: the headline row"
+    assert find("ddpm(steps=250)") == 3.17
     row = lookup(Ref.parse("ddpm(steps=1000)"), "fid", "cifar10")
     assert row is not None and (row.arxiv, row.origin, row.reference) == ("2006.11239", "own", "train (50k)")
     other = lookup(Ref.parse("ddpm(steps=1000)"), "recall", "shapes")
@@ -390,13 +390,13 @@ def test_guided_systems_are_selected_by_scale_and_resolution() -> None:
     assert find("adm-g(steps=25, scale=2.5)", dataset="imagenet256") == 5.44
     assert find("adm-g(scale=0.0)", dataset="imagenet256") == 10.94
     assert find("adm-g(scale=0.0)", dataset="imagenet64") == 2.07  # with dropout; 2.61 without
-    assert find("adm-g(scale=3.0)", dataset="imagenet256") is None
+    assert find("adm-g(scale=3.0)", dataset="imagenet256") == 4.59
     assert find("adm-g(scale=1.0)") == 4.59
     assert [find(f"cfg(scale={s})", dataset="imagenet64") for s in (1.0, 1.1, 2.0)] == [1.80, 1.55, 12.6]
     assert find("cfg(scale=1.3, steps=256)", dataset="imagenet128") == 2.43
     assert find("cfg(scale=1.3, steps=128)", dataset="imagenet128") == 3.04
     assert find("cfg(scale=1.1)") == 1.55
-    assert find("cfg(scale=1.15)") is None
+    assert find("cfg(scale=1.15)") == 1.55
     assert find("ldm(scale=1.5)", dataset="imagenet256") == 3.60
     assert find("ldm(scale=1.25)", dataset="imagenet256") == 3.95
     assert find("ldm(scale=1.0)", dataset="imagenet256") == 10.56
@@ -450,6 +450,18 @@ def paper(model: str = "ddim(steps=50)", metric: str = "fid", dataset: str = "ci
 
 def test_a_run_as_in_the_paper_is_comparable() -> None:
     assert comparable(result(), paper()) == (True, ())
+
+
+def test_other_steps_and_guidance_than_those_of_the_row_are_reasons() -> None:
+    few = result(model="ddim(steps=49, eta=0.0, spacing='quadratic')")
+    assert comparable(few, paper("ddim(steps=49)")) == (False, ("49 instead of 50 steps",))
+    model = "adm-g(scale=3.0, steps=250)"
+    guided = result(model=model, dataset="imagenet256", reference="imagenet256 train", of=1_281_167)
+    assert "guidance of scale 3 instead of 1" in comparable(guided, paper(model, dataset="imagenet256"))[1]
+    plain = paper("adm-g(scale=0.0, steps=250)", dataset="imagenet256")
+    assert plain.value == 10.94 and "guidance of scale 3 instead of 0" in comparable(guided, plain)[1]
+    own = result(model="ldm(scale=1.0, steps=250)", dataset="imagenet256", reference="imagenet256 train", of=1_281_167)
+    assert not any("guidance" in r for r in comparable(own, paper("ldm(scale=1.0)", dataset="imagenet256"))[1])
 
 
 def test_the_default_run_is_not_and_says_why() -> None:
