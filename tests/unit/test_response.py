@@ -199,6 +199,77 @@ def test_clip_score_falls_with_shuffled_captions(pool: Samples) -> None:
     assert graded[-1].z < -3
 
 
+@pytest.fixture(scope="module")
+def published() -> dict[tuple[str, str, str], list[dict[str, str]]]:
+    """Rows of the committed table by data set, metric on its extractor, and corruption; weakest first."""
+    table: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    with response.BOARD.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            measured = f"{row['metric']}@{row['extractor']}"
+            table.setdefault((row["dataset"], measured, row["corruption"]), []).append(row)
+    return table
+
+
+@pytest.mark.parametrize("dataset", ["shapes", "cifar10"])
+@pytest.mark.parametrize(
+    ("metric", "corruption", "direction"),
+    [
+        ("fid@compact", "noise", RISES),
+        ("fid@compact", "blur", RISES),
+        ("fid@compact", "dropped-classes", RISES),
+        ("fid@compact", "duplicates", RISES),
+        ("kid@compact", "noise", RISES),
+        ("kid@compact", "blur", RISES),
+        ("swd@compact", "noise", RISES),
+        ("swd@compact", "blur", RISES),
+        ("precision@compact", "noise", FALLS),
+        ("density@compact", "noise", FALLS),
+        ("recall@compact", "noise", FALLS),
+        ("recall@compact", "duplicates", FALLS),
+        ("coverage@compact", "duplicates", FALLS),
+        ("fid-per-class@compact", "swapped-labels", RISES),
+        ("fid@pixels", "noise", RISES),
+        ("fid@pixels", "blur", RISES),
+        ("fid@pixels", "jpeg", RISES),
+        ("fid@pixels", "dropped-classes", RISES),
+        ("fid@pixels", "duplicates", RISES),
+        ("fid@pixels", "fewer-samples", RISES),
+        ("precision@pixels", "noise", FALLS),
+        ("coverage@pixels", "duplicates", FALLS),
+        ("swd@pixels", "noise", RISES),
+    ],
+)
+def test_the_published_table_shows_the_expected_directions(
+    dataset: str,
+    metric: str,
+    corruption: str,
+    direction: int,
+    published: dict[tuple[str, str, str], list[dict[str, str]]],
+) -> None:
+    graded = published.get((dataset, metric, corruption))
+    if graded is None:
+        assert dataset == "shapes" and metric.endswith("@pixels")  # `shapes` is measured on its own networks
+        return
+    assert [float(row["strength"]) for row in graded] == list(CORRUPTIONS[corruption].strengths)
+    assert graded[-1]["responds"] == "yes" and math.copysign(1, float(graded[-1]["z"])) == direction
+    assert direction * float(graded[-1]["z"]) > direction * float(graded[0]["z"])
+
+
+def test_the_published_table_has_errors_and_is_blind_where_it_must_be(
+    published: dict[tuple[str, str, str], list[dict[str, str]]],
+) -> None:
+    assert {dataset for dataset, _, _ in published} == {"shapes", "cifar10"}
+    blind = 0
+    for (dataset, metric, corruption), graded in published.items():
+        assert len(graded) == 3
+        # An extrapolation, and a class that is gone, may be refused; every number has an error.
+        assert all(row["responds"] in ("yes", "no", "refused") for row in graded)
+        if dataset == "cifar10" and corruption == "swapped-labels" and not metric.startswith("fid-per-class"):
+            assert [float(row["z"]) for row in graded] == [0, 0, 0]
+            blind += 1
+    assert blind > 20
+
+
 def test_z_counts_both_errors() -> None:
     def of(value: float, stderr: float | None, baseline: tuple[float, float | None]) -> Response:
         return Response(
