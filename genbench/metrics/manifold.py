@@ -43,7 +43,10 @@ SPARE = 4
 10,000; those few are recomputed."""
 
 _SHARED_K = 5
-_ROWS, _COLUMNS = 512, 4096
+_ROWS, _COLUMNS = 1024, 2048
+"""Of a tile, 8 MiB, which stays in the cache. Neither is less than 64 times the neighbours that are sought: in shorter
+rows torch finds them by another algorithm, four times slower."""
+_STRIP = 256
 _PAIRS = 1 << 18
 _RESOLUTION = 2.0**-21
 
@@ -249,12 +252,23 @@ def nearest_neighbours(x: Points, count: int) -> Neighbours:
             merge(rows, tile, columns.start)
         return Neighbours(squared=best, index=index)
     for rows in _spans(0, len(x), _ROWS):
-        merge(rows, between.tile(rows, rows).fill_diagonal_(0), rows.start)
+        merge(rows, _among_themselves(between, rows), rows.start)
         for columns in _spans(rows.stop, len(x), _COLUMNS):
             tile = between.tile(rows, columns)
             merge(rows, tile, columns.start)
             merge(columns, tile.T.contiguous(), rows.start)
     return Neighbours(squared=best, index=index)
+
+
+def _among_themselves(between: Distances, rows: slice) -> Tensor:
+    """The tile on the diagonal, made of narrow strips above it and mirrored, exactly symmetric and 0 on the diagonal."""
+    size = rows.stop - rows.start
+    tile = torch.zeros((size, size), device=between.x.values.device)
+    for strip in _spans(rows.start, rows.stop, _STRIP):
+        inside = slice(strip.start - rows.start, strip.stop - rows.start)
+        tile[inside, inside.start :] = between.tile(strip, slice(strip.start, rows.stop))
+    tile.triu_(1)
+    return tile + tile.T
 
 
 def radii_without_blocks(x: Points, near: Neighbours, blocks: Tensor, k: int) -> Tensor | None:
