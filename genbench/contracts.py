@@ -94,8 +94,8 @@ class Dataset:
     """Real images.
 
     Attributes:
-        load: load(split, **args) -> Samples with all images of the split; `directory` among the parameters, if named
-            there, is given by --data-dir.
+        load: load(split, **args) -> Samples with all images of the split, or None where a split that need not be there
+            is not; `directory` among the parameters, if named there, is given by --data-dir.
         splits: role to name of the split: "reference" (what generated images are compared with), "held_out" (real
             images that are not in the reference, for floors), "test" (for classifiers). Roles may be missing.
         reference_count: images of the reference split that are used by default; None is all.
@@ -107,7 +107,7 @@ class Dataset:
     name: str
     summary: str
     source: str
-    load: Callable[..., Samples]
+    load: Callable[..., Samples | None]
     splits: Mapping[str, str]
     version: int = 1
     reference_count: int | None = None

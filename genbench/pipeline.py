@@ -558,7 +558,7 @@ def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, D
         dataset = replace(dataset, splits={**dataset.splits, role: str(split)})
     samples = load_split(dataset, ref, role, execution)
     if samples is None:
-        raise UsageError(f"The data set {ref.name} has no {role} split; give split='...'.")
+        raise UsageError(f"The data set {ref.name} has no {split or role} split here; give another, split='...'.")
     number = count if isinstance(count, int) else dataset.reference_count
     return samples if number is None or number >= samples.count else samples.subset(0, number), dataset, ref
 

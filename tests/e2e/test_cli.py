@@ -155,6 +155,27 @@ def test_a_data_set_may_be_either_side_and_gives_the_floor(cli: Cli, tmp_path: P
     assert code == 0 and json.loads(out)["results"][0]["value"] == one["value"]
 
 
+def test_the_data_sets_of_the_papers_are_files_of_the_user(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("list", "datasets")
+    assert code == 0 and "imagenet256" in out and "lsun-church" in out
+    code, out, err = cli("score", "shapes(split='test', count=8)", "--reference", "imagenet64", "--data-dir", tmp_path)
+    assert code == 6 and out == "" and err.count("\n") == 1
+    assert "VIRTUAL_imagenet64_labeled.npz is the reference batch of ADM, https://openaipublic" in err
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "celeba.npz", arr_0=rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
+    np.savez(tmp_path / "mine.npz", arr_0=rng.integers(0, 256, (20, 64, 64, 3), dtype=np.uint8))
+    words = ("--reference", "celeba", "--data-dir", tmp_path, "--metric", "fid@compact", "--format", "json")
+    code, out, err = cli("score", "mine.npz", *words)
+    assert code == 0, err
+    (result,) = json.loads(out)["results"]
+    assert result["reference"]["name"] == "celeba train" and result["protocol"] == "tf1" and result["floor"] is None
+    np.savez(tmp_path / "celeba-test.npz", arr_0=rng.integers(0, 256, (20, 64, 64, 3), dtype=np.uint8))
+    code, out, _ = cli("score", "mine.npz", *words)
+    assert json.loads(out)["results"][0]["floor"] is not None
+    code, _, err = cli("score", "ffhq(split='test')", *words)
+    assert code == 2 and "ffhq has no test split here" in err
+
+
 def test_sample_then_run_uses_the_same_images(cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli("sample", "--model", "ddim(steps=2)", "-n", "20", "--grid", "g.png", "--npz", "s.npz")
     assert code == 0 and "20 images" in out and (tmp_path / "g.png").exists()

@@ -1,10 +1,11 @@
-"""The data sets `folder`, `digits` and `cifar10`; `shapes` has a file of its own."""
+"""The data sets `folder`, `digits`, `cifar10` and those of the papers; `shapes` has a file of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,19 +13,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genbench import registry
-from genbench.arrays import Samples
+from genbench import papers, registry
+from genbench.arrays import Images, Samples
 from genbench.contracts import Dataset
-from genbench.datasets import cifar10, digits
+from genbench.datasets import cifar10, digits, published
 from genbench.datasets.cifar10 import CIFAR10
 from genbench.datasets.digits import DIGITS
 from genbench.datasets.folder import FOLDER
 from genbench.errors import InputRejected, MissingAsset, UsageError
-from genbench.images import write_images
+from genbench.images import open_images, write_images, write_npz
 from genbench.records import Ref
 
 
-@pytest.mark.parametrize("name", ["shapes", "digits", "cifar10", "folder"])
+@pytest.mark.parametrize("name", registry.BUILTIN["dataset"])
 def test_every_name_is_a_data_set_of_that_name(name: str) -> None:
     value = registry.get("dataset", name)
     assert isinstance(value, Dataset)
@@ -35,14 +36,14 @@ def test_every_name_is_a_data_set_of_that_name(name: str) -> None:
 # digits
 
 
-def published() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def of_sklearn() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
 
 
 def test_digits_are_enlarged_as_torch_interpolates() -> None:
     import torch
 
-    values = published()[0][:50].reshape(-1, 1, 8, 8)
+    values = of_sklearn()[0][:50].reshape(-1, 1, 8, 8)
     fine = torch.nn.functional.interpolate(torch.from_numpy(values), size=32, mode="bilinear", align_corners=False)
     expected = np.floor(fine.numpy() * 255 / 16 + 0.5).astype(np.uint8)
     images = digits.enlarge(values[:, 0])
@@ -52,7 +53,7 @@ def test_digits_are_enlarged_as_torch_interpolates() -> None:
 
 
 def test_every_digit_is_in_one_split_with_its_label() -> None:
-    values, labels = published()
+    values, labels = of_sklearn()
     whole = zip(digits.enlarge(values.reshape(-1, 8, 8)), labels, strict=True)
     expected = Counter((image.tobytes(), int(label)) for image, label in whole)
     found: Counter[tuple[bytes, int]] = Counter()
@@ -70,7 +71,7 @@ def test_every_digit_is_in_one_split_with_its_label() -> None:
 
 def test_the_split_of_digits_is_fixed() -> None:
     first = [1457, 1074, 1038, 1402, 952]  # of the SHA-256 of "digits 0" .. "digits 1796"
-    values, labels = published()
+    values, labels = of_sklearn()
     samples = DIGITS.load("test")
     assert np.array_equal(samples.read(0, 5), digits.enlarge(values[first].reshape(-1, 8, 8)))
     assert samples.labels is not None
@@ -204,3 +205,133 @@ def test_unknown_splits(value: Dataset, split: str, tmp_path: Path) -> None:
     args = {"path": str(tmp_path)} if value is FOLDER else {}
     with pytest.raises(UsageError, match=split):
         value.load(split, **args)
+
+
+# those of the papers
+
+PAPERS = [name for name, (target, _) in registry.BUILTIN["dataset"].items() if "published" in target]
+
+
+def noise(count: int, side: int, seed: int = 0) -> Images:
+    return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+
+
+def test_names_and_sizes_are_those_that_the_published_numbers_are_found_by(tmp_path: Path) -> None:
+    resolutions = {papers._plain(name): resolution for name, (_, resolution) in papers.DATASETS.items()}
+    assert {papers._plain(name) for name in PAPERS} == set(resolutions) - {"cifar10"}
+    for name in PAPERS:
+        side = resolutions[papers._plain(name)]
+        write_npz(Samples.of(noise(2, side)), tmp_path / f"{name}.npz")
+        value = registry.get("dataset", name)
+        samples = value.load(value.splits["reference"], directory=tmp_path)
+        assert samples.shape == (3, side, side)
+        # What `papers.comparable` looks for in a name is the first of train, test and val.
+        assert papers._split(samples.origin) == ("val" if name == "coco" else "train")
+
+
+def test_protocols_and_numbers_of_samples_are_those_of_the_papers() -> None:
+    found = {name: registry.get("dataset", name) for name in PAPERS}
+    assert {name for name, value in found.items() if value.protocol == "adm"} == {
+        *(f"imagenet{side}" for side in (64, 128, 256, 512)),
+        *(f"lsun-{scene}" for scene in ("bedroom", "cat", "horse", "church")),
+    }
+    assert {value.protocol for value in found.values()} == {"adm", "tf1"}
+    assert {name: value.default_samples for name, value in found.items() if value.default_samples != 50_000} == {
+        "coco": 30_000
+    }
+
+
+def test_a_folder_a_zip_and_an_array_hold_the_same_set(tmp_path: Path) -> None:
+    pixels = noise(5, 64)
+    write_images(Samples.of(pixels), tmp_path / "celeba" / "deep")
+    write_images(Samples.of(pixels), tmp_path / "celeba" / "other", start=5)
+    with zipfile.ZipFile(tmp_path / "celeba.zip", "w") as archive:
+        for path in sorted((tmp_path / "celeba").rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path))
+    write_npz(Samples.of(np.concatenate([pixels, pixels])), tmp_path / "celeba.npz")
+    for left in ("celeba", "celeba.zip", "celeba.npz"):
+        samples = published.CELEBA.load("train", directory=tmp_path)
+        assert samples is not None
+        assert np.array_equal(samples.read(0, samples.count), np.concatenate([pixels, pixels]))
+        assert samples.labels is None, "subfolders of faces are no classes"
+        assert samples.origin == "celeba train"
+        (tmp_path / left).rename(tmp_path / f"not-{left}")  # then the next one in the order is read
+
+
+def test_the_reference_batch_of_adm_comes_first_and_is_named(tmp_path: Path) -> None:
+    write_images(Samples.of(noise(3, 64, seed=1)), tmp_path / "imagenet64")
+    batch = tmp_path / "VIRTUAL_imagenet64_labeled.npz"
+    write_npz(Samples.of(noise(2, 64), labels=np.array([7, 3])), batch)
+    samples = published.IMAGENET64.load("train", directory=str(tmp_path))
+    assert samples is not None
+    assert samples.origin == "imagenet64 train (ADM reference batch)"
+    assert samples.fingerprint() == open_images(batch).fingerprint()
+    assert samples.labels is not None and samples.labels.tolist() == [7, 3]
+    batch.unlink()
+    own = published.IMAGENET64.load("train", directory=tmp_path)
+    assert own is not None and own.count == 3 and own.origin == "imagenet64 train"
+
+
+def test_the_subfolders_of_imagenet_are_its_classes(tmp_path: Path) -> None:
+    image = noise(1, 64)
+    write_images(Samples.of(image), tmp_path / "imagenet64" / "n0000")
+    one = (tmp_path / "imagenet64" / "n0000" / "000000.png").read_bytes()
+    for number in range(1, 1000):
+        folder = tmp_path / "imagenet64" / f"n{number:04d}"
+        folder.mkdir()
+        (folder / "a.png").write_bytes(one)
+    samples = published.IMAGENET64.load("train", directory=tmp_path)
+    assert samples is not None and samples.labels is not None
+    assert samples.labels.tolist() == list(range(1000))
+    assert samples.classes[17] == "n0017"
+    (tmp_path / "imagenet64" / "n0500" / "a.png").unlink()
+    with pytest.raises(InputRejected, match="has 999 subfolders, and imagenet64 1000 classes"):
+        published.IMAGENET64.load("train", directory=tmp_path)
+
+
+def test_captions_of_coco_come_along_and_a_test_split_may_be_absent(tmp_path: Path) -> None:
+    write_images(Samples.of(noise(2, 256)), tmp_path / "coco")
+    for number, text in enumerate(("a horse", "a boat")):
+        (tmp_path / "coco" / f"{number:06d}.txt").write_text(text)
+    samples = published.COCO.load("val", directory=tmp_path)
+    assert samples is not None and samples.captions == ("a horse", "a boat")
+    assert published.COCO.load("test", directory=tmp_path) is None
+    assert published.COCO.load("test") is None
+    write_images(Samples.of(noise(3, 256)), tmp_path / "coco-test")
+    held_out = published.COCO.load("test", directory=tmp_path)
+    assert held_out is not None and (held_out.count, held_out.origin) == (3, "coco test")
+    with pytest.raises(UsageError, match="coco has no split 'train'"):
+        published.COCO.load("train", directory=tmp_path)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_is_missing_is_said_with_its_name_and_address(name: str, tmp_path: Path) -> None:
+    value = registry.get("dataset", name)
+    split = value.splits["reference"]
+    for directory in (None, tmp_path):
+        with pytest.raises(MissingAsset) as caught:
+            value.load(split, directory=directory)
+        message = str(caught.value)
+        assert caught.value.exit_code == 6
+        assert message.isprintable() and "--data-dir" in message
+        assert f"into {name}/, {name}.zip or {name}.npz" in message
+    assert f"{tmp_path} has none of" in message
+    batches = {
+        "imagenet64": "imagenet/64/VIRTUAL_imagenet64_labeled.npz",
+        "imagenet128": "imagenet/128/VIRTUAL_imagenet128_labeled.npz",
+        "imagenet256": "imagenet/256/VIRTUAL_imagenet256_labeled.npz",
+        "imagenet512": "imagenet/512/VIRTUAL_imagenet512.npz",
+        "lsun-bedroom": "lsun/bedroom/VIRTUAL_lsun_bedroom256.npz",
+        "lsun-cat": "lsun/cat/VIRTUAL_lsun_cat256.npz",
+        "lsun-horse": "lsun/horse/VIRTUAL_lsun_horse256.npz",
+    }
+    root = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"
+    assert (f"{root}{batches[name]}" in message) if name in batches else ("http" not in message)
+
+
+def test_another_resolution_is_refused(tmp_path: Path) -> None:
+    for side, shape in ((256, (128, 128)), (64, (64, 128))):
+        value = {256: published.FFHQ, 64: published.CELEBA}[side]
+        write_npz(Samples.of(noise(1, 128)[:, :, : shape[0], : shape[1]]), tmp_path / f"{value.name}.npz")
+        with pytest.raises(InputRejected, match=rf"is of {side}x{side} pixels, and .*npz of {shape[1]}x{shape[0]};"):
+            value.load("train", directory=tmp_path)
