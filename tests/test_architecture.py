@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LIGHT = {"errors", "records", "files", "papers"}
-FOUNDATION = LIGHT | {"arrays", "contracts", "statistics", "gaussians", "weights", "resize", "images"}
+FOUNDATION = LIGHT | {"arrays", "contracts", "statistics", "gaussians", "weights", "resize", "images", "arithmetic"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "gaussians": {"errors", "arrays", "records", "statistics"},
     "weights": {"errors", "records"},
     "resize": {"errors"},
+    "arithmetic": set(),
     "images": {"errors", "arrays", "files"},
     "pictures": {"errors", "arrays"},
     "registry": {"errors", "records", "contracts"},

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from genbench.arithmetic import float32
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, MissingAsset, UsageError, nearest
-from genbench.extractors.inference import check, extractor, float32, standardised
+from genbench.extractors.inference import check, extractor, standardised
 from genbench.resize import centre_crop, resize, resize_shorter
 from genbench.weights import Card, State, load_into, load_state, resolve, sha256
 
@@ -267,7 +268,7 @@ def assemble(
         empty = next((i for i, caption in enumerate(captions) if not caption.strip()), None)
         if empty is not None:
             raise InputRejected(f"Caption {empty} of {len(captions)} is empty; every image needs a text.")
-        with float32(), attention():
+        with float32(), torch.no_grad(), attention():
             return clip.encode_text(tokenize([prefix + caption for caption in captions]).to(device)).float()
 
     embed_dim = int(configuration["embed_dim"])

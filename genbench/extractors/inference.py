@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from genbench.arithmetic import float32
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, UsageError
 from genbench.records import digest
@@ -43,32 +43,6 @@ def blank(make: Callable[[], Network]) -> Network:
     return network.to_empty(device="cpu")
 
 
-@contextmanager
-def float32() -> Iterator[None]:
-    """Inference in float32 proper, whatever the program around it has chosen for its training.
-
-    CUDA convolutions use TensorFloat-32 by default and oneDNN bfloat16 on request, which cost 1e-3 and more.
-    """
-    backends: Any = torch.backends
-    wanted = (
-        (backends.cudnn, "benchmark", False),
-        (backends.cudnn, "deterministic", True),
-        (backends.cudnn.conv, "fp32_precision", "ieee"),
-        (backends.cuda.matmul, "fp32_precision", "ieee"),
-        (backends.mkldnn.conv, "fp32_precision", "ieee"),
-        (backends.mkldnn.matmul, "fp32_precision", "ieee"),
-    )
-    before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
-    try:
-        for where, name, value in wanted:
-            setattr(where, name, value)
-        with torch.no_grad():
-            yield
-    finally:
-        for where, name, value in before:
-            setattr(where, name, value)
-
-
 def rgb(images: Tensor, device: str) -> Tensor:
     """The images on the device, uint8 (n, 3, h, w); grey images get three equal channels.
 
@@ -99,14 +73,14 @@ def extractor(
         name, version: of the code; the version is raised when a feature may change.
         weights: SHA-256 of the weight file, None without one.
         args: everything else that may change a feature.
-        forward: forward(images, taps) with uint8 (n, 3, h, w) on the device; called in `float32`.
+        forward: forward(images, taps) with uint8 (n, 3, h, w) on the device; called without gradients, in `float32`.
     """
 
     def embed(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
         unknown = [tap for tap in taps if tap not in widths]
         if unknown:
             raise UsageError(f"The extractor {name} has no tap {unknown[0]!r}; there are {', '.join(widths)}.")
-        with float32():
+        with float32(), torch.no_grad():
             found = forward(rgb(images, device), taps)
             return {tap: found[tap].float() for tap in taps}
 

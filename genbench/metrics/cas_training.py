@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genbench.arithmetic import float32
 from genbench.arrays import Images, Samples
 from genbench.errors import GenbenchError, UsageError, nearest
 from genbench.resize import centre_crop, resize_shorter
@@ -164,26 +164,10 @@ def network(architecture: str, channels: int, classes: int, seed: int) -> nn.Mod
 
 @contextmanager
 def arithmetic() -> Iterator[None]:
-    """Gradients on, and arithmetic that does not hang on what the program around this has chosen: float32 on the CPU,
-    TensorFloat-32 on CUDA, where float32 proper would cost several times the time for no accuracy."""
-    backends: Any = torch.backends
-    wanted = (
-        (backends.cudnn, "benchmark", False),
-        (backends.cudnn, "deterministic", True),
-        (backends.cudnn.conv, "fp32_precision", "tf32"),
-        (backends.cuda.matmul, "fp32_precision", "tf32"),
-        (backends.mkldnn.conv, "fp32_precision", "ieee"),
-        (backends.mkldnn.matmul, "fp32_precision", "ieee"),
-    )
-    before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
-    try:
-        for where, name, value in wanted:
-            setattr(where, name, value)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        for where, name, value in before:
-            setattr(where, name, value)
+    """Gradients on, and the arithmetic of training: TensorFloat-32 on CUDA, where float32 proper would cost several
+    times the time for no accuracy."""
+    with float32(on_cuda="tf32"), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _scaled(images: Tensor) -> Tensor:

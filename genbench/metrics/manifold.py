@@ -261,7 +261,7 @@ def nearest_neighbours(x: Points, count: int) -> Neighbours:
 
 
 def _among_themselves(between: Distances, rows: slice) -> Tensor:
-    """The tile on the diagonal, made of narrow strips above it and mirrored, exactly symmetric and 0 on the diagonal."""
+    """The tile on the diagonal, made of narrow strips above it and mirrored: symmetric, and 0 on the diagonal."""
     size = rows.stop - rows.start
     tile = torch.zeros((size, size), device=between.x.values.device)
     for strip in _spans(rows.start, rows.stop, _STRIP):
