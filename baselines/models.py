@@ -12,7 +12,6 @@ read when the first image is asked for, so that a loader costs nothing. All load
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from baselines import releases
@@ -50,10 +49,12 @@ def choose(presets: Mapping[str, Preset], dataset: str, weights: str | None, con
                 f"There are no weights for the data set {dataset!r}; there are weights for {', '.join(presets)}. "
                 "Your own are weights='PATH', config='NAME'."
             )
-        return base if config is None else replace(base, configurations={**base.configurations, "unet": config})
-    if weights in releases.RELEASES or weights in releases.SHIPPED:
+        if config is not None:
+            raise ValueError(f"config={config!r} says what the file of weights= holds; give both.")
+        return base
+    if weights in releases.RELEASES or weights in releases.SHIPPED or releases.described(weights):
         return releases.release(weights)
-    return releases.of_file(weights, config or "", base=base)
+    return releases.of_file(weights, config, base=base)
 
 
 def _model(

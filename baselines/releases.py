@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +76,16 @@ class Release:
     def files(self) -> tuple[str, ...]:
         """Every file once."""
         return tuple(dict.fromkeys(self.networks.values()))
+
+    @property
+    def configurations_known(self) -> bool:
+        """Whether the networks are of published architectures, which another file may hold too."""
+        return bool(self.configuration("unet"))
+
+    def configuration(self, role: str) -> str:
+        """Name of the configuration of a network; empty for weights with a card of their own, and for other files."""
+        file, of_card = self.networks[role], "unet" if role == "unconditional" else role
+        return self.configurations.get(role) or (PUBLISHED[file].networks.get(of_card, "") if file in PUBLISHED else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,26 +230,51 @@ RELEASES: dict[str, Release] = {
 """Name to published release."""
 
 
+def _card_path(name: str) -> Path | None:
+    """Where the card of weights of this project's own training lies: shipped, or beside a file that is named by path."""
+    if not name:
+        return None
+    beside = Path(name).expanduser()
+    places = [WEIGHTS / f"{name}.json", *([beside.with_suffix(".json")] if beside.suffix == ".safetensors" else [])]
+    return next((path for path in places if path.is_file()), None)
+
+
+def described(name: str) -> bool:
+    """Whether these weights have a card that says all about them; other files need a configuration."""
+    return _card_path(name) is not None
+
+
 def card(name: str) -> dict[str, Any]:
-    """The card of shipped weights.
+    """The card of shipped weights, or of a file that `scripts/train_baselines.py` wrote.
 
     Raises:
-        FileNotFoundError: no such weights in this installation.
+        FileNotFoundError: no such weights.
     """
-    path = WEIGHTS / f"{name}.json"
-    if not path.exists():
+    path = _card_path(name)
+    if path is None:
         raise FileNotFoundError(f"The weights {name!r} are not in {WEIGHTS}; scripts/train_baselines.py makes them.")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def shipped(name: str) -> bool:
-    """Whether these weights are part of this installation."""
-    return bool(name) and (WEIGHTS / f"{name}.json").is_file()
+def file_of(name: str) -> Path:
+    """The file that a card describes.
+
+    Raises:
+        FileNotFoundError: no such card, or no such file beside it.
+    """
+    about, path = card(name), _card_path(name)
+    assert path is not None
+    if not (path.parent / about["file"]).is_file():
+        raise FileNotFoundError(f"{path} describes {about['file']}, which is not beside it.")
+    return path.parent / about["file"]
 
 
-@cache
+SHIPPED = ("shapes-pixel", "shapes-guided", "shapes-latent")
+"""Releases on the data set of this project."""
+
+
 def release(name: str) -> Release:
-    """A release by its name, or by the name of shipped weights of a U-Net, whose card describes it.
+    """A release by its name, or by that of weights which have a card.
 
     Raises:
         ValueError: no such name.
@@ -250,72 +284,73 @@ def release(name: str) -> Release:
     if name == "shapes-guided":
         pixel = release("shapes-pixel")
         return replace(pixel, networks={**pixel.networks, "classifier": "shapes-classifier"})
-    if not shipped(name):
+    if not described(name):
         raise ValueError(f"No release named {name!r}; there are {', '.join((*SHIPPED, *RELEASES))}.")
     about = card(name)
+    if "process" not in about or "shape" not in about:
+        raise ValueError(f"{name!r} is part of a model; there are {', '.join((*SHIPPED, *RELEASES))}.")
     told = dict(about["process"])
     null = told.pop("null_label", None)
+    process, (c, h, w) = Process(**told), about["shape"]
     if "first_stage" not in about:
-        return Release(
-            networks={"unet": name}, process=Process(**told), shape=_square(_SHAPES), classes=null, null=null
-        )
+        return Release(networks={"unet": name}, process=process, shape=(c, h, w), classes=null or 0, null=null)
     latent = Latent(channels=about["network"]["unet"]["in_channels"], factor=4, scale=about["latent_scale"])
     return Release(
-        networks={"unet": name, "first_stage": about["first_stage"], "condition": name}, process=Process(**told),
-        shape=_square(_SHAPES), latent=latent, tokenizer="words", class_captions=tuple(about["class_captions"]),
+        networks={"unet": name, "first_stage": about["first_stage"], "condition": name}, process=process,
+        shape=(c, h, w), latent=latent, tokenizer="words", class_captions=tuple(about["class_captions"]),
         classes=len(about["class_captions"]),
     )  # fmt: skip
 
 
-SHIPPED = ("shapes-pixel", "shapes-guided", "shapes-latent")
-_SHAPES = 32
-
-
-def of_file(path: str, configuration: str, *, base: Release | None) -> Release:
-    """The release that a user's own file is: that of the preset with other weights, or one made of the configuration.
+def of_file(path: str, configuration: str | None, *, base: Release | None) -> Release:
+    """The release that a user's own file is.
 
     Args:
         path: of the file, or the name of a card in `baselines.published`.
-        configuration: name in `baselines.configurations`, or empty for that of the card or of the preset.
-        base: release of the preset on this data set; its process and its other networks are kept.
+        configuration: name in `baselines.configurations` of the U-Net; None for that of the card or of `base`.
+        base: release of the preset on this data set. Its process and its other networks are kept; those of a latent
+            diffusion model are taken from the same file. None where the data set has no preset: then the configuration
+            says what there is to know.
 
     Raises:
-        ValueError: a file of which nothing says what is in it.
+        ValueError: a file of which nothing says what is in it, or an unknown configuration.
     """
-    known = PUBLISHED.get(path)
-    if known is not None and not configuration:
+    if configuration is not None and configuration not in CONFIGURATIONS:
+        raise ValueError(f"No configuration named {configuration!r}; there are {', '.join(CONFIGURATIONS)}.")
+    if path in PUBLISHED and configuration is None:
         for found in RELEASES.values():
             if found.networks["unet"] == path:
                 return found
-        configuration = known.networks.get("unet", "")
-    if not configuration and base is None:
+        configuration = PUBLISHED[path].networks.get("unet")
+    if base is not None and base.configurations_known:
+        roles = base.networks if base.latent is None else dict.fromkeys(base.networks, path)
+        told = {role: name for role in base.networks if (name := base.configuration(role))}
+        chosen = {"unet": configuration} if configuration else {}
+        return replace(base, networks={**roles, "unet": path}, configurations={**told, **chosen})
+    if configuration is None:
         raise ValueError(
             f"Nothing says what network {path!r} holds; name its configuration, such as config='adm-imagenet64'. "
             f"There are {', '.join(CONFIGURATIONS)}."
         )
-    if base is not None and base.latent is not None:
-        roles = dict.fromkeys(base.networks, path)
-        return replace(base, networks=roles, configurations={"unet": configuration} if configuration else {})
-    if configuration and configuration not in CONFIGURATIONS:
-        raise ValueError(f"No configuration named {configuration!r}; there are {', '.join(CONFIGURATIONS)}.")
-    if base is not None:
-        networks = {**base.networks, "unet": path}
-        return replace(base, networks=networks, configurations={"unet": configuration} if configuration else {})
+    return _of_configuration(path, configuration)
+
+
+def _of_configuration(path: str, configuration: str) -> Release:
+    """What the arguments of a published architecture say of the process: those of their repository's scripts."""
     told = CONFIGURATIONS[configuration].arguments
     side = told.get("image_size") or told.get("data", {}).get("image_size")
-    if side is None:
+    if side is None or "model_channels" in told:
         raise ValueError(
-            f"The configuration {configuration!r} alone makes no model of images; give weights of a whole release."
+            f"The configuration {configuration!r} alone makes no model of images; its preset on a data set does."
         )
-    improved = configuration.startswith("iddpm") and "lsun" not in configuration
-    process = Process(
-        schedule="cosine" if improved or configuration == "adm-imagenet64" else "linear",
-        steps=4000 if improved else 1000, learned_variance=bool(told.get("learn_sigma", False)),
-    )  # fmt: skip
-    classes = 1000 if told.get("class_cond") else 0
+    process = Process(learned_variance=bool(told.get("learn_sigma", False)))
+    if configuration.startswith("iddpm") and "lsun" not in configuration:
+        process = _IDDPM
+    elif configuration == "adm-imagenet64":
+        process = _COSINE
     return Release(
         networks={"unet": path}, configurations={"unet": configuration}, process=process, shape=_square(int(side)),
-        classes=classes,
+        classes=int(told.get("num_classes", 1000)) if told.get("class_cond") else 0,
     )  # fmt: skip
 
 
@@ -378,7 +413,7 @@ ADM_G: dict[str, Preset] = {
             release=f"adm-imagenet{side}", arguments={"scale": scale, "steps": 250, "sampler": "ancestral"},
             num_samples=_50K, protocol="adm", source=_TABLE_5,
         )
-        for side, scale in ((64, 1.0), (128, 0.5), (256, 1.0), (512, 4.0))
+        for side, scale in ((64, 0.0), (128, 0.5), (256, 1.0), (512, 4.0))
     },
     **{
         data: Preset(

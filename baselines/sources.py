@@ -20,7 +20,7 @@ from baselines.networks.latent import TextUNet, TextUNetConfig
 from baselines.networks.transformer import TextEncoderConfig
 from baselines.networks.unet import UNet, UNetConfig
 from baselines.published import PUBLISHED, Card
-from baselines.releases import WEIGHTS, Release, card, shipped
+from baselines.releases import Release, card, described, file_of
 
 Fetch = Callable[[Card], Path]
 """fetch(card) is the path of a published file on this machine, downloaded if need be."""
@@ -32,8 +32,8 @@ def locate(file: str, fetch: Fetch | None) -> Path:
     Raises:
         FileNotFoundError: neither shipped, nor published and at hand, nor a path that exists.
     """
-    if shipped(file):
-        return WEIGHTS / card(file)["file"]
+    if described(file):
+        return file_of(file)
     if file in PUBLISHED:
         about = PUBLISHED[file]
         if fetch is not None:
@@ -49,7 +49,7 @@ def locate(file: str, fetch: Fetch | None) -> Path:
 
 def sha256(file: str, fetch: Fetch | None) -> str:
     """Digest of the content of a file of a release."""
-    if shipped(file):
+    if described(file):
         return card(file)["sha256"]
     path = locate(file, fetch)
     status = path.stat()
@@ -70,12 +70,11 @@ def network(release: Release, role: str, device: str, precision: str, fetch: Fet
         ValueError: a file that does not hold the network.
     """
     file = release.networks[role]
-    if shipped(file):
-        return _of_shipped(file, role, device, precision)
-    configuration = release.configurations.get(role) or (PUBLISHED[file].networks[role] if file in PUBLISHED else "")
+    if described(file):
+        return _of_card(file, role, device, precision, card(file)["sha256"])
     path = locate(file, fetch)
     status = path.stat()
-    return _of_file(path, configuration, device, precision, status.st_size, status.st_mtime_ns)
+    return _of_file(path, release.configuration(role), device, precision, status.st_size, status.st_mtime_ns)
 
 
 def latent_scale(release: Release, fetch: Fetch | None) -> float:
@@ -108,18 +107,18 @@ def _of_file(path: Path, configuration: str, device: str, precision: str, size: 
 
 
 @cache
-def _of_shipped(file: str, role: str, device: str, precision: str) -> nn.Module:
-    whole = _ready(_shipped(file), device, precision)
+def _of_card(file: str, role: str, device: str, precision: str, digest: str) -> nn.Module:
+    whole = _ready(_described(file), device, precision)
     if isinstance(whole, TextUNet):
         return whole.unet if role == "unet" else whole.text
     return whole
 
 
-def _shipped(file: str) -> nn.Module:
-    about = card(file)
-    content = (WEIGHTS / about["file"]).read_bytes()
+def _described(file: str) -> nn.Module:
+    about, path = card(file), file_of(file)
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise FileNotFoundError(f"{WEIGHTS / about['file']} is not the file its card describes: the digests differ.")
+        raise FileNotFoundError(f"{path} is not the file its card describes: the digests differ.")
     found = _made(about["network"])
     found.load_state_dict({k: v.float() for k, v in load(content).items()})
     return found

@@ -157,16 +157,19 @@ Want = Mapping[str, Scalar]
 
 
 def _ddpm(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    steps, large = args.get("steps", 1000), args.get("variance", "large") == "large"
-    if not large and args["variance"] != "small":
+    usual = "large" if dataset == "CIFAR-10" else "small"
+    steps, large = args.get("steps", 1000), args.get("variance", usual) == "large"
+    if not large and args.get("variance", usual) != "small":
         return  # nothing was published for other variances on these weights
-    if steps == 1000 and large:
+    # The paper took the large variance on CIFAR-10 and the small one on 256x256 images.
+    own = large == (dataset == "CIFAR-10")
+    if steps == 1000 and own:
         yield {"arxiv": "2006.11239", "system": "DDPM", "steps": 1000, "variant": "L_simple (eps"}
         if dataset != "CIFAR-10":
             yield {"arxiv": "2006.11239", "system": "DDPM", "steps": 1000, "variant": "L_simple"}
     kind = "sigma-hat" if large else "eta=1.0"
     yield {"arxiv": "2010.02502", "system": "DDIM", "steps": steps, "variant": f"{kind} (DDPM"}
-    if steps == 1000 and large:
+    if steps == 1000 and own:
         yield {"arxiv": "2206.09479", "system": "DDPM"}
 
 
@@ -179,9 +182,11 @@ def _ddim(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator
 
 
 def _adm_g(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    # The paper sweeps the scale for each resolution (its Table 14); this is what its Table 5 uses.
-    scale = args.get("scale", {128: 0.5, 512: 4.0}.get(resolution, 1.0))
-    want = {"arxiv": "2105.05233", "steps": args.get("steps", 250)}
+    # The paper sweeps the scale for each resolution (its Table 14); this is what its Table 5 uses, where ImageNet at 64
+    # pixels and LSUN are not guided.
+    plain = resolution == 64 or dataset != "ImageNet"
+    scale = args.get("scale", 0.0 if plain else {128: 0.5, 512: 4.0}.get(resolution, 1.0))
+    want = {"arxiv": "2105.05233", "steps": args.get("steps", 250 if dataset == "ImageNet" else 1000)}
     if scale == 0:
         yield {**want, "system": "ADM", "guidance": "none", "variant": "dropout"}
         yield {**want, "system": "ADM", "guidance": "none"}

@@ -1,7 +1,7 @@
 """Measures the rows of `leaderboards/shapes.csv`, each as `genbench run --leaderboard` would.
 
-python scripts/measure_leaderboard.py            # every row; those that are there are not sampled again
-python scripts/measure_leaderboard.py steps      # one group
+python -m scripts.measure_leaderboard          # every row; those that are there are not sampled again
+python -m scripts.measure_leaderboard steps    # one group
 """
 
 from __future__ import annotations
@@ -14,10 +14,23 @@ from genbench.protocols import protocol
 from genbench.records import Measurement, Ref, RunSpec
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "shapes.csv"
-QUALITY = ("fid", "is", "precision", "recall", "top1")
+QUALITY = ("fid", "sfid", "is", "precision", "recall", "top1")
+ALL = (*QUALITY, "clip-score", "cas")
 
 GROUPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "systems": [
+        ("ddim(steps=50)", ALL),
+        ("cfg(scale=1.5, steps=50)", ALL),
+        ("adm-g(scale=1.0, steps=50, sampler='ddim')", ALL),
+        ("ldm(scale=1.5, steps=50)", ALL),
+        ("ddpm(steps=1000, variance='large')", ALL),
+    ],
     "steps": [(f"ddim(steps={steps})", QUALITY) for steps in (10, 20, 50, 100)],
+    "cfg": [(f"cfg(scale={scale}, steps=50)", QUALITY) for scale in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)],
+    "adm-g": [
+        (f"adm-g(scale={scale}, steps=50, sampler='ddim')", QUALITY) for scale in (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+    ],
+    "ldm": [(f"ldm(scale={scale}, steps=50)", QUALITY) for scale in (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)],
     "ancestral": [
         ("ddpm(steps=100, variance='small')", QUALITY),
         ("ddpm(steps=100, variance='large')", QUALITY),
@@ -25,11 +38,6 @@ GROUPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("ddim(steps=50, eta=1.0)", QUALITY),
         ("ddim(steps=20, spacing='quadratic')", QUALITY),
     ],
-    "guidance": [
-        *((f"cfg(scale={scale}, steps=25)", QUALITY) for scale in (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)),
-        *((f"adm-g(scale={scale}, steps=25, sampler='ddim')", QUALITY) for scale in (0.0, 1.0, 3.0, 10.0)),
-    ],
-    "thousand": [("ddpm(steps=1000, variance='large')", QUALITY)],
 }
 
 

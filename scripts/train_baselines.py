@@ -53,6 +53,7 @@ PROCESS: dict[str, Any] = {
     "learned_variance": True,
     "null_label": len(shapes.CLASSES),
 }
+SHAPE = (3, shapes.SIDE, shapes.SIDE)
 BETA = schedules.betas(PROCESS["schedule"], PROCESS["steps"])
 CLASSIFIER = ClassifierConfig(
     trunk=UNetConfig(width=32, multipliers=(1, 1, 2, 2), blocks=1, attention=(4,), heads=2, groups=16),
@@ -215,7 +216,7 @@ def pixel(args: argparse.Namespace) -> Task:
             BETA, PROCESS["kind"], learned_variance=True, null_label=PROCESS["null_label"], drop=args.drop
         ),
         summary="class-conditional U-Net with label dropout and a learned variance",
-        card={"network": dataclasses.asdict(PIXEL), "process": PROCESS},
+        card={"network": dataclasses.asdict(PIXEL), "process": PROCESS, "shape": SHAPE},
         picture=pixel_sheet,
     )
 
@@ -250,7 +251,7 @@ def latent(args: argparse.Namespace) -> Task:
         batch=partial(latent_batch, network=network, scale=scale),
         summary="U-Net of latents and the text encoder it attends to, trained together with dropped captions",
         card={
-            "network": dataclasses.asdict(LATENT), "process": LATENT_PROCESS, "vocabulary": WORDS,
+            "network": dataclasses.asdict(LATENT), "process": LATENT_PROCESS, "shape": SHAPE, "vocabulary": WORDS,
             "class_captions": [brief(label) for label in range(len(shapes.CLASSES))],
             "first_stage": "shapes-autoencoder", "latent_scale": scale,
         },

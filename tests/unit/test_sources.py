@@ -1,0 +1,221 @@
+"""Files in the originals' formats sampled by name and by path: the whole way from a file to images, on random weights.
+
+The walks below are written out by hand from the papers' equations; guidance, step and grid of the package have no part
+in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines import models, published, releases, sources
+from baselines.architectures import architecture
+from baselines.checkpoints import CheckpointError
+from baselines.configurations import CONFIGURATIONS, Configuration
+from baselines.noise import image_noise
+from baselines.releases import Latent, Process, Release
+
+TINY = {
+    "tiny": {
+        "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_heads": 2,
+        "attention_resolutions": "4", "learn_sigma": True, "class_cond": True, "num_classes": 5,
+    },
+    "tiny-plain": {
+        "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_heads": 2,
+        "attention_resolutions": "4", "learn_sigma": True,
+    },
+    "tiny-latent": {
+        "image_size": 4, "in_channels": 3, "out_channels": 3, "model_channels": 32, "attention_resolutions": [1],
+        "num_res_blocks": 1, "channel_mult": [1], "num_heads": 2, "use_spatial_transformer": True, "context_dim": 16,
+    },
+    "tiny-labels": {"n_classes": 6, "embed_dim": 16},
+    "tiny-vq": {
+        "embed_dim": 3, "n_embed": 32,
+        "ddconfig": {
+            "double_z": False, "z_channels": 3, "resolution": 8, "in_channels": 3, "out_ch": 3, "ch": 32,
+            "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+        },
+    },
+}  # fmt: skip
+PROCESS = Process(schedule="scaled_linear", low=0.0015, high=0.0195)
+WHERE = {"device": "cpu", "precision": "float32"}
+SEEDS, LABELS = np.array([3, 2**63 + 5], dtype=np.uint64), np.array([1, 4])
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, arguments in TINY.items():
+        monkeypatch.setitem(CONFIGURATIONS, name, Configuration(arguments=arguments, parameters=0.1, source="test"))
+
+
+def random(name: str, seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = architecture(name).build()
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def saved(path: Path, **parts: nn.Module) -> Path:
+    """One file of several networks, each under its prefix."""
+    state = {f"{prefix}{k}": v for prefix, network in parts.items() for k, v in network.state_dict().items()}
+    torch.save({"state_dict": state} if len(parts) > 1 else state, path)
+    return path
+
+
+def alpha_bars(process: Process) -> np.ndarray:
+    root = np.linspace(process.low**0.5, process.high**0.5, process.steps) if "scaled" in process.schedule else None
+    beta = np.linspace(process.low, process.high, process.steps) if root is None else root**2
+    return np.cumprod(1 - beta)
+
+
+def walk(eps: Callable[[Tensor, int], Tensor], x: Tensor, times: list[int], bars: np.ndarray, end: float) -> Tensor:
+    """DDIM with eta = 0, eq. 12 of its paper, in float64."""
+    x = x.double()
+    for i, t in enumerate(times):
+        here, there = bars[t], bars[times[i + 1]] if i + 1 < len(times) else end
+        e = eps(x, t).double()
+        clean = (x - (1 - here) ** 0.5 * e) / here**0.5
+        x = there**0.5 * clean + (1 - there) ** 0.5 * e
+    return x
+
+
+def start(*shape: int) -> Tensor:
+    return image_noise(torch.from_numpy(SEEDS.view("int64")))(0, torch.empty(len(SEEDS), *shape))
+
+
+def timesteps(t: int) -> Tensor:
+    return torch.full((len(SEEDS),), float(t))
+
+
+def test_a_users_own_checkpoint_is_sampled_from_its_path(tmp_path: Path) -> None:
+    network = random("tiny", 0)
+    path = str(saved(tmp_path / "own.pt", **{"": network}))
+    model = models.ddim(dataset="folder", **WHERE, weights=path, config="tiny", steps=4, clip=False)
+    assert (model.shape, model.classes, model.conditioning) == ((3, 8, 8), 5, "label")
+    y = torch.from_numpy(LABELS)
+    expected = walk(
+        lambda x, t: network(x.float(), timesteps(t), y=y)[:, :3], start(3, 8, 8), [750, 500, 250, 0],
+        alpha_bars(Process()), 1.0,
+    )  # fmt: skip
+    assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, atol=2e-4)
+
+
+def test_a_second_network_is_the_unconditional_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conditional, plain = random("tiny", 0), random("tiny-plain", 1)
+    pair = Release(
+        networks={
+            "unet": str(saved(tmp_path / "a.pt", **{"": conditional})),
+            "unconditional": str(saved(tmp_path / "b.pt", **{"": plain})),
+        },
+        configurations={"unet": "tiny", "unconditional": "tiny-plain"},
+        process=Process(learned_variance=True), shape=(3, 8, 8), classes=5,
+    )  # fmt: skip
+    monkeypatch.setitem(releases.RELEASES, "pair", pair)
+    model = models.cfg(dataset="folder", **WHERE, weights="pair", scale=2.5, steps=4, spacing="uniform", clip=False)
+    y = torch.from_numpy(LABELS)
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        with_y, without = (n(x.float(), timesteps(t), **c)[:, :3] for n, c in ((conditional, {"y": y}), (plain, {})))
+        return without + 2.5 * (with_y - without)
+
+    expected = walk(eps, start(3, 8, 8), [750, 500, 250, 0], alpha_bars(Process()), 1.0)
+    assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, rtol=1e-4, atol=1e-3)
+    assert model.key != replace(model, scale=1.0).key, "without guidance the second network is not used"
+
+
+@pytest.fixture
+def latent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, nn.Module, nn.Module, str]:
+    """A latent diffusion model of labels in one file, and the release "tiny" of it."""
+    unet, stage, labels = random("tiny-latent", 0), random("tiny-vq", 1), random("tiny-labels", 2)
+    parts = {"model.diffusion_model.": unet, "first_stage_model.": stage, "cond_stage_model.": labels}
+    path = str(saved(tmp_path / "model.ckpt", **parts))
+    release = Release(
+        networks=dict.fromkeys(("unet", "first_stage", "condition"), path),
+        configurations={"unet": "tiny-latent", "first_stage": "tiny-vq", "condition": "tiny-labels"},
+        process=PROCESS, shape=(3, 8, 8), latent=Latent(channels=3, factor=2, scale=0.5), classes=5, null=5,
+    )  # fmt: skip
+    monkeypatch.setitem(releases.RELEASES, "tiny", release)
+    return unet, stage, labels, path
+
+
+def test_latent_diffusion_walks_as_its_code_does(latent: tuple[nn.Module, nn.Module, nn.Module, str]) -> None:
+    unet, stage, labels, _ = latent
+    model = models.ldm(dataset="folder", **WHERE, weights="tiny", steps=4, scale=3.0)
+    bars = alpha_bars(PROCESS)
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        contexts = labels(torch.from_numpy(LABELS)), labels(torch.tensor([5, 5]))
+        with_y, without = (unet(x.float(), timesteps(t), context=c) for c in contexts)
+        return without + 3.0 * (with_y - without)
+
+    # Timesteps are those of 4 even strides plus 1, and the last step lands on alpha-bar of timestep 0.
+    z = walk(eps, start(3, 4, 4), [751, 501, 251, 1], bars, bars[0])
+    expected = stage.decode((z / 0.5).float())
+    assert model.shape == (3, 8, 8) and model.evaluations == 8
+    assert torch.allclose(model.sample(SEEDS, labels=LABELS), expected, atol=2e-3)
+
+
+def test_a_latent_model_shows_images_on_the_way(latent: tuple[nn.Module, nn.Module, nn.Module, str]) -> None:
+    model = models.ldm(dataset="folder", **WHERE, weights="tiny", steps=3, scale=1.0)
+    shown: list[Any] = []
+    result = model.trajectory(SEEDS, labels=LABELS, watch=shown.append)
+    assert [view.x.shape for view in shown] == [(2, 3, 8, 8)] * 3
+    assert torch.equal(shown[-1].x, result) and not torch.equal(shown[0].predicted, shown[-1].predicted)
+
+
+def test_a_file_that_does_not_hold_the_network_says_so(tmp_path: Path) -> None:
+    path = str(saved(tmp_path / "own.pt", **{"": random("tiny-plain", 0)}))
+    model = models.ddim(dataset="folder", **WHERE, weights=path, config="tiny", steps=4)
+    with pytest.raises(CheckpointError, match=r"own.pt does not hold this network.*missing: class_embedding"):
+        model.sample(SEEDS, labels=LABELS)
+
+
+def test_the_key_is_that_of_the_content(tmp_path: Path) -> None:
+    def key(name: str, seed: int) -> str:
+        path = str(saved(tmp_path / name, **{"": random("tiny", seed)}))
+        return models.ddim(dataset="folder", **WHERE, weights=path, config="tiny", steps=4).key
+
+    one = key("a.pt", 0)
+    assert key("b.pt", 1) != one
+    assert key("a.pt", 1) != one, "the same path with other content"
+
+
+def test_published_files_come_from_whoever_fetches(tmp_path: Path) -> None:
+    path = saved(tmp_path / "somewhere.ckpt", **{"": random("tiny", 0)})
+    asked: list[str] = []
+
+    def fetch(card: published.Card) -> Path:
+        asked.append(card.name)
+        return path
+
+    model = models.ddpm(dataset="cifar10", **WHERE, fetch=fetch)
+    assert len(model.key) == 64 and asked == ["ddpm-ema-cifar10"]
+    alone = models.ddpm(dataset="cifar10", **WHERE)
+    with pytest.raises(FileNotFoundError, match="published at https://heibox.*weights="):
+        _ = alone.key
+    nowhere = models.ddpm(dataset="cifar10", **WHERE, weights="nowhere.pt", config="ddpm-cifar10")
+    with pytest.raises(FileNotFoundError, match="no weights 'nowhere.pt': neither a file"):
+        _ = nowhere.key
+
+
+def test_the_scale_of_latents_may_stand_in_the_file(tmp_path: Path) -> None:
+    unet = random("tiny-latent", 0)
+    state = {f"model.diffusion_model.{k}": v for k, v in unet.state_dict().items()}
+    release = Release(
+        networks={"unet": str(tmp_path / "m.ckpt")}, configurations={"unet": "tiny-latent"}, process=PROCESS,
+        shape=(3, 8, 8), latent=Latent(channels=3, factor=2, scale=None),
+    )  # fmt: skip
+    torch.save({"state_dict": {**state, "scale_factor": torch.tensor(0.25)}}, tmp_path / "m.ckpt")
+    assert sources.latent_scale(release, None) == 0.25
+    torch.save({"state_dict": {**state, "other": torch.zeros(3)}}, tmp_path / "n.ckpt")
+    other = replace(release, networks={"unet": str(tmp_path / "n.ckpt")})
+    with pytest.raises(ValueError, match="holds no scale_factor"):
+        sources.latent_scale(other, None)
