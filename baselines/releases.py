@@ -51,15 +51,16 @@ class Latent:
 class Release:
     """A trained system.
 
-        Attributes:
-            networks: role to file: the name of shipped weights, of a card in `baselines.published`, or a path. Roles are
-    x
-            configurations: role to name of a configuration, for files whose card does not say it.
-            shape: of the images, (c, h, w).
-            classes: that labels choose among; 0 without labels.
-            null: the label that means none; None if the network was not trained with one.
-            tokenizer: of captions: "words", "clip" or "bert"; empty without captions.
-            class_captions: the caption that means no more than a class, one a class.
+    Attributes:
+        networks: role to file: the name of shipped weights, of a card in `baselines.published`, or a path. There are
+        the roles "unet", "unconditional" (a second U-Net for guidance), "classifier", "first_stage", "condition"
+        (what makes context tokens) and "vocabulary" (of the tokenizer).
+    configurations: role to name of a configuration, for files whose card does not say it.
+        shape: of the images, (c, h, w).
+        classes: that labels choose among; 0 without labels.
+        null: the label that means none; None if the network was not trained with one.
+        tokenizer: of captions: "words", "clip" or "bert"; empty without captions.
+        class_captions: the caption that means no more than a class, one a class.
     """
 
     networks: Mapping[str, str]
@@ -231,7 +232,7 @@ RELEASES: dict[str, Release] = {
 
 
 def _card_path(name: str) -> Path | None:
-    """Where the card of weights of this project's own training lies: shipped, or beside a file that is named by path."""
+    """Where the card of weights that this project's scripts trained lies: shipped, or beside the file of a path."""
     if not name:
         return None
     beside = Path(name).expanduser()
@@ -293,7 +294,8 @@ def release(name: str) -> Release:
     null = told.pop("null_label", None)
     process, (c, h, w) = Process(**told), about["shape"]
     if "first_stage" not in about:
-        return Release(networks={"unet": name}, process=process, shape=(c, h, w), classes=null or 0, null=null)
+        classes = about.get("classes", null or 0)
+        return Release(networks={"unet": name}, process=process, shape=(c, h, w), classes=classes, null=null)
     latent = Latent(channels=about["network"]["unet"]["in_channels"], factor=4, scale=about["latent_scale"])
     return Release(
         networks={"unet": name, "first_stage": about["first_stage"], "condition": name}, process=process,
@@ -335,6 +337,15 @@ def of_file(path: str, configuration: str | None, *, base: Release | None) -> Re
     return _of_configuration(path, configuration)
 
 
+def process_of(configuration: str) -> Process:
+    """The process that the paper of a published architecture trained it for."""
+    if configuration.startswith("iddpm") and "lsun" not in configuration:
+        return _IDDPM
+    if configuration == "adm-imagenet64":
+        return _COSINE
+    return Process(learned_variance=bool(CONFIGURATIONS[configuration].arguments.get("learn_sigma", False)))
+
+
 def _of_configuration(path: str, configuration: str) -> Release:
     """What the arguments of a published architecture say of the process: those of their repository's scripts."""
     told = CONFIGURATIONS[configuration].arguments
@@ -343,14 +354,9 @@ def _of_configuration(path: str, configuration: str) -> Release:
         raise ValueError(
             f"The configuration {configuration!r} alone makes no model of images; its preset on a data set does."
         )
-    process = Process(learned_variance=bool(told.get("learn_sigma", False)))
-    if configuration.startswith("iddpm") and "lsun" not in configuration:
-        process = _IDDPM
-    elif configuration == "adm-imagenet64":
-        process = _COSINE
     return Release(
-        networks={"unet": path}, configurations={"unet": configuration}, process=process, shape=_square(int(side)),
-        classes=int(told.get("num_classes", 1000)) if told.get("class_cond") else 0,
+        networks={"unet": path}, configurations={"unet": configuration}, process=process_of(configuration),
+        shape=_square(int(side)), classes=int(told.get("num_classes", 1000)) if told.get("class_cond") else 0,
     )  # fmt: skip
 
 

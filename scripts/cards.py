@@ -20,6 +20,7 @@ def write_card(
     data: dict[str, Any],
     seconds: float | None,
     measured: dict[str, Any],
+    licence: str = "Apache-2.0",
     **more: Any,
 ) -> None:
     """Writes NAME.json beside NAME.safetensors."""
@@ -30,7 +31,7 @@ def write_card(
         "file": weights.name,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "licence": "Apache-2.0",
+        "licence": licence,
         "command": command,
         "data": data,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -7,6 +7,11 @@
 
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Progress, a sample sheet per stop and the checkpoint go to --work.
+
+    python -m scripts.train_baselines pixel --config ddpm-cifar10 --data PATH --steps 800000 --rate 2e-4
+
+trains a published architecture on images of one's own, of its size: a folder, a zip or an npz, whose subfolders are
+classes where the architecture has classes. Weights and card are written to --work, and `ddim(weights='PATH')` samples.
 """
 
 from __future__ import annotations
@@ -24,7 +29,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from baselines import schedules, text
+from baselines import releases, schedules, text
+from baselines.architectures import architecture
 from baselines.denoisers import denoiser
 from baselines.guidance import classifier_free
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL, posterior
@@ -36,8 +42,10 @@ from baselines.noise import image_noise
 from baselines.sampling import sample
 from baselines.steps import ddim
 from baselines.training import Loss, Recipe, classification_loss, diffusion_loss, first_stage_loss, fit
+from genbench.arrays import Samples
 from genbench.datasets import shapes
 from genbench.generation import quantise
+from genbench.images import open_images
 from scripts.cards import write_card
 
 HOME = Path(__file__).resolve().parent.parent / "baselines" / "weights"
@@ -201,6 +209,7 @@ class Task:
     card: Mapping[str, Any]
     report: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
     picture: Callable[[torch.nn.Module, Path], None] | None = None
+    data: Mapping[str, Any] | None = None
 
 
 def from_identity(network: torch.nn.Module) -> torch.nn.Module:
@@ -209,7 +218,54 @@ def from_identity(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pictures:
+    """Images of a user, as batches: drawn with replacement and mirrored by chance, the same ones at step k whenever."""
+
+    samples: Samples
+    seed: int
+    labelled: bool
+
+    def __call__(self, step: int, size: int) -> dict[str, torch.Tensor]:
+        random = np.random.default_rng([self.seed, step, 2])
+        chosen, mirrored = random.integers(self.samples.count, size=size), random.random(size) < 0.5
+        images = np.stack([self.samples.read(i, i + 1)[0] for i in chosen.tolist()])
+        images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+        found = {"x0": (torch.from_numpy(images).float() / 127.5 - 1).to(memory_format=torch.channels_last)}
+        if self.labelled and self.samples.labels is not None:
+            found["y"] = torch.from_numpy(self.samples.labels[chosen])
+        return found
+
+
+def pixel_of_pictures(args: argparse.Namespace) -> Task:
+    """A published architecture on images of one's own, with the process of its paper."""
+    network = architecture(args.config).network
+    if not isinstance(network, UNetConfig) or network.in_channels != 3:
+        raise SystemExit(f"--config {args.config} is no U-Net of images; see baselines.configurations.")
+    samples, process = open_images(args.data), releases.process_of(args.config)
+    shape = releases.of_file("", args.config, base=None).shape
+    if samples.shape != shape:
+        raise SystemExit(f"{args.data} has images of {samples.shape}; {args.config} is for {shape}.")
+    if network.classes is not None and (samples.labels is None or len(samples.classes) > network.classes):
+        raise SystemExit(f"{args.config} has {network.classes} classes; {args.data} has {len(samples.classes)}.")
+    told = dataclasses.asdict(process)
+    beta = schedules.betas(process.schedule, process.steps, low=process.low, high=process.high)
+    return Task(
+        make=lambda: from_identity(UNet(network)),
+        loss=diffusion_loss(beta, process.kind, learned_variance=process.learned_variance, null_label=None),
+        batch=Pictures(samples, args.seed, network.classes is not None),
+        summary=f"{args.config}, trained on images of a user",
+        card={
+            "network": dataclasses.asdict(network), "process": told | {"null_label": None}, "shape": shape,
+            "classes": len(samples.classes) if network.classes is not None else 0,
+        },
+        data={"name": Path(args.data).name, "digest": samples.fingerprint(), "images": samples.count},
+    )  # fmt: skip
+
+
 def pixel(args: argparse.Namespace) -> Task:
+    if args.data is not None:
+        return pixel_of_pictures(args)
     return Task(
         make=lambda: from_identity(UNet(PIXEL)),
         loss=diffusion_loss(
@@ -280,19 +336,23 @@ def train(name: str, args: argparse.Namespace) -> None:
         print(f"step {state.step:6d}  loss {state.loss:.5f}  {time.time() - started:.0f} s", flush=True)
         if task.picture is not None:
             task.picture(average, args.work / f"{name}.png")
-    output = HOME / f"shapes-{name}.safetensors"
+    own = task.data is not None
+    output = args.work / f"{args.config}.safetensors" if own else HOME / f"shapes-{name}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.half().contiguous() for key, value in average.state_dict().items()}, output)
-    options = ("steps", "batch_size", "rate", "average", "seed", "drop", "divergence")
+    kind = torch.float32 if own else torch.float16
+    save_file({key: value.to(kind).contiguous() for key, value in average.state_dict().items()}, output)
+    special = ("config", "data") if own else ("drop", "divergence")
+    options = ("steps", "batch_size", "rate", "average", "seed", *special)
     given = " ".join(f"--{key.replace('_', '-')} {getattr(args, key)}" for key in options)
     write_card(
         output,
         summary=task.summary,
         command=f"python -m scripts.train_baselines {name} {given}",
-        data={"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size},
+        data=dict(task.data or {"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size}),
         seconds=time.time() - started if measured else None,
         measured=measured | task.report(average.cpu()),
         averaged=True,
+        **({"licence": "of whoever trained it"} if own else {}),
         **task.card,
         **({"note": args.note} if args.note else {}),
     )
@@ -307,12 +367,16 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.999, help="decay of the moving average of the weights")
     parser.add_argument("--drop", type=float, default=0.1, help="pixel: share of labels replaced by the null label")
     parser.add_argument("--divergence", type=float, default=3e-3, help="autoencoder: weight of the divergence")
+    parser.add_argument("--config", default="ddpm-cifar10", help="pixel, with --data: a published architecture")
+    parser.add_argument("--data", type=Path, help="pixel: images of one's own instead of shapes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250)
     parser.add_argument("--note", default="", help="for the card, such as how an earlier part of the run was made")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--work", type=Path, default=Path("training"))
     args = parser.parse_args()
+    if args.data is not None and args.what != "pixel":
+        parser.error("--data is for pixel")
     train(args.what, args)
 
 
