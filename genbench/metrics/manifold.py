@@ -14,11 +14,9 @@ deleted, which widens the balls that lost a neighbour, and the statistic is reco
 from __future__ import annotations
 
 import math
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from torch import Tensor
 from genbench.arrays import Evidence, Features
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.metrics.recent import remember
 from genbench.metrics.sides import matched
 from genbench.records import Score
 from genbench.statistics import block_numbers, block_sizes, score_from_jackknife, score_from_mean, score_from_share
@@ -532,31 +531,6 @@ def _authentic_images(pair: Pair, radii: Tensor) -> NDArray[np.bool_]:
     return pair.by_image(spacing < nearest).astype(np.bool_)
 
 
-_RECENT: OrderedDict[Hashable, tuple[tuple[weakref.ref[NDArray[np.float32]], ...], object]] = OrderedDict()
-_RECENT_SIZE = 8
-
-
-def _remember(arrays: tuple[Features, ...], key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
-    """What `make` gave for these very features before, or what it gives now.
-
-    Arrays are told apart by identity and files by name, time and size; features are never changed in place.
-    """
-    held = tuple(f.array for f in arrays if f.array is not None)
-    files = tuple((f.path, f.path.stat().st_mtime_ns, f.path.stat().st_size) for f in arrays if f.path is not None)
-    full = (tuple(id(a) for a in held), files, *key)
-    if full in _RECENT:
-        owners, value = _RECENT[full]
-        if all(owner() is a for owner, a in zip(owners, held, strict=True)):
-            _RECENT.move_to_end(full)
-            return cast(T, value)
-    value = make()
-    _RECENT[full] = (tuple(weakref.ref(a) for a in held), value)
-    _RECENT.move_to_end(full)
-    while len(_RECENT) > _RECENT_SIZE:
-        _RECENT.popitem(last=False)
-    return value
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Searched:
     """Two sides of an evaluation and the neighbour searches that metrics share."""
@@ -570,14 +544,14 @@ class _Searched:
         """The nearest of every generated point, with some to spare for deletions."""
         count = max(self.k, _SHARED_K) + 1 + SPARE
         # The reference's centre, which was subtracted, may touch the last digit: both sides are part of the key.
-        return _remember(
+        return remember(
             self.features, ("near", count, self.arithmetic), lambda: nearest_neighbours(self.pair.generated, count)
         )
 
     def reference(self) -> Tensor:
         """Squared radii of the reference."""
         count = max(self.k, _SHARED_K) + 1
-        near = _remember(
+        near = remember(
             self.features[1:], ("near", count, self.arithmetic), lambda: nearest_neighbours(self.pair.reference, count)
         )
         return near.radii(self.k)
@@ -600,7 +574,7 @@ def _walk(
         pair = _pair(x.values(), y.values(), k, arithmetic, device)
         return compute(_Searched(features=(x, y), pair=pair, k=k, arithmetic=arithmetic))
 
-    return _remember((x, y), (name, k, arithmetic), walk)
+    return remember((x, y), (name, k, arithmetic), walk)
 
 
 def _of_precision_and_recall(
