@@ -53,9 +53,9 @@ class Release:
 
     Attributes:
         networks: role to file: the name of shipped weights, of a card in `baselines.published`, or a path. There are
-        the roles "unet", "unconditional" (a second U-Net for guidance), "classifier", "first_stage", "condition"
-        (what makes context tokens) and "vocabulary" (of the tokenizer).
-    configurations: role to name of a configuration, for files whose card does not say it.
+            the roles "unet", "unconditional" (a second U-Net for guidance), "classifier", "first_stage", "condition"
+            (what makes context tokens) and "vocabulary" (of the tokenizer).
+        configurations: role to name of a configuration, for files whose card does not say it.
         shape: of the images, (c, h, w).
         classes: that labels choose among; 0 without labels.
         null: the label that means none; None if the network was not trained with one.
