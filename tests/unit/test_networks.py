@@ -16,6 +16,8 @@ from baselines.networks.blocks import (
     Attention,
     AttentionPool,
     FeedForward,
+    GroupNorm,
+    Linear,
     SelfAttention,
     SpatialTransformer,
     attend,
@@ -81,6 +83,45 @@ def test_attention_is_a_softmax_average_head_by_head() -> None:
         weight = torch.exp(q[..., c] @ k[..., c].mT / math.sqrt(3))
         expected[..., c] = weight @ v[..., c] / weight.sum(-1, keepdim=True)
     torch.testing.assert_close(attend(q, k, v, 2), expected)
+
+
+@pytest.mark.parametrize(("tokens", "causal"), [(256, False), (257, False), (20, True)])
+def test_attention_without_gradients_is_that_with_them(tokens: int, causal: bool) -> None:
+    # A CPU takes another way where no gradient is wanted, on up to 256 tokens.
+    q, k, v = (noise(2, tokens, 24, seed=i) for i in range(3))
+    with torch.no_grad():
+        fast = attend(q, k, v, 3, causal=causal)
+    torch.testing.assert_close(fast, attend(q, k, v, 3, causal=causal), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_without_gradients_are_those_with_them(bias: bool) -> None:
+    layer, x = Linear(40, 72, bias=bias), noise(3, 17, 80)[:, :, ::2]
+    with torch.no_grad():
+        fast = layer(x)
+        assert fast.shape == (3, 17, 72) and fast.is_contiguous()
+        torch.testing.assert_close(fast, F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-6)
+        assert layer(x[0]).shape == (17, 72)
+        assert layer.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer.float()(x).dtype == torch.bfloat16
+    assert layer(x).requires_grad
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_group_norm_in_bfloat16_is_the_formula(side: int) -> None:
+    # Another kernel for each size, see the class.
+    norm = GroupNorm(4, 8, eps=1e-3).requires_grad_(requires_grad=False)
+    norm.weight.copy_(noise(8))
+    norm.bias.copy_(noise(8, seed=1))
+    x = (3 * noise(2, 8, side, side, seed=2) + 2).bfloat16().to(memory_format=torch.channels_last)
+    groups = x.double().reshape(2, 4, -1)
+    variance = groups.var(-1, correction=0, keepdim=True)
+    expected = ((groups - groups.mean(-1, keepdim=True)) / (variance + 1e-3).sqrt()).reshape(x.shape)
+    expected = expected * norm.weight.double()[:, None, None] + norm.bias.double()[:, None, None]
+    found = norm.bfloat16()(x)
+    assert found.dtype == torch.bfloat16 and found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=2e-2)
 
 
 def test_cross_attention_does_not_depend_on_the_order_of_the_context() -> None:
@@ -191,6 +232,7 @@ def test_options_that_did_not_exist_before_leave_the_names_of_weights_as_they_we
 
 @pytest.mark.parametrize("pool", ["attention", "average", "stages", "normalised_stages"])
 def test_classifier_gives_the_same_logits_alone_and_in_a_batch_and_a_gradient_of_the_image(pool: str) -> None:
+    torch.manual_seed(0)  # for some weights the slope is so small that differences cannot tell it to five digits
     config = ClassifierConfig(trunk=small(head_width=8), classes=7, image_size=8, pool=pool)  # type: ignore[arg-type]
     network = Classifier(config).double()
     x, t = noise(2, 3, 8, 8).double().requires_grad_(), torch.tensor([1.0, 900.0])
