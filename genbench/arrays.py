@@ -18,17 +18,41 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Mean and covariance of features of real images, published in place of the images or for more than are at hand.
+
+    Attributes:
+        extractor: name of the network, such as "inception". Which resize was before it, the files do not say.
+        mean: float64 (d,).
+        covariance: float64 (d, d), symmetric, as published; over how many images, is not known.
+    """
+
+    extractor: str
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    def digest(self) -> str:
+        """SHA-256 of the numbers, however the file was written."""
+        total = hashlib.sha256(f"{self.extractor} {self.mean.shape}".encode())
+        for values in (self.mean, self.covariance):
+            total.update(np.ascontiguousarray(values, dtype="<f8").data)
+        return total.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """A finite, ordered set of images of one size with random access; nothing is read before it is asked for.
 
     Attributes:
-        count, shape: number of images; (c, h, w).
+        count, shape: number of images, 0 where there are statistics alone; (c, h, w).
         read: read(start, stop) gives the uint8 images start..stop-1, (stop - start, c, h, w).
         origin: for people: where the images come from.
         fingerprint: a digest of the content, for caches: equal fingerprints, equal images in equal order.
         labels: int64 (count,) class indices, or None.
         captions: one text an image, or None.
         classes: names of the classes, empty if unknown.
+        statistics: by tap, published for the set that these images are a part of; metrics that read no more of a
+            reference take them in place of the images.
     """
 
     count: int
@@ -39,6 +63,7 @@ class Samples:
     labels: NDArray[np.int64] | None = None
     captions: Sequence[str] | None = None
     classes: tuple[str, ...] = ()
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, values in (("labels", self.labels), ("captions", self.captions)):
@@ -72,6 +97,7 @@ class Samples:
             fingerprint=named,
             labels=None if self.labels is None else self.labels[start:stop],
             captions=None if self.captions is None else self.captions[start:stop],
+            statistics={},
         )
 
     @classmethod
@@ -185,17 +211,29 @@ class Moments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a metric may look at of one side of a comparison: the samples, and the taps it said it needs."""
+    """What a metric may look at of one side of a comparison.
+
+    Attributes:
+        samples: the images.
+        taps: features of the taps that the metric said it needs.
+        statistics: by tap, what stands in place of features for a metric that needs no more of its reference.
+    """
 
     samples: Samples
     taps: Mapping[str, Features] = field(default_factory=dict)
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
 
     def features(self, tap: str = "pooled") -> Features:
         """The features of a tap.
 
         Raises:
             UsageError: a tap that the extractor does not have.
+            InputRejected: there are statistics and no images.
         """
+        if tap not in self.taps and not self.samples.count:
+            raise InputRejected(
+                f"{self.samples.origin} holds the mean and the covariance of features, and this needs the images."
+            )
         if tap not in self.taps:
             raise UsageError(f"The tap {tap!r} was not extracted; there are {', '.join(self.taps) or 'none'}.")
         return self.taps[tap]

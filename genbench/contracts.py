@@ -42,6 +42,8 @@ class Metric:
         higher_is_better: None where neither is.
         bounds: of the value, closed.
         minimum: fewest images a side.
+        moments: whether it reads no more of its reference than mean and covariance of features, for which published
+            statistics will do (`Evidence.statistics`).
         extractor: the extractor this metric is defined on, when it is defined on one only; else None.
         invariances: of {"order", "translation", "rotation", "scale"}: what may be done to all features without
             a change of the value.
@@ -62,6 +64,7 @@ class Metric:
     higher_is_better: bool | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
     minimum: int = 2
+    moments: bool = False
     extractor: str | None = None
     invariances: frozenset[str] = frozenset({"order"})
 

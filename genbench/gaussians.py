@@ -20,7 +20,7 @@ from scipy.linalg import cholesky, eigh, lapack, solve_triangular, svdvals
 from scipy.special import ellipj, ellipkm1
 
 from genbench import statistics
-from genbench.arrays import Features, Moments
+from genbench.arrays import Features, Moments, Statistics
 from genbench.errors import InputRejected, NotComparable
 from genbench.records import Score
 
@@ -33,13 +33,13 @@ class Factored:
     """Count and mean of features, and a factor F of their covariance F^T F.
 
     Attributes:
-        count: n.
+        count: n; None for published statistics, which do not tell it.
         mean: (d,).
         factor: (r, d); r is at least the rank of the covariance.
         triangular: whether the factor is square and upper triangular.
     """
 
-    count: int
+    count: int | None
     mean: Array
     factor: Array
     triangular: bool = False
@@ -97,6 +97,21 @@ def fit_of_rows(features: Features, chosen: NDArray[np.int64]) -> Fit:
     if len(chosen) <= features.shape[1]:
         return factored_rows(features.values()[chosen])
     return reduce(add, (Moments.of(features.values()[chosen[i : i + 4096]]) for i in range(0, len(chosen), 4096)))
+
+
+def fit_of_statistics(statistics: Statistics) -> Factored:
+    """The fit that somebody published.
+
+    Raises:
+        InputRejected: a matrix with negative eigenvalues, which is no covariance.
+    """
+    # The covariance of two images is their scatter.
+    known = Moments(count=2, mean=statistics.mean, scatter=statistics.covariance)
+    fit = replace(factored(known), count=None)
+    # Negative eigenvalues were left out of the factor, and the others then sum up to more than the trace.
+    if _trace(fit) > (1 + 1e-6) * _trace(known):
+        raise InputRejected("The sigma of the reference statistics has negative eigenvalues and is no covariance.")
+    return fit
 
 
 def factored(fit: Fit) -> Factored:
@@ -181,7 +196,8 @@ def frechet_distance(*, generated: Fit, reference: Fit) -> Score:
     Returns:
         |mu_g - mu_r|^2 + tr(S_g + S_r - 2 (S_g S_r)^(1/2)) with unbiased covariances, in squared units of the features;
         0 is best, and exactly 0 for equal fits; biased upward by about const/n. Never NaN. Detail: `mean_term`,
-        `covariance_term`, and `rank_deficient`, 1.0 where a side has no more images than features. No error bar.
+        `covariance_term`, and `rank_deficient`, 1.0 where a side has no more images than features, or published
+        statistics of lower rank than features that vary. No error bar.
 
     Raises:
         NotComparable: features of two widths.
@@ -206,9 +222,15 @@ def frechet_distance(*, generated: Fit, reference: Fit) -> Score:
         detail={
             "mean_term": mean_term,
             "covariance_term": covariance_term,
-            "rank_deficient": float(min(generated.count, reference.count) <= len(generated.mean)),
+            "rank_deficient": float(_deficient(generated) or _deficient(reference)),
         },
     )
+
+
+def _deficient(fit: Fit) -> bool:
+    if fit.count is not None:
+        return fit.count <= len(fit.mean)
+    return len(fit.factor) < int(fit.factor.any(axis=0).sum())
 
 
 def without(total: Moments, part: Moments) -> Moments:

@@ -26,7 +26,8 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -34,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from genbench.arrays import Images, Samples
+from genbench.arrays import Images, Samples, Statistics
 from genbench.errors import InputRejected, UsageError
 from genbench.files import atomic_write, replacing
 
@@ -52,6 +53,8 @@ MAX_FILE = 1 << 28
 MAX_ARRAY = 8 << 30
 """Bytes of a compressed array, which has to be held in memory; uncompressed ones are read in place at any size."""
 MAX_RATIO = 200
+STATISTICS = (("pooled", ("mu", "sigma"), 2048), ("spatial", ("mu_s", "sigma_s"), 2023))
+"""Taps of Inception, the names of mean and covariance in published files, and the number of features."""
 _UNSUSPICIOUS = 64 << 20
 _OFFENDERS = 20
 
@@ -115,6 +118,46 @@ def open_images(
         count=len(encoded.names), shape=(3, encoded.height, encoded.width), read=encoded.read, origin=str(place),
         fingerprint=encoded.fingerprint, labels=labels, captions=_captions(files, visible, encoded.names),
         classes=classes,
+    )  # fmt: skip
+
+
+def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = True) -> Samples:
+    """Opens real images as `open_images` does, and the statistics that are published in place of them or beside them.
+
+    Args:
+        path: as of `open_images`; or an .npz with `mu` (2048,) and `sigma` (2048, 2048) of the pooled features of
+            Inception, as TTUR, pytorch-fid and EDM write them; or a reference batch of guided diffusion, with images in
+            `arr_0`, `mu` and `sigma` of the whole training set, and `mu_s` (2023,) and `sigma_s` for sFID.
+
+    Returns:
+        Samples with `statistics`; of a file without images, 0 of them. Nothing in a file says what resize was before
+        the network: that is for the protocol to agree with.
+
+    Raises:
+        InputRejected: a mean without a covariance; another width, shape or dtype than float32 or float64; values that
+            are not finite, a matrix that is not symmetric or has a negative diagonal; and the causes of `open_images`.
+    """
+    place = Path(path)
+    if place.suffix.lower() != ".npz" or not place.is_file():
+        return open_images(place, labels_from_folders=labels_from_folders)
+    try:
+        with _open_zip(place) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            found = {
+                tap: _statistics_of(archive, entries, names, width)
+                for tap, names, width in STATISTICS
+                if any(f"{name}.npy" in entries for name in names)
+            }
+    except InputRejected:
+        raise
+    except Exception as error:  # damaged archives and headers raise whatever their fields lead to
+        raise InputRejected(f"{_shown(place)} {_verdict(error)}.") from error
+    if "arr_0.npy" in entries or not found:
+        return replace(open_images(place), statistics=found)
+    content = hashlib.sha256("".join(f"{tap} {found[tap].digest()} " for tap in sorted(found)).encode()).hexdigest()
+    return Samples(
+        count=0, shape=(3, 0, 0), read=_no_images, origin=str(place), fingerprint=partial(str, content),
+        statistics=found,
     )  # fmt: skip
 
 
@@ -678,7 +721,8 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
                 entries = {entry.filename: entry for entry in archive.infolist()}
                 if "arr_0.npy" not in entries:
                     there = ", ".join(sorted(name.removesuffix(".npy") for name in entries)[:5]) or "nothing"
-                    raise _Unfit(f"has no array arr_0 but {_shown(there)}")
+                    hint = "; statistics can be a reference, but are no samples" if "sigma.npy" in entries else ""
+                    raise _Unfit(f"has no array arr_0 but {_shown(there)}{hint}")
                 entry = entries["arr_0.npy"]
                 with archive.open(entry) as file:
                     shape, dtype, offset = _array_header(file, entry.file_size)
@@ -708,8 +752,12 @@ def _open_array(path: Path, max_pixels: int) -> Samples:
     )  # fmt: skip
 
 
-def _array_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and length of the header of an .npy file of `size` bytes, which must agree; no data is read."""
+def _array_header(file: IO[bytes], size: int, *, symmetric: bool = False) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, dtype and length of the header of an .npy file of `size` bytes, which must agree; no data is read.
+
+    Args:
+        symmetric: whether the order of the axes makes no difference.
+    """
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise _Unfit(f"is an array file of version {version[0]}.{version[1]}; 1.0 and 2.0 are read")
@@ -717,7 +765,7 @@ def _array_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype
     shape, fortran, dtype = parse(file)
     if dtype.hasobject:
         raise _Unfit("holds Python objects, which are never loaded; save plain numbers")
-    if fortran and len(shape) > 1:
+    if fortran and len(shape) > 1 and not symmetric:
         raise _Unfit("is in Fortran order; save numpy.ascontiguousarray of it")
     count = dtype.itemsize
     for axis in shape:
@@ -772,6 +820,37 @@ def _start_of(path: Path, entry: zipfile.ZipInfo) -> int:
         file.seek(entry.header_offset)
         local = file.read(30)
     return entry.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
+
+
+# Statistics of features
+
+
+def _statistics_of(
+    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], names: tuple[str, str], width: int
+) -> Statistics:
+    absent = [name for name in names if f"{name}.npy" not in entries]
+    if absent:
+        raise _Unfit(f"has no {absent[0]}; statistics are a mean {names[0]} and a covariance {names[1]}")
+    arrays = []
+    for name, wanted in zip(names, ((width,), (width, width)), strict=True):
+        entry = entries[f"{name}.npy"]
+        with archive.open(entry) as file:
+            shape, dtype, _ = _array_header(file, entry.file_size, symmetric=True)
+            if shape != wanted or dtype.kind != "f" or dtype.itemsize not in (4, 8):
+                raise _Unfit(f"has {name} {dtype} {shape}; that of Inception is float32 or float64 {wanted}")
+            values = np.frombuffer(file.read(), dtype=dtype).astype(np.float64).reshape(shape)
+        if not np.isfinite(values).all():
+            raise _Unfit(f"has values in {name} that are not finite")
+        arrays.append(values)
+    mean, covariance = arrays
+    if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max() or covariance.diagonal().min() < 0:
+        raise _Unfit(f"has a {names[1]} that is not symmetric or has negative variances, and so is no covariance")
+    # Rounding differs between the two halves where they were computed one by one; equal halves stay as they are.
+    return Statistics(extractor="inception", mean=mean, covariance=(covariance + covariance.T) / 2)
+
+
+def _no_images(start: int, stop: int) -> Images:
+    raise InputRejected("A file of statistics holds no images.")
 
 
 # Writing

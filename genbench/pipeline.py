@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench import environment, features, files, generation, images, registry, report, weights
-from genbench.arrays import Evidence, Images, Samples
+from genbench.arrays import Evidence, Images, Samples, Statistics
 from genbench.contracts import Dataset, Extractor, Metric, Model
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, OutOfResources, UsageError
 from genbench.protocols import Protocol
@@ -225,6 +225,8 @@ class _Comparison:
         samples, name = self.roles.get(role), str(cell.extractor_ref)
         if samples is None:
             return None
+        if role == cell.metric.against and (known := _statistics(cell, samples)):
+            return Evidence(samples=samples, statistics=known)
         if (name, role) not in self.found:
             extractor = self.extractor(cell)
             taps = self._taps(name, role, samples)
@@ -246,6 +248,8 @@ class _Comparison:
         wanted: dict[str, None] = {}
         for cell in self.cells:
             needed = ("generated", cell.metric.against, f"floor_{cell.metric.floor}")
+            if role == cell.metric.against and _statistics(cell, samples):
+                continue
             if str(cell.extractor_ref) == name and role in needed:
                 wanted |= dict.fromkeys(cell.metric.taps)
         if samples.captions is None:
@@ -253,8 +257,24 @@ class _Comparison:
         return list(wanted)
 
 
+def _statistics(cell: Cell, reference: Samples) -> Mapping[str, Statistics]:
+    """Published statistics by tap, where they are of the cell's extractor and are all that its metric reads."""
+    if not cell.metric.moments or cell.extractor_ref is None:
+        return {}
+    known = {tap: s for tap, s in reference.statistics.items() if s.extractor == cell.extractor_ref.name}
+    return {tap: known[tap] for tap in cell.metric.taps} if known.keys() >= set(cell.metric.taps) else {}
+
+
 def _check(cell: Cell, role: str, samples: Samples) -> None:
     metric = cell.metric
+    if role != "generated" and _statistics(cell, samples):
+        return
+    if not samples.count:
+        there = ", ".join(f"{tap} of {known.extractor}" for tap, known in samples.statistics.items())
+        raise InputRejected(
+            f"{cell} needs the images of the {role}; {samples.origin} holds the mean and the covariance of features "
+            f"alone ({there}), which are enough for fid and sfid on that extractor."
+        )
     if samples.count < metric.minimum:
         raise InputRejected(
             f"{metric.name} needs at least {metric.minimum} {role} images; {samples.origin} has {samples.count}."
@@ -299,12 +319,11 @@ def _measure(cell: Cell, comparison: _Comparison, spec: RunSpec | None, made_wit
     limit = cell.protocol.references.get(metric.name)
     if reference_evidence is not None and limit and limit < reference_evidence.samples.count:
         reference_evidence = reference_evidence.first(limit)
-        reference = reference_evidence.samples
     assert generated_evidence is not None
     score = _compute(cell, comparison.device, generated_evidence, reference_evidence)
     floor = _floor(cell, comparison, reference_evidence)
     extractor = comparison.extractor(cell)
-    reference_side = None if reference is None else _side(reference)
+    reference_side = None if reference_evidence is None else _reference_side(reference_evidence)
     key = extractor.key if extractor else None
     hashed = [str(cell.metric_ref), metric.version, key, reference_side and reference_side.digest, generated.count]
     return Result(
@@ -350,6 +369,14 @@ def _side(samples: Samples) -> Side:
     return Side(name=samples.origin, count=samples.count, digest=samples.fingerprint())
 
 
+def _reference_side(evidence: Evidence) -> Side:
+    """What the generated images were compared with: the images, or what was published about more of them."""
+    if not evidence.statistics:
+        return _side(evidence.samples)
+    name = f"{evidence.samples.origin}, statistics of an unknown number of images"
+    return Side(name=name, count=None, digest=digest([s.digest() for _, s in sorted(evidence.statistics.items())]))
+
+
 def _floor(cell: Cell, comparison: _Comparison, reference: Evidence | None) -> Score | None:
     """The metric of real images in the place of the generated ones; kept in the cache, because no model changes it."""
     role = cell.metric.floor
@@ -360,9 +387,8 @@ def _floor(cell: Cell, comparison: _Comparison, reference: Evidence | None) -> S
     if lacking or samples.count < cell.metric.minimum:
         return None
     extractor = comparison.extractor(cell)
-    against = reference.samples if reference is not None else None
     identity = [str(cell.metric_ref), cell.metric.version, extractor.key if extractor else None]
-    identity += [samples.fingerprint(), against.fingerprint() if against else None]
+    identity += [samples.fingerprint(), _reference_side(reference).digest if reference is not None else None]
     identity += [digest(list(samples.captions or ()))] if cell.metric.captions else []
     path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
     if path.exists():
@@ -535,6 +561,8 @@ def request_id(spec: RunSpec, cell: Cell, execution: Execution) -> str:
 def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, Dataset | None, Ref | None]:
     """Images from what a user typed: a path to a folder, zip or npz, or a data set by name.
 
+    A reference may also be an npz of published statistics (`images.open_reference`).
+
     A data set takes `split` and `count` beside its own arguments: `shapes(split='test', count=1000)`.
 
     Raises:
@@ -542,7 +570,7 @@ def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, D
         UsageError: neither a path nor the name of a data set.
     """
     if Path(text).exists():
-        return images.open_images(Path(text)), None, None
+        return images.open_reference(text) if role == "reference" else images.open_images(text), None, None
     looks_like_path = "/" in text or text.endswith((".zip", ".npz", ".npy"))
     if looks_like_path and "(" not in text:
         raise InputRejected(f"There is no folder, zip or npz at {text}.")

@@ -149,10 +149,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two sets of images of a comparison: where it came from and what it contained."""
+    """One of the two sets of images of a comparison: where it came from and what it contained.
+
+    Attributes:
+        count: number of images; None for a reference of published statistics, which do not tell it.
+        digest: of the images, or of the statistics.
+    """
 
     name: str
-    count: int
+    count: int | None
     digest: str
 
 

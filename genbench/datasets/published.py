@@ -14,7 +14,7 @@ from pathlib import Path
 from genbench.arrays import Samples
 from genbench.contracts import Dataset
 from genbench.errors import InputRejected, MissingAsset, UsageError, nearest
-from genbench.images import open_images
+from genbench.images import open_images, open_reference
 
 BATCHES = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"
 """Of guided diffusion (MIT). Each holds 10,000 images, and statistics of the features of the whole training set."""
@@ -57,8 +57,10 @@ def _loader(name: str, side: int, reference: str, batch: str | None, classes: in
                 f"{name} cannot be downloaded, and {looked} {', '.join(names)}. Put its {split} images, {side}x{side} "
                 f"pixels, into {name}/, {name}.zip or {name}.npz, and name the folder around with --data-dir.{address}"
             )
-        samples = open_images(found, labels_from_folders=classes > 0)
-        if samples.shape != (3, side, side):
+        folders = classes > 0
+        opened = open_images if split != reference else open_reference
+        samples = opened(found, labels_from_folders=folders)
+        if samples.count and samples.shape != (3, side, side):
             raise InputRejected(
                 f"{name} is of {side}x{side} pixels, and {found} of {samples.shape[2]}x{samples.shape[1]}; crop and "
                 "reduce the images as the paper did that you compare with."

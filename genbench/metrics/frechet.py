@@ -26,6 +26,7 @@ from genbench.gaussians import (
     factored,
     fit_of,
     fit_of_rows,
+    fit_of_statistics,
     frechet_distance,
     influence,
     moments_of,
@@ -71,19 +72,28 @@ def _left_out(features: Features, fit: Fit, reference: Fit, blocks: int) -> Arra
     return distances_without_each_block(features, generated=fit, reference=reference, blocks=blocks)
 
 
-def _fits(generated: Features, reference: Features) -> tuple[Fit, Fit]:
+def _sides(generated: Evidence, reference: Evidence, tap: str) -> tuple[Features, Features | Factored]:
+    """As `matched`; published statistics of the reference, where there are any, stand in place of its features."""
+    known = reference.statistics.get(tap)
+    if known is None:
+        return matched(generated, reference, tap)
+    return generated.features(tap), fit_of_statistics(known)
+
+
+def _fits(generated: Features, reference: Features | Factored) -> tuple[Fit, Fit]:
     """Both fits; the reference in the form that makes many distances to it cheap, factored unless images are few.
 
     Equal sets keep equal forms, so that their distance is exactly 0.
     """
-    fit, target = fit_of(generated), fit_of(reference)
+    fit = fit_of(generated)
+    target = reference if isinstance(reference, Factored) else fit_of(reference)
     if isinstance(fit, Factored) or equal(fit, target):
         return fit, target
     return fit, factored(target)
 
 
 def _measured(
-    generated: Features, reference: Features, error: str, blocks: int
+    generated: Features, reference: Features | Factored, error: str, blocks: int
 ) -> tuple[Score, statistics.Uncertainty | None]:
     """The distance without an error bar, and the error bar."""
     fit, target = _fits(generated, reference)
@@ -92,10 +102,14 @@ def _measured(
 
 
 def _distance(generated: Evidence, reference: Evidence, tap: str, error: str, blocks: int) -> Score:
-    ours, theirs = matched(generated, reference, tap)
+    ours, theirs = _sides(generated, reference, tap)
     distance, uncertainty = _measured(ours, theirs, error, blocks)
     reason = None if uncertainty or error == "none" else f"none: {len(ours)} images, and leaving some out leaves one"
-    return _score(distance.value, uncertainty, distance.detail, reason)
+    return _score(distance.value, uncertainty, {**distance.detail, **_of_statistics(theirs)}, reason)
+
+
+def _of_statistics(reference: Features | Factored) -> dict[str, float]:
+    return {"reference_statistics": 1.0} if isinstance(reference, Factored) else {}
 
 
 def _score(
@@ -117,6 +131,8 @@ def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks
     Returns:
         See `frechet_distance`. The error bar is over the sampling of generated images: the reference is held fixed, as
         it is when two models are compared on it, and the interval covers E[FID_n] at this n, not FID at infinite n.
+        Detail `reference_statistics` is 1.0 where mean and covariance of the reference are published ones, of which
+        nobody could say how sure they are.
         It is symmetric on the logarithm (`statistics.score`). Where the generated images have the law of the reference
         (a floor) the first-order term vanishes, and both methods then state an error too large by up to sqrt(2).
 
@@ -187,7 +203,7 @@ def fid_infinity(
         Chong and Forsyth 2020 (arXiv:1911.07023) sec. 4; sizes as in dgm-eval, which draws its subsets unseeded and may
         start below one image a feature, where the distance is not yet linear in 1/n.
     """
-    ours, theirs = matched(generated, reference, "pooled")
+    ours, theirs = _sides(generated, reference, "pooled")
     n, d = ours.shape
     if n < ENOUGH * d:
         raise NotComparable(
@@ -201,7 +217,7 @@ def fid_infinity(
         uncertainty = _uncertainty(ours, fit, target, whole.value, "jackknife", blocks)
         assert uncertainty is not None and uncertainty.corrected is not None
         value = uncertainty.corrected
-        detail = {"fid": whole.value, "slope": (whole.value - value) * n}
+        detail = {"fid": whole.value, "slope": (whole.value - value) * n, **_of_statistics(theirs)}
         return statistics.score(value, uncertainty, on_log_of=whole.value, detail=detail)
     if method != "line":
         raise UsageError(f"No method {method!r} to extrapolate fid; there are jackknife and line.")
@@ -223,7 +239,7 @@ def fid_infinity(
     effect = weights * influence(ours, generated=fit, reference=target)
     # n times the effects average to the intercept's fluctuation, so that its error is that of a mean.
     uncertainty = statistics.of_influence(n * effect)
-    detail = {"fid": whole.value, "slope": float(slope @ values)}
+    detail = {"fid": whole.value, "slope": float(slope @ values), **_of_statistics(theirs)}
     return statistics.score(float(intercept @ values), uncertainty, on_log_of=whole.value, detail=detail)
 
 
@@ -374,22 +390,22 @@ _ISOMETRIES = frozenset({"order", "translation", "rotation"})
 FID = Metric(
     name="fid", summary="Frechet distance of pooled features",
     source="Heusel et al. 2017, arXiv:1706.08500; pytorch-fid", compute=fid, higher_is_better=False,
-    bounds=NONNEGATIVE, invariances=_ISOMETRIES,
+    bounds=NONNEGATIVE, moments=True, invariances=_ISOMETRIES,
 )  # fmt: skip
 FD = Metric(
     name="fd", summary="Frechet distance of pooled features of any extractor, such as dinov2",
     source="Stein et al. 2023, arXiv:2306.04675; dgm-eval", compute=fid, higher_is_better=False, bounds=NONNEGATIVE,
-    invariances=_ISOMETRIES,
+    moments=True, invariances=_ISOMETRIES,
 )  # fmt: skip
 SFID = Metric(
     name="sfid", summary="Frechet distance of spatial features",
     source="Nash et al. 2021, arXiv:2103.03841; guided-diffusion", compute=sfid, taps=("spatial",),
-    higher_is_better=False, bounds=NONNEGATIVE, invariances=_ISOMETRIES,
+    higher_is_better=False, bounds=NONNEGATIVE, moments=True, invariances=_ISOMETRIES,
 )  # fmt: skip
 FID_INF = Metric(
     name="fid-inf", summary="Frechet distance extrapolated to infinitely many images",
     source="Chong and Forsyth 2020, arXiv:1911.07023; dgm-eval", compute=fid_infinity, higher_is_better=False,
-    invariances=_ISOMETRIES,
+    moments=True, invariances=_ISOMETRIES,
 )  # fmt: skip
 PER_CLASS_FID = Metric(
     name="fid-per-class", summary="mean over classes of the Frechet distance within a class",

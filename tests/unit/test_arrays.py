@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genbench.arrays import Evidence, Features, Moments, Samples
+from genbench.arrays import Evidence, Features, Moments, Samples, Statistics
 from genbench.errors import InputRejected, UsageError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 3, 4, 5), dtype=np.uint8)
@@ -26,6 +28,16 @@ def test_a_subset_keeps_labels_and_captions_and_has_its_own_fingerprint() -> Non
     assert samples.subset(0, 7) is samples
     with pytest.raises(UsageError, match="has 7 images"):
         samples.subset(0, 8)
+
+
+def test_a_part_of_a_set_has_not_the_statistics_of_the_whole() -> None:
+    known = Statistics(extractor="inception", mean=np.zeros(2), covariance=np.eye(2))
+    samples = replace(Samples.of(np.zeros((4, 3, 2, 2), np.uint8)), statistics={"pooled": known})
+    assert samples.subset(0, 4).statistics == {"pooled": known}
+    assert samples.subset(0, 3).statistics == {}
+    other = replace(known, covariance=np.eye(2) * 2)
+    assert len({known.digest(), other.digest(), replace(known, mean=np.ones(2)).digest()}) == 3
+    assert replace(known, covariance=np.asfortranarray(known.covariance)).digest() == known.digest()
 
 
 def test_a_fingerprint_is_of_the_content() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Moments, Samples
+from genbench.arrays import Evidence, Features, Moments, Samples, Statistics
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.gaussians import fit_of, frechet_distance
@@ -317,3 +317,63 @@ def test_intervals_are_symmetric_on_the_logarithm_of_the_distance() -> None:
     assert math.log(high / plain.value) == pytest.approx(2.093024 * (plain.stderr or 0.0) / plain.value, rel=1e-6)
     moved = FID_INF.compute(generated=x, reference=y)
     assert moved.ci95 == pytest.approx((low + moved.value - plain.value, high + moved.value - plain.value))
+
+
+def published(values: Values) -> Evidence:
+    """A reference of which only the mean and the covariance are known, made as pytorch-fid makes them."""
+    y = values.astype(np.float64)
+    known = Statistics(extractor="inception", mean=np.mean(y, axis=0), covariance=np.cov(y, rowvar=False))
+    empty = Samples(
+        count=0, shape=(3, 0, 0), read=lambda a, b: np.empty((0, 3, 0, 0), np.uint8), origin="statistics.npz",
+        fingerprint=known.digest, statistics={"pooled": known},
+    )  # fmt: skip
+    return Evidence(samples=empty, statistics={"pooled": known})
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 10), (30, 150, 40), (200, 20, 30), (25, 20, 30)])
+def test_published_statistics_give_what_the_images_give(n: int, m: int, d: int) -> None:
+    x, y = normal(0, n, d, 1.5), normal(1, m, d, 1.0, 0.4)
+    found = FID.compute(generated=evidence(x), reference=published(y))
+    images = FID.compute(generated=evidence(x), reference=evidence(y))
+    assert found.value == pytest.approx(images.value, rel=1e-6)
+    assert found.value == pytest.approx(distance(x, y), rel=1e-6)
+    # The reference is fixed for both, so that the error is the same.
+    assert found.stderr == pytest.approx(images.stderr, rel=1e-5)
+    assert found.error_method == images.error_method
+    assert found.detail["reference_statistics"] == 1.0 and "reference_statistics" not in images.detail
+    assert found.detail["rank_deficient"] == images.detail["rank_deficient"]
+    itself = FID.compute(generated=evidence(y), reference=published(y))
+    assert itself.value == pytest.approx(0, abs=1e-6 * found.value)
+
+
+@pytest.mark.parametrize("method", ["jackknife", "line"])
+def test_fid_at_infinity_takes_published_statistics(method: str) -> None:
+    x, y = normal(0, 400, 10, 1.5), normal(1, 150, 10)
+    found = FID_INF.compute(generated=evidence(x), reference=published(y), method=method)
+    images = FID_INF.compute(generated=evidence(x), reference=evidence(y), method=method)
+    assert found.value == pytest.approx(images.value, rel=1e-6)
+    assert found.detail["reference_statistics"] == 1.0
+
+
+def test_dead_features_are_no_lack_of_rank() -> None:
+    x, y = normal(0, 200, 10), normal(1, 150, 10)
+    x[:, 3] = y[:, 3] = 0
+    found = FID.compute(generated=evidence(x), reference=published(y))
+    assert found.detail["rank_deficient"] == 0.0
+    assert found.value == pytest.approx(distance(x, y), rel=1e-6)
+
+
+def test_what_statistics_cannot_answer_is_refused() -> None:
+    x, y = normal(0, 60, 5), normal(1, 60, 5)
+    with pytest.raises(InputRejected, match=r"statistics.npz holds the mean and the covariance of features, and this"):
+        MIFID.compute(generated=evidence(x), reference=published(y))
+    with pytest.raises(NotComparable, match="widths 5 and 4"):
+        FID.compute(generated=evidence(x), reference=published(y[:, :4]))
+    (known,) = published(y).statistics.values()
+    values, vectors = np.linalg.eigh(known.covariance)
+    values[0] *= -1
+    broken = Statistics(extractor="inception", mean=known.mean, covariance=(vectors * values) @ vectors.T)
+    with pytest.raises(InputRejected, match="negative eigenvalues"):
+        FID.compute(
+            generated=evidence(x), reference=Evidence(samples=published(y).samples, statistics={"pooled": broken})
+        )

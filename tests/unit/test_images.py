@@ -29,7 +29,7 @@ from PIL import Image, ImageFile
 from genbench import images
 from genbench.arrays import Images, Samples
 from genbench.errors import InputRejected, UsageError
-from genbench.images import open_images, prefetch, write_grid, write_images, write_npz
+from genbench.images import open_images, open_reference, prefetch, write_grid, write_images, write_npz
 
 
 def noise(count: int, height: int = 6, width: int = 8, *, seed: int = 0) -> Images:
@@ -1037,6 +1037,88 @@ def test_damaged_bytes_are_refused_or_read(kind: str) -> None:
                 assert found.shape == (samples.count, *samples.shape)
 
     check()
+
+
+# Statistics of features
+
+
+def moments(width: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A mean and a covariance of rank 3 with a diagonal."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(width, 3))
+    return rng.normal(size=width), factor @ factor.T + np.eye(width)
+
+
+def test_statistics_are_a_reference_without_images(tmp_path: Path) -> None:
+    mu, sigma = moments(2048)
+    np.savez(tmp_path / "plain.npz", mu=mu, sigma=sigma)
+    np.savez_compressed(tmp_path / "packed.npz", mu=mu, sigma=np.asfortranarray(sigma))
+    np.savez(tmp_path / "single.npz", mu=mu.astype(np.float32), sigma=sigma.astype(np.float32), fid=np.ones(3))
+    opened = [open_reference(str(tmp_path / f"{name}.npz")) for name in ("plain", "packed", "single")]
+    for samples, rel in zip(opened, (0, 0, 1e-6), strict=True):
+        assert samples.count == 0 and list(samples.statistics) == ["pooled"]
+        known = samples.statistics["pooled"]
+        assert known.extractor == "inception"
+        assert known.mean.dtype == known.covariance.dtype == np.float64
+        np.testing.assert_allclose(known.mean, mu, rtol=rel)
+        np.testing.assert_allclose(known.covariance, sigma, rtol=rel, atol=rel)
+        with pytest.raises(InputRejected, match="holds no images"):
+            samples.read(0, 1)
+    assert opened[0].fingerprint() == opened[1].fingerprint() != opened[2].fingerprint()
+    assert pickle.loads(pickle.dumps(opened[0])).fingerprint() == opened[0].fingerprint()
+    assert "has no array arr_0 but mu, sigma; statistics can be a reference, but are no samples" in refused(
+        tmp_path / "plain.npz"
+    )
+
+
+def test_a_reference_batch_has_images_and_statistics_of_both_taps(tmp_path: Path) -> None:
+    pixels, (mu, sigma), (mu_s, sigma_s) = noise(4), moments(2048), moments(2023, seed=1)
+    batch = pixels.transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "a.npz", arr_0=batch, mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
+    samples = open_reference(tmp_path / "a.npz")
+    assert np.array_equal(samples.read(0, 4), pixels)
+    assert np.array_equal(samples.statistics["pooled"].covariance, sigma)
+    assert np.array_equal(samples.statistics["spatial"].mean, mu_s)
+    bare = open_images(tmp_path / "a.npz")
+    assert bare.statistics == {} and bare.fingerprint() == samples.fingerprint()
+    np.savez(tmp_path / "b.npz", arr_0=batch)
+    write_images(Samples.of(pixels), tmp_path / "folder")
+    for name in ("b.npz", "folder"):
+        assert open_reference(tmp_path / name).statistics == {}
+        assert np.array_equal(open_reference(tmp_path / name).read(0, 4), pixels)
+
+
+def test_broken_statistics_are_refused(tmp_path: Path) -> None:
+    mu, sigma = (values.astype(np.float32) for values in moments(2048))
+    crooked, hole, negative = sigma.copy(), sigma.copy(), sigma.copy()
+    crooked[3, 7] += 1e-3 * np.abs(sigma).max()
+    hole[5, 5] = np.nan
+    negative[2, 2] = -1
+    bad: dict[str, tuple[dict[str, NDArray], str]] = {
+        "alone": ({"mu": mu}, "has no sigma; statistics are a mean mu and a covariance sigma"),
+        "no mean": ({"sigma_s": sigma}, "has no mu_s; statistics are a mean mu_s and a covariance sigma_s"),
+        "width": ({"mu": mu[:64], "sigma": sigma[:64, :64]}, "has mu float32 (64,); that of Inception is float32 or"),
+        "not square": ({"mu": mu, "sigma": sigma[:1000]}, "has sigma float32 (1000, 2048); that of Inception is"),
+        "flat": ({"mu": mu, "sigma": sigma[0]}, "has sigma float32 (2048,)"),
+        "integers": ({"mu": np.arange(2048), "sigma": sigma}, "has mu int64 (2048,)"),
+        "half": ({"mu": mu.astype(np.float16), "sigma": sigma}, "has mu float16 (2048,)"),
+        "objects": ({"mu": mu.astype(object), "sigma": sigma}, "holds Python objects, which are never loaded"),
+        "nan": ({"mu": mu, "sigma": hole}, "has values in sigma that are not finite"),
+        "infinite": ({"mu": mu * np.inf, "sigma": sigma}, "has values in mu that are not finite"),
+        "crooked": ({"mu": mu, "sigma": crooked}, "has a sigma that is not symmetric or has negative variances"),
+        "negative": ({"mu": mu, "sigma": negative}, "has a sigma that is not symmetric or has negative variances"),
+        "nothing": ({"m": mu, "s": sigma}, "has no array arr_0 but m, s"),
+    }
+    with np.errstate(all="ignore"):
+        for name, (arrays, says) in bad.items():
+            np.savez(tmp_path / "bad.npz", **arrays)
+            with pytest.raises(InputRejected) as caught:
+                open_reference(tmp_path / "bad.npz")
+            assert says in str(caught.value), name
+            assert str(caught.value).isprintable()
+    (tmp_path / "bad.npz").write_bytes(b"PK no archive")
+    with pytest.raises(InputRejected, match="cannot be read as a zip archive"):
+        open_reference(tmp_path / "bad.npz")
 
 
 # Writing
