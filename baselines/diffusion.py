@@ -111,10 +111,15 @@ class DiffusionModel:
         *,
         labels: NDArray[np.int64] | None = None,
         captions: Sequence[str] | None = None,
+        low_res: Tensor | None = None,
         watch: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Images of the given seeds and conditions, float32 (b, 3, h, w), nominally in [-1, 1]."""
-        return self._decode(self._walk(seeds, labels, captions, watch, None))
+        """Images of the given seeds and conditions, float32 (b, 3, h, w), nominally in [-1, 1].
+
+        Args:
+            low_res: (b, 3, h', w') in [-1, 1], the small images that an upsampler enlarges.
+        """
+        return self._decode(self._walk(seeds, labels, captions, watch, None, low_res))
 
     def trajectory(
         self,
@@ -134,6 +139,7 @@ class DiffusionModel:
         captions: Sequence[str] | None,
         watch: Callable[[int, int], None] | None,
         view: Callable[[View], None] | None,
+        low_res: Tensor | None = None,
     ) -> Tensor:
         """The state on the last level."""
         import torch
@@ -142,6 +148,8 @@ class DiffusionModel:
         from baselines.sampling import sample
 
         condition, null = self._conditions(len(seeds), labels, captions)
+        if low_res is not None:
+            condition["low_res"] = low_res
         denoise = self._denoiser(null)
         predicted: list[Tensor] = []
         if view is not None:
@@ -190,6 +198,7 @@ class DiffusionModel:
         dtype = getattr(torch, self.precision)
         config = network.config
         takes = {name for name, has in (("y", config.classes), ("context", config.context)) if has is not None}
+        takes |= {"low_res"} if config.low_resolution else set()
 
         def predict(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
             given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in condition.items() if k in takes}
@@ -269,6 +278,62 @@ class DiffusionModel:
         with torch.no_grad():
             decoder = self._network("first_stage")
             return decoder.decode((z / scale).to(getattr(torch, self.precision))).float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cascade:
+    """Small images by one model, enlarged by another that sees them.
+
+    Source:
+        Dhariwal and Nichol 2021 sec. 4.4; openai/guided-diffusion `super_res_sample.py`, which reads the small images
+        from 8-bit files, truncated as its sampling script leaves them.
+    """
+
+    base: DiffusionModel
+    upsampler: DiffusionModel
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.upsampler.shape
+
+    @property
+    def classes(self) -> int:
+        return self.upsampler.classes
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return self.upsampler.conditioning
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.base.key} {self.upsampler.key}".encode()).hexdigest()
+
+    @property
+    def evaluations(self) -> int:
+        """Of both networks."""
+        return self.base.evaluations + self.upsampler.evaluations
+
+    def sample(
+        self,
+        seeds: NDArray[np.uint64],
+        *,
+        labels: NDArray[np.int64] | None = None,
+        captions: Sequence[str] | None = None,
+        watch: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """As `DiffusionModel.sample`; the steps of both are counted through."""
+        first = len(self.base.timesteps)
+        total = first + len(self.upsampler.timesteps)
+
+        def told(offset: int) -> Callable[[int, int], None] | None:
+            return None if watch is None else lambda done, _: watch(offset + done, total)
+
+        small = self.base.sample(seeds, labels=labels, captions=captions, watch=told(0))
+        levels = ((small + 1) * 127.5).clamp(0, 255).floor()
+        # The seeds of the second walk are others, or both would start from the same noise.
+        return self.upsampler.sample(
+            seeds ^ seeds.dtype.type(0x5851F42D4C957F2D), labels=labels, low_res=levels / 127.5 - 1, watch=told(first)
+        )
 
 
 def _recorded(denoise: Denoiser, predicted: list[Tensor]) -> Denoiser:

@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from baselines import releases
-from baselines.diffusion import Conditioning, DiffusionModel
+from baselines.diffusion import Cascade, Conditioning, DiffusionModel
 from baselines.releases import Preset, Release
 
 if TYPE_CHECKING:
     from baselines.sources import Fetch
     from baselines.steps import Step
 
-Loader = TypeVar("Loader", bound=Callable[..., DiffusionModel])
+Loader = TypeVar("Loader", bound=Callable[..., DiffusionModel | Cascade])
 
 
 def with_presets(presets: Mapping[str, Preset]) -> Callable[[Loader], Loader]:
@@ -208,6 +208,35 @@ def adm_g(
         release, _guided_step(sampler, eta, release), device=device, precision=precision, fetch=fetch, steps=steps,
         spacing=spacing, clip=clip, gradient=scale,
     )  # fmt: skip
+
+
+@with_presets(releases.ADM_U)
+def adm_u(
+    *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
+    scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str = "respaced",
+    enlarging_steps: int = 250,
+) -> Cascade:  # fmt: skip
+    """Small images by `adm_g`, enlarged four times by a second diffusion model that sees them.
+
+    Args:
+        scale, steps, sampler, eta, spacing: of the small images; see `adm_g`.
+        enlarging_steps: of the second model, ancestral, which is not guided.
+
+    Source: Dhariwal and Nichol 2021 sec. 4.4; openai/guided-diffusion `super_res_sample.py`.
+    """
+    preset = releases.ADM_U.get(dataset)
+    if preset is None:
+        raise ValueError(f"There are no upsamplers for {dataset!r}; there are some for {', '.join(releases.ADM_U)}.")
+    small, large = releases.release(preset.base), releases.release(preset.release)
+    base = _model(
+        small, _guided_step(sampler, eta, small), device=device, precision=precision, fetch=fetch, steps=steps,
+        spacing=spacing, clip=True, gradient=scale,
+    )  # fmt: skip
+    upsampler = _model(
+        large, _guided_step("ancestral", 0.0, large), device=device, precision=precision, fetch=fetch,
+        steps=enlarging_steps, spacing="respaced", clip=True,
+    )  # fmt: skip
+    return Cascade(base=base, upsampler=upsampler)
 
 
 @with_presets(releases.LDM)

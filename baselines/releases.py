@@ -99,6 +99,7 @@ class Preset:
         num_samples, protocol: of the evaluation; None leaves them to the data set.
         differs: what this project does otherwise than the paper although the preset is kept.
         source: where the paper says so.
+        base: release of the small images that `release` enlarges, for cascades.
     """
 
     release: str
@@ -107,11 +108,12 @@ class Preset:
     protocol: str | None = None
     differs: tuple[str, ...] = ()
     source: str = ""
+    base: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files of the release."""
-        return release(self.release).files
+        """The files of the release, and of the one below it."""
+        return (*(release(self.base).files if self.base else ()), *release(self.release).files)
 
 
 _LINEAR = Process()
@@ -139,6 +141,10 @@ def _adm(side: int) -> Release:
         shape=_square(side),
         classes=1000,
     )
+
+
+def _upsampler(file: str, side: int) -> Release:
+    return Release(networks={"unet": file}, process=_ADM, shape=_square(side), classes=1000)
 
 
 def _faces(file: str) -> Release:
@@ -194,6 +200,8 @@ RELEASES: dict[str, Release] = {
         shape=_square(256),
         classes=1000,
     ),
+    "adm-u-256": _upsampler("adm-64-256-upsampler", 256),
+    "adm-u-512": _upsampler("adm-128-512-upsampler", 512),
     "adm-lsun-bedroom": _unconditional("adm-lsun-bedroom", 256, _ADM),
     "adm-lsun-cat": _unconditional("adm-lsun-cat", 256, _ADM),
     "adm-lsun-horse": _unconditional("adm-lsun-horse", 256, _ADM),
@@ -428,6 +436,18 @@ ADM_G: dict[str, Preset] = {
         )
         for data in ("lsun-bedroom", "lsun-cat", "lsun-horse")
     },
+}  # fmt: skip
+
+ADM_U: dict[str, Preset] = {
+    "imagenet256": Preset(
+        release="adm-u-256", base="adm-imagenet64", arguments={"scale": 1.0, "steps": 250}, num_samples=_50K,
+        protocol="adm", source="Dhariwal and Nichol 2021 Tables 5 and 14",
+    ),
+    "imagenet512": Preset(
+        release="adm-u-512", base="adm-imagenet128", arguments={"scale": 0.5, "steps": 250}, num_samples=_50K,
+        protocol="adm", source="Dhariwal and Nichol 2021 Table 5",
+        differs=("the paper does not print the scale of the small samples; this is that of its row at 128 pixels",),
+    ),
 }  # fmt: skip
 
 LDM: dict[str, Preset] = {

@@ -194,6 +194,18 @@ def _adm_g(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterato
         yield {**want, "system": "ADM-G", "guidance": "classifier", "guidance_scale": scale}
 
 
+def _adm_u(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
+    guided = args.get("scale", 1.0) != 0
+    steps = f"{args.get('steps', 250)}+{args.get('enlarging_steps', 250)} steps"
+    want: Want = {"arxiv": "2105.05233", "system": "ADM-G,U" if guided else "ADM-U"}
+    if guided and resolution == 256:
+        # The one row of that resolution names the scale first; the number of steps is in its variant.
+        if steps == "250+250 steps":
+            yield {**want, "guidance_scale": args.get("scale", 1.0)}
+    else:
+        yield {**want, "variant": steps}
+
+
 def _cfg(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
     scale = float(args.get("scale", 1.1 if resolution == 64 else 1.3) or 0.0)
     want: Want = {"arxiv": "2207.12598", "system": "CFG", "guidance_scale": scale}
@@ -217,10 +229,13 @@ def _ldm(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[
         yield {**want, "system": f"{system}-G", "guidance": "cfg", "guidance_scale": scale}
 
 
-HEADLINE = {"ddpm": "cifar10", "ddim": "cifar10", "adm-g": "imagenet256", "cfg": "imagenet64", "ldm": "imagenet256"}
+HEADLINE = {
+    "ddpm": "cifar10", "ddim": "cifar10", "adm-g": "imagenet256", "adm-u": "imagenet256", "cfg": "imagenet64",
+    "ldm": "imagenet256",
+}  # fmt: skip
 """Data set of the row that is shown where a system's paper has nothing on the data set of the run."""
 
-_ROWS = {"ddpm": _ddpm, "ddim": _ddim, "adm-g": _adm_g, "cfg": _cfg, "ldm": _ldm}
+_ROWS = {"ddpm": _ddpm, "ddim": _ddim, "adm-g": _adm_g, "adm-u": _adm_u, "cfg": _cfg, "ldm": _ldm}
 
 
 def _plain(name: str) -> str:

@@ -23,6 +23,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "ddpm": ("baselines.models:ddpm", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
         "ddim": ("baselines.models:ddim", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
         "adm-g": ("baselines.models:adm_g", "guidance by a classifier of noisy images (Dhariwal and Nichol 2021)"),
+        "adm-u": ("baselines.models:adm_u", "the same on small images, enlarged by a second model"),
         "cfg": ("baselines.models:cfg", "classifier-free guidance (Ho and Salimans 2022)"),
         "ldm": ("baselines.models:ldm", "latent diffusion with captions or labels (Rombach et al. 2022)"),
         "diffusers": ("baselines.pipelines:load", "any pipeline of diffusers, as diffusers(repo='...')"),

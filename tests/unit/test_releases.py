@@ -20,7 +20,10 @@ from baselines.releases import RELEASES, Release
 from genbench import papers, protocols, registry
 from genbench.records import Ref
 
-LOADERS = {"ddpm": models.ddpm, "ddim": models.ddim, "cfg": models.cfg, "adm-g": models.adm_g, "ldm": models.ldm}
+LOADERS = {
+    "ddpm": models.ddpm, "ddim": models.ddim, "cfg": models.cfg, "adm-g": models.adm_g, "adm-u": models.adm_u,
+    "ldm": models.ldm,
+}  # fmt: skip
 PRESETS = [(name, data) for name, loader in LOADERS.items() for data in loader.presets]  # type: ignore[attr-defined]
 WHERE = {"device": "cpu", "precision": "float32"}
 
@@ -38,6 +41,7 @@ def test_networks_fit_what_is_said_of_the_release(name: str) -> None:
             unet = network(release, role)
             assert isinstance(unet, UNetConfig) and unet.in_channels == channels
             assert unet.out_channels == channels * (2 if release.process.learned_variance else 1)
+            assert unet.low_resolution == name.startswith("adm-u-")
     unet = network(release, "unet")
     assert isinstance(unet, UNetConfig)
     if release.latent is None:
@@ -65,7 +69,8 @@ def test_every_preset_makes_a_model_and_its_paper_has_numbers(model: str, datase
     preset = loader.presets[dataset]  # type: ignore[attr-defined]
     made = loader(dataset=dataset, **WHERE, **preset.arguments)
     assert made.shape == releases.release(preset.release).shape
-    assert len(made.grid()) == len(made.timesteps) + 1
+    steps = (made.base.timesteps, made.upsampler.timesteps) if model == "adm-u" else (made.timesteps,)
+    assert made.evaluations == sum(map(len, steps)) * (1 if getattr(made, "scale", 1.0) == 1 else 2)
     assert dataset in registry.table("dataset"), "the images of the papers have a data set of that name"
     if preset.protocol is not None:
         assert preset.protocol in protocols.PROTOCOLS and preset.source
@@ -86,6 +91,7 @@ def test_arguments_of_presets_select_the_rows_of_the_papers() -> None:
     assert [row("ddpm", "cifar10"), row("ddim", "cifar10"), row("ddim", "celeba")] == [3.17, 4.67, 9.17]
     assert [row("ddpm", f"lsun-{kind}") for kind in ("bedroom", "cat", "church")] == [6.36, 19.75, 7.89]
     assert [row("adm-g", f"imagenet{side}") for side in (64, 128, 256, 512)] == [2.07, 2.97, 4.59, 7.72]
+    assert [row("adm-u", f"imagenet{side}") for side in (256, 512)] == [3.94, 3.85]
     assert [row("adm-g", f"lsun-{kind}") for kind in ("bedroom", "cat", "horse")] == [1.90, 5.57, 2.57]
     assert [row("ldm", data) for data in ("imagenet256", "celebahq", "ffhq", "coco")] == [3.60, 5.11, 4.98, 12.63]
     assert row("cfg", "imagenet64") == 1.55

@@ -20,10 +20,16 @@ from baselines import models, published, releases, sources
 from baselines.architectures import architecture
 from baselines.checkpoints import CheckpointError
 from baselines.configurations import CONFIGURATIONS, Configuration
+from baselines.diffusion import Cascade, DiffusionModel
 from baselines.noise import image_noise
 from baselines.releases import Latent, Process, Release
+from baselines.steps import ddim
 
 TINY = {
+    "tiny-up": {
+        "large_size": 16, "small_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1,
+        "num_heads": 2, "attention_resolutions": "8", "learn_sigma": True, "class_cond": True, "num_classes": 5,
+    },
     "tiny": {
         "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_heads": 2,
         "attention_resolutions": "4", "learn_sigma": True, "class_cond": True, "num_classes": 5,
@@ -131,6 +137,34 @@ def test_a_second_network_is_the_unconditional_one(tmp_path: Path, monkeypatch: 
     assert model.key != replace(model, scale=1.0).key, "without guidance the second network is not used"
 
 
+def test_an_upsampler_sees_the_8_bit_images_of_the_small_model(tmp_path: Path) -> None:
+    small, large = random("tiny", 0), random("tiny-up", 1)
+    process = Process(learned_variance=True)
+
+    def made(network: nn.Module, name: str, side: int) -> DiffusionModel:
+        path = str(saved(tmp_path / f"{name}.pt", **{"": network}))
+        release = Release(
+            networks={"unet": path}, configurations={"unet": name}, process=process, shape=(3, side, side), classes=5
+        )
+        return DiffusionModel(
+            release=release, make_step=ddim, timesteps=[0, 250, 500, 750], clip=False, conditioning="label", **WHERE
+        )
+
+    cascade = Cascade(base=made(small, "tiny", 8), upsampler=made(large, "tiny-up", 16))
+    first = cascade.base.sample(SEEDS, labels=LABELS)
+    seen = ((first.double() + 1) * 127.5).clip(0, 255).to(torch.uint8).float() / 127.5 - 1
+    y, x = torch.from_numpy(LABELS), torch.empty(2, 3, 16, 16)
+    other = torch.from_numpy((SEEDS ^ np.uint64(0x5851F42D4C957F2D)).view("int64"))
+    expected = walk(
+        lambda x, t: large(x.float(), timesteps(t), y=y, low_res=seen)[:, :3], image_noise(other)(0, x),
+        [750, 500, 250, 0], alpha_bars(Process()), 1.0,
+    )  # fmt: skip
+    told: list[tuple[int, int]] = []
+    result = cascade.sample(SEEDS, labels=LABELS, watch=lambda done, total: told.append((done, total)))
+    assert torch.allclose(result.double(), expected, rtol=1e-3, atol=1e-3)
+    assert told == [(i, 8) for i in range(1, 9)] and (cascade.evaluations, cascade.shape) == (8, (3, 16, 16))
+
+
 @pytest.fixture
 def latent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, nn.Module, nn.Module, str]:
     """A latent diffusion model of labels in one file, and the release "tiny" of it."""
@@ -199,10 +233,10 @@ def test_published_files_come_from_whoever_fetches(tmp_path: Path) -> None:
     model = models.ddpm(dataset="cifar10", **WHERE, fetch=fetch)
     assert len(model.key) == 64 and asked == ["ddpm-ema-cifar10"]
     alone = models.ddpm(dataset="cifar10", **WHERE)
-    with pytest.raises(FileNotFoundError, match="published at https://heibox.*weights="):
+    with pytest.raises(FileNotFoundError, match=r"published at https://heibox.*weights="):
         _ = alone.key
     nowhere = models.ddpm(dataset="cifar10", **WHERE, weights="nowhere.pt", config="ddpm-cifar10")
-    with pytest.raises(FileNotFoundError, match="no weights 'nowhere.pt': neither a file"):
+    with pytest.raises(FileNotFoundError, match=r"no weights 'nowhere\.pt': neither a file"):
         _ = nowhere.key
 
 
