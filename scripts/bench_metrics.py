@@ -34,7 +34,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -503,8 +503,10 @@ def fresh(function: Callable[..., Any], *args: Any) -> Any:
         return pool.submit(function, *args).result()
 
 
-def measured(sizes: Sizes, folder: Path, task: Task, rounds: int, watch: Callable[[str], None]) -> dict[str, Measured]:
-    """Times of all tools in turn and memory of each alone."""
+def measured(
+    sizes: Sizes, folder: Path, task: Task, rounds: int, watch: Callable[[str], None], *, memory: bool = True
+) -> dict[str, Measured]:
+    """Times of all tools in turn and memory of each alone, in calls of their own unless every call is one already."""
     watch(task.name)
     if task.alone:
         names: list[str] = fresh(names_of, sizes, folder, task.name)
@@ -519,7 +521,9 @@ def measured(sizes: Sizes, folder: Path, task: Task, rounds: int, watch: Callabl
         return found
     found = fresh(measure, sizes, folder, task.name, [], rounds)
     for name, times in found.items():
-        if not times.failure:
+        if not times.failure and not memory:
+            times.extra_mib = None
+        elif not times.failure:
             watch(f"{task.name}: memory of {name}")
             times.extra_mib = fresh(measure, sizes, folder, task.name, [name], 1)[name].extra_mib
     return found
@@ -627,10 +631,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes and one round")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="tasks, or the beginnings of their names")
     parser.add_argument("--rounds", type=int, help="calls of every tool (3; 1 with --quick)")
+    parser.add_argument("--no-memory", action="store_true", help="without the further calls that tell the memory")
+    parser.add_argument("--files", type=int, help="images in either folder of the whole evaluation (2000)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--output", type=Path, help=f"table ({TABLE.name} in leaderboards; none with --quick)")
     args = parser.parse_args()
     sizes = QUICK if args.quick else FULL
+    if args.files:
+        sizes = replace(sizes, files=args.files, file_subset=min(sizes.file_subset, args.files))
     output = args.output or (None if args.quick else TABLE)
     # Before any process is started: the linear algebra libraries read these when they are loaded.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -649,7 +657,9 @@ def main() -> None:
             print(text, file=sys.stderr, flush=True)
 
         for task in wanted:
-            found = measured(sizes, folder, task, args.rounds or (1 if args.quick else 3), watch)
+            found = measured(
+                sizes, folder, task, args.rounds or (1 if args.quick else 3), watch, memory=not args.no_memory
+            )
             table = rows(task, found, args.threads)
             agree &= not found["genbench"].failure
             agree &= all(float(row["difference"] or 0) <= task.tolerance for row in table)
