@@ -158,6 +158,8 @@ def _read(path: Path) -> dict[str, State]:
         SafetensorError,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "no file of tensors"  # torch's own words recommend to switch the protection off
         raise CheckpointError(
             f"{path} cannot be read as weights ({reason}). A broken download, or not of torch.save or safetensors?"
         ) from error

@@ -96,8 +96,11 @@ _model_options = _together(
 _measure_options = _together(
     click.option("--metric", "metrics", multiple=True, metavar="NAME[(...)][@EXTRACTOR]", help="Repeatable; or `all`."),
     click.option("--protocol", "protocol_name", metavar="NAME", help="How to measure.  [default: the data set's]"),
-    click.option("--weights", multiple=True, metavar="NAME=PATH", help="A weight file for an extractor; repeatable."),
 )
+_weights_option = click.option(
+    "--weights", multiple=True, metavar="NAME=PATH",
+    help="A file for an extractor, or for a card of `genbench list models`; repeatable.",
+)  # fmt: skip
 _work_options = _together(
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:I]|mps"),
     click.option("--batch-size", type=click.IntRange(min=1), help="Images a network call.  [default: by device]"),
@@ -118,6 +121,7 @@ _format_option = click.option(
 @cli.command()
 @_model_options
 @_measure_options
+@_weights_option
 @_work_options
 @_output_option
 @_format_option
@@ -142,6 +146,7 @@ def run(**options: Any) -> None:
 @click.option("--reference", required=True, metavar="REF", help="Folder, zip, npz of images, or a data set.")
 @click.option("--held-out", metavar="REF", help="Other real images; they give the floors.")
 @_measure_options
+@_weights_option
 @_work_options
 @_format_option
 def score(**options: Any) -> None:
@@ -173,6 +178,7 @@ def score(**options: Any) -> None:
 
 @cli.command()
 @_model_options
+@_weights_option
 @_work_options
 @_output_option
 @click.option(
@@ -272,6 +278,7 @@ def info(name: str, form: str) -> None:
 @cli.command()
 @_model_options
 @_measure_options
+@_weights_option
 @_work_options
 @_output_option
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -25,11 +25,11 @@ class Plan:
         directory: where the run would lie; `id` is its last part.
         device: that "auto" resolves to.
         evaluations: network evaluations an image.
-        sampling_seconds: estimated from one step of a batch of 32; 0 when the samples are there.
+        sampling_seconds: estimated from one step of a batch of 32; 0 when the samples are there or cannot be made.
         disk_bytes, free_bytes: of samples and features; on the disk of the output.
         sampled: whether all images are there.
         done, to_do: measurements with and without a stored result.
-        missing: one line for every asset that is not on this machine.
+        missing: one line for every asset that is not on this machine; of a model's weights, the first one.
     """
 
     id: str
@@ -82,7 +82,10 @@ def plan(
             missing.append(str(error))
             break
     if not sampled:
-        seconds = _seconds_per_image(model, spec) * spec.num_samples
+        try:
+            seconds = _seconds_per_image(model, spec) * spec.num_samples
+        except MissingAsset as error:
+            missing.append(str(error))
     c, h, w = model.shape
     return Plan(
         id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples,

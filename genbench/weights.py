@@ -49,6 +49,7 @@ class Card:
         licence: of the weights.
         note: one sentence for people, such as who trained them.
         fetch: what `genbench fetch` takes, where arguments choose among several files; `name` if empty.
+        about: size in bytes where only an estimate is known, for people.
         md5: hexadecimal digest, of files whose authors publish no better one.
         member: file of the zip archive at `url` that is wanted; digests and size are those of the archive.
     """
@@ -61,6 +62,7 @@ class Card:
     licence: str
     note: str = ""
     fetch: str = ""
+    about: int | None = None
     md5: str | None = None
     member: str | None = None
 
@@ -73,6 +75,7 @@ class Published(Protocol):
     licence: str
     source: str
     bytes: int | None
+    estimated_bytes: int
     sha256: str | None
     md5: str | None
     member: str | None
@@ -80,10 +83,10 @@ class Published(Protocol):
 
 def of_published(card: Published) -> Card:
     """The card in the form of this module. The cache keeps it under its own name, which says what it is."""
+    suffix = Path(card.member or urlsplit(card.url).path).suffix or ".ckpt"
     return Card(
-        name=card.name, file=card.name + (Path(card.member or urlsplit(card.url).path).suffix or ".ckpt"),
-        url=card.url, bytes=card.bytes, sha256=card.sha256, md5=card.md5, member=card.member, licence=card.licence,
-        note=card.source,
+        name=card.name, file=card.name + suffix, url=card.url, bytes=card.bytes, about=card.estimated_bytes or None,
+        sha256=card.sha256, md5=card.md5, member=card.member, licence=card.licence, note=card.source,
     )  # fmt: skip
 
 
@@ -221,7 +224,10 @@ def _elsewhere(card: Card) -> Iterator[Path]:
 
 def _missing(card: Card, reason: str) -> str:
     size = f"{card.bytes:,} bytes" if card.bytes is not None else "size not known"
+    if card.bytes is None and card.about is not None:
+        size = f"about {card.about / 1e6:,.0f} MB"
     digest = f"sha256 {card.sha256}{'...' if len(card.sha256) < 64 else ''}" if card.sha256 else "sha256 not known"
+    digest = f"md5 {card.md5}" if card.md5 and not card.sha256 else digest
     return (
         f"The weights of {card.name} are not on this machine, and {reason}. They are {card.url} ({size}, {digest}). "
         f'Run `genbench fetch "{card.fetch or card.name}"` where there is a connection, '

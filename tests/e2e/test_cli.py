@@ -6,16 +6,23 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from baselines.architectures import architecture
+from baselines.configurations import CONFIGURATIONS, Configuration
+from baselines.published import PUBLISHED
+from genbench import pipeline
 from genbench.cli import main
 from genbench.datasets import shapes
+from genbench.records import Ref, RunSpec
 
 SCHEMA = json.loads(files("genbench").joinpath("schemas/run.schema.json").read_text())
 Cli = Callable[..., tuple[int, str, str]]
@@ -300,3 +307,97 @@ def test_fetch_finds_what_is_there_and_says_what_is_not(cli: Cli) -> None:
     assert code == 6 and "https://" in err
     code, _, err = cli("fetch", "pixels")
     assert code == 2 and "no weights" in err
+
+
+TINY = {
+    "image_size": 32, "num_channels": 32, "channel_mult": "1,1", "num_res_blocks": 1, "num_heads": 2,
+    "attention_resolutions": "16", "learn_sigma": True,
+}  # fmt: skip
+"""A small model in the argument names of guided-diffusion."""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
+    """Writes a checkpoint of the configuration "tiny" with random weights."""
+    configuration = Configuration(arguments=TINY, parameters=0.1, source="test")
+    monkeypatch.setitem(CONFIGURATIONS, "tiny", configuration)
+
+    def write(seed: int) -> Path:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            torch.save(architecture("tiny").build().state_dict(), tmp_path / "own.pt")
+        return tmp_path / "own.pt"
+
+    return write
+
+
+def test_a_checkpoint_of_ones_own_is_measured_and_measured_anew_when_it_changes(
+    cli: Cli, tiny: Callable[[int], Path]
+) -> None:
+    model = f"ddim(weights={str(tiny(0))!r}, config='tiny', steps=2)"
+    command = ("run", "--model", model, "-n", "20", "--metric", "is", "--format", "json")
+    code, out, err = cli(*command)
+    first = json.loads(out)
+    assert (code, err) == (0, "") and not first["cached"]
+    assert json.loads(cli(*command)[1])["cached"]
+    tiny(1)
+    code, out, _ = cli(*command)
+    second = json.loads(out)
+    assert code == 0 and not second["cached"]
+    assert second["results"][0]["value"] != first["results"][0]["value"]
+
+
+def test_weights_of_models_are_given_by_the_name_of_their_card(
+    cli: Cli, tiny: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENBENCH_OFFLINE", "1")
+    monkeypatch.setitem(
+        PUBLISHED, "tiny", replace(PUBLISHED["ddpm-ema-cifar10"], name="tiny", networks={"unet": "tiny"})
+    )
+    command = ("sample", "--model", "ddpm(weights='tiny', steps=2)", "-n", "3", "--npz", "a.npz")
+    code, _, err = cli(*command)
+    assert code == 6 and "--weights tiny=PATH" in err and err.count("\n") == 1
+    path = tiny(0)
+    code, _, err = cli(*command, "--weights", f"tiny={path}")
+    assert (code, err) == (0, "")
+    with np.load("a.npz", allow_pickle=False) as made:
+        assert made["arr_0"].shape == (3, 32, 32, 3)
+
+
+def test_a_paper_is_run_as_the_paper_did_unless_told_otherwise(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBENCH_OFFLINE", "1")
+    code, out, _ = cli("plan", "--model", "adm-g", "--dataset", "imagenet256", "--format", "json")
+    planned = json.loads(out)
+    assert code == 0 and (planned["num_samples"], planned["evaluations"]) == (50_000, 250)
+    assert any("256x256_diffusion.pt" in line or "256x256_classifier.pt" in line for line in planned["missing"])
+    assert any("imagenet256" in line for line in planned["missing"])
+
+    paper = RunSpec(model=Ref("adm-g"), dataset=Ref("imagenet256"), num_samples=50_000, quantise="truncate")
+    _, _, bound = pipeline.bind_spec(paper)
+    assert bound.model.args["scale"] == 1.0 and pipeline.differs(bound) == []
+    other = RunSpec(model=Ref("adm-g", {"steps": 25, "weights": "own.pt"}), dataset=Ref("imagenet256"), num_samples=10)
+    _, _, bound = pipeline.bind_spec(other)
+    assert pipeline.differs(bound) == [
+        "steps=25 instead of 250", "weights='own.pt' instead of None", "10 instead of 50000 samples",
+    ]  # fmt: skip
+
+
+def test_models_list_their_weights(cli: Cli) -> None:
+    code, out, _ = cli("list", "models")
+    assert code == 0
+    row = next(line for line in out.splitlines() if "adm-256x256-diffusion, adm-256x256-classifier" in line)
+    assert row.split()[0] == "imagenet256" and "about 2,432 MB" in row and "in the cache" in row
+    assert any(line.split()[:1] == ["shapes"] and line.endswith("shipped") for line in out.splitlines())
+    code, out, _ = cli("fetch", "adm-256x256")
+    assert code == 2
+
+
+def test_pictures_of_classes_and_of_the_way_there(cli: Cli) -> None:
+    pictures = ("--classes", "classes.png", "--strip", "strip.png", "--grid", "grid.png")
+    code, _, err = cli("sample", "--model", "ddim(steps=5)", "-n", "12", *pictures)
+    assert (code, err) == (0, "")
+    sizes = {}
+    for name in ("classes", "strip", "grid"):
+        with Image.open(f"{name}.png") as picture:
+            sizes[name] = ((picture.width - 2) // 34, (picture.height - 2) // 34)
+    assert sizes == {"classes": (8, 10), "strip": (5, 8), "grid": (8, 2)}

@@ -9,6 +9,8 @@ import socket
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
+from dataclasses import replace
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from baselines.published import PUBLISHED
 from genbench import weights
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
 from genbench.weights import Card, cache_directory, load_into, load_state, offline, resolve, sha256
@@ -354,3 +357,53 @@ def test_counters_of_batches_are_neither_missed_nor_refused() -> None:
     load_into(network, {k: v for k, v in state.items() if k != "num_batches_tracked"})
     assert torch.equal(network.running_mean, torch.ones(2))
     load_into(nn.Linear(3, 2), {**STATE, "num_batches_tracked": torch.ones(())})
+
+
+# Weights of models
+
+
+def published(name: str, **more: Any) -> Card:
+    return weights.of_published(replace(PUBLISHED[name], **more))
+
+
+def archive(content: bytes, member: str = "model.ckpt") -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as file:
+        file.writestr(member, content)
+        file.writestr("readme.txt", "x")
+    return whole.getvalue()
+
+
+def test_a_published_file_is_checked_by_md5_where_that_is_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = published("ddpm-ema-cifar10", md5=hashlib.md5(CONTENT, usedforsecurity=False).hexdigest())
+    asked = serve(monkeypatch, CONTENT)
+    assert weights.cached(card) is None
+    path = resolve(card)
+    assert path.read_bytes() == CONTENT and path.name == "ddpm-ema-cifar10.ckpt"
+    assert weights.cached(card) == path and len(asked) == 1
+    with pytest.raises(MissingAsset, match="not used"):
+        resolve(published("ddpm-cifar10", md5="0" * 32))
+
+
+def test_a_member_of_an_archive_is_taken_out_and_the_archive_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = serve(monkeypatch, archive(CONTENT))
+    path = resolve(published("ldm-ffhq"))
+    assert path.read_bytes() == CONTENT and path.suffix == ".ckpt"
+    assert resolve(published("ldm-ffhq")) == path and len(asked) == 1
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_an_archive_without_the_member_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in (archive(CONTENT, "other.ckpt"), CONTENT):
+        serve(monkeypatch, content)
+        with pytest.raises(MissingAsset, match=r"holds no model\.ckpt"):
+            resolve(published("ldm-ffhq"))
+        assert list((cache_directory() / "weights").iterdir()) == []
+
+
+def test_a_missing_published_file_tells_size_and_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBENCH_OFFLINE", "1")
+    with pytest.raises(MissingAsset, match=r"about 143 MB, md5 1fa350b9.*genbench fetch .ddpm-ema-cifar10"):
+        resolve(published("ddpm-ema-cifar10"))
+    with pytest.raises(MissingAsset, match=r"sha256 fe4efff1e174c627"):
+        resolve(published("sd-v1-4"))
