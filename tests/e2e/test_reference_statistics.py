@@ -1,0 +1,184 @@
+"""References that are files of statistics, from the command line: what is compared with what, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import genbench
+from genbench import registry
+from genbench.cli import main
+from genbench.contracts import Extractor
+
+Cli = Callable[..., tuple[int, str, str]]
+SCHEMA = json.loads(files("genbench").joinpath("schemas/run.schema.json").read_text())
+WIDTHS = {"pooled": 2048, "spatial": 2023}
+CALLS: list[tuple[int, tuple[str, ...]]] = []
+"""Sizes and taps of what the extractor below was asked for."""
+
+
+def features(images: NDArray[np.uint8], tap: str) -> NDArray[np.float32]:
+    """Waves over 8x8 means of the images: as wide as Inception's features, of full rank, and fast."""
+    count, _, side, _ = images.shape
+    means = images.reshape(count, 3, 8, side // 8, 8, side // 8).mean(axis=(3, 5)).reshape(count, 192) / 255
+    rng = np.random.default_rng(WIDTHS[tap])
+    directions, phases = rng.normal(size=(192, WIDTHS[tap])), rng.uniform(0, 6, WIDTHS[tap])
+    return np.cos(means @ directions + phases).astype(np.float32)
+
+
+def load(
+    *, device: str, precision: str, weights: Path | None = None, resize: str = "tf1", scaling: str = "tf"
+) -> Extractor:
+    def embed(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+        CALLS.append((len(images), tuple(taps)))
+        return {tap: torch.from_numpy(features(images.numpy(), tap)) for tap in taps}
+
+    return Extractor(key=f"waves {resize} {scaling}", widths=WIDTHS, embed=embed, block=50)
+
+
+@pytest.fixture(autouse=True)
+def _waves_in_place_of_inception(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(registry.BUILTIN["extractor"], "inception", (f"{__name__}:load", "waves"))
+    registry.table.cache_clear()
+    CALLS.clear()
+    yield
+    registry.table.cache_clear()
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        code = main([str(w) for w in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def noise(count: int, side: int, seed: int, low: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(low, 256, (count, 3, side, side), dtype=np.uint8)
+
+
+def save(path: Path, images: NDArray[np.uint8], **more: NDArray) -> str:
+    np.savez(path, arr_0=images.transpose(0, 2, 3, 1), **more)
+    return str(path)
+
+
+def statistics(images: NDArray[np.uint8], tap: str = "pooled") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As pytorch-fid's --save-stats computes them: features in float64, np.mean and np.cov."""
+    values = features(images, tap).astype(np.float64)
+    return np.mean(values, axis=0), np.cov(values, rowvar=False)
+
+
+def distance(images: NDArray[np.uint8], mu: NDArray, sigma: NDArray, tap: str = "pooled") -> float:
+    """By the eigenvalues of the generated rows' Gram matrix in the metric of sigma."""
+    values = features(images, tap).astype(np.float64)
+    rows = (values - values.mean(axis=0)) / np.sqrt(len(values) - 1)
+    cross = np.sqrt(np.linalg.eigvalsh(rows @ sigma @ rows.T).clip(0)).sum()
+    apart = np.square(values.mean(axis=0) - mu).sum()
+    return float(apart + np.square(rows).sum() + np.trace(sigma) - 2 * cross)
+
+
+def scored(cli: Cli, *words: str | Path) -> list[dict]:
+    code, out, err = cli("score", *words, "--format", "json")
+    assert code == 0, err
+    document = json.loads(out)
+    jsonschema.validate(document, SCHEMA)
+    return document["results"]
+
+
+def test_fid_against_statistics_is_fid_against_the_images(cli: Cli, tmp_path: Path) -> None:
+    real, generated = noise(2100, 8, 0), noise(40, 8, 1, low=60)
+    mu, sigma = statistics(real)
+    np.savez_compressed(tmp_path / "stats.npz", mu=mu, sigma=sigma)
+    save(tmp_path / "real.npz", real)
+    save(tmp_path / "mine.npz", generated)
+    words = ("--protocol", "adm", "--metric", "fid")
+    (found,) = scored(cli, "mine.npz", "--reference", "stats.npz", *words)
+    assert sum(size for size, _ in CALLS) == 50, "one block of generated images, and no other"
+    (images,) = scored(cli, "mine.npz", "--reference", "real.npz", *words)
+    assert found["value"] == pytest.approx(images["value"], rel=1e-6)
+    assert found["value"] == pytest.approx(distance(generated, mu, sigma), rel=1e-6)
+    assert found["stderr"] == pytest.approx(images["stderr"], rel=1e-4)
+    assert found["n_reference"] is None and found["reference"]["count"] is None and images["n_reference"] == 2100
+    assert found["detail"]["reference_statistics"] == 1.0 and "reference_statistics" not in images["detail"]
+    assert found["protocol_hash"] != images["protocol_hash"] and found["id"] != images["id"]
+    assert found["extractor_key"] == images["extractor_key"]
+
+    np.savez(tmp_path / "same.npz", mu=mu, sigma=sigma)
+    np.savez(tmp_path / "other.npz", mu=mu + 1e-3, sigma=sigma)
+    (same,), (other,) = (scored(cli, "mine.npz", "--reference", f"{n}.npz", *words) for n in ("same", "other"))
+    assert same["reference"]["digest"] == found["reference"]["digest"] != other["reference"]["digest"]
+    assert same["protocol_hash"] == found["protocol_hash"] != other["protocol_hash"]
+
+    code, out, _ = cli("score", "mine.npz", "--reference", "stats.npz", *words)
+    assert code == 0 and "reference stats.npz, statistics of an unknown number of images, protocol adm" in out
+    code, out, _ = cli("score", "mine.npz", "--reference", "stats.npz", *words, "--format", "csv")
+    (row,) = csv.DictReader(out.splitlines())
+    assert row["num_reference"] == "" and row["num_samples"] == "40"
+    (result,) = genbench.score(generated, tmp_path / "stats.npz", metrics=["fid"], protocol="adm")
+    assert result.score.value == found["value"]
+
+
+def test_what_needs_the_images_is_refused(cli: Cli, tmp_path: Path) -> None:
+    mu, sigma = statistics(noise(30, 8, 0))
+    np.savez(tmp_path / "stats.npz", mu=mu, sigma=sigma)
+    save(tmp_path / "mine.npz", noise(20, 8, 1))
+    for metric in ("precision", "recall", "kid", "sfid", "mifid", "fid@compact", "psnr"):
+        code, out, err = cli("score", "mine.npz", "--reference", "stats.npz", "--protocol", "adm", "--metric", metric)
+        assert (code, out, err.count("\n")) == (5, "", 1), metric
+        assert f"genbench: {metric.partition('@')[0]}" in err and "needs the images of the reference; stats.npz" in err
+        assert "(pooled of inception)" in err
+    code, _, err = cli("score", "stats.npz", "--reference", "mine.npz")
+    assert code == 5 and "statistics can be a reference, but are no samples" in err
+    np.savez(tmp_path / "wide.npz", mu=mu[:64], sigma=sigma[:64, :64])
+    code, _, err = cli("score", "mine.npz", "--reference", "wide.npz", "--protocol", "adm")
+    assert code == 5 and "has mu float64 (64,); that of Inception" in err and err.count("\n") == 1
+
+
+def test_a_reference_batch_of_adm_is_used_as_its_evaluator_does(cli: Cli, tmp_path: Path) -> None:
+    """FID and sFID from the statistics of the whole training set, precision and recall from the images beside them."""
+    whole, generated, held_out = noise(2100, 64, 0), noise(40, 64, 1, low=60), noise(45, 64, 2)
+    shown = whole[:30]
+    (mu, sigma), (mu_s, sigma_s) = statistics(whole), statistics(whole, "spatial")
+    more = {"mu": mu.astype(np.float32), "sigma": sigma, "mu_s": mu_s.astype(np.float32), "sigma_s": sigma_s}
+    save(tmp_path / "VIRTUAL_imagenet64_labeled.npz", shown, **more)
+    save(tmp_path / "shown.npz", shown)
+    save(tmp_path / "mine.npz", generated)
+    save(tmp_path / "held.npz", held_out)
+    metrics = [word for name in ("fid", "sfid", "precision", "recall") for word in ("--metric", name)]
+    batch = ("--reference", "imagenet64", "--data-dir", tmp_path, "--held-out", "held.npz")
+    fid, sfid, precision, recall = scored(cli, "mine.npz", *batch, *metrics)
+    assert fid["protocol"] == "adm"
+    assert fid["value"] == pytest.approx(distance(generated, mu, sigma), rel=1e-5)
+    assert sfid["value"] == pytest.approx(distance(generated, mu_s, sigma_s, "spatial"), rel=1e-5)
+    assert fid["floor"] == pytest.approx(distance(held_out[:40], mu, sigma), rel=1e-5)
+    name = "imagenet64 train (ADM reference batch)"
+    assert [r["n_reference"] for r in (fid, sfid, precision, recall)] == [None, None, 30, 30]
+    assert fid["reference"]["name"] == f"{name}, statistics of an unknown number of images"
+    assert precision["reference"]["name"] == name
+    assert fid["reference"]["digest"] != sfid["reference"]["digest"]
+
+    alone = scored(cli, "mine.npz", "--reference", "shown.npz", "--protocol", "adm", *metrics)
+    assert [r["value"] for r in alone[2:]] == [precision["value"], recall["value"]]
+    assert precision["reference"]["digest"] == alone[2]["reference"]["digest"]
+    assert abs(alone[0]["value"] - fid["value"]) > 0.01 * fid["value"]
+    # Whoever takes a part of the images asks for these images.
+    (part,) = scored(
+        cli, "mine.npz", *("--reference", "imagenet64(count=20)", "--data-dir", tmp_path, "--metric", "fid")
+    )
+    assert part["n_reference"] == 20
+    (compact,) = scored(cli, "mine.npz", *batch, "--metric", "fid@compact")
+    assert compact["n_reference"] == 30 and "reference_statistics" not in compact["detail"]
