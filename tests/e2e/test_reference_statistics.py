@@ -171,6 +171,12 @@ def test_a_reference_batch_of_adm_is_used_as_its_evaluator_does(cli: Cli, tmp_pa
     assert precision["reference"]["name"] == name
     assert fid["reference"]["digest"] != sfid["reference"]["digest"]
 
+    # Floors are kept, and not those of other statistics beside the same images.
+    save(tmp_path / "VIRTUAL_imagenet64_labeled.npz", shown, **(more | {"mu": mu + 0.01}))
+    (moved,) = scored(cli, "mine.npz", *batch, "--metric", "fid")
+    assert moved["floor"] == pytest.approx(distance(held_out[:40], mu + 0.01, sigma), rel=1e-5) != fid["floor"]
+    save(tmp_path / "VIRTUAL_imagenet64_labeled.npz", shown, **more)
+
     alone = scored(cli, "mine.npz", "--reference", "shown.npz", "--protocol", "adm", *metrics)
     assert [r["value"] for r in alone[2:]] == [precision["value"], recall["value"]]
     assert precision["reference"]["digest"] == alone[2]["reference"]["digest"]
