@@ -71,7 +71,7 @@ def bert(captions: Sequence[str], vocabulary_file: Path, length: int = 77) -> Te
     try:
         from tokenizers import BertWordPieceTokenizer
     except ImportError as error:
-        raise ValueError("Captions of this model are read by the package tokenizers: pip install tokenizers") from error
+        raise ValueError("This model's captions are read by tokenizers; pip install genbench[text]") from error
     tokenizer = BertWordPieceTokenizer(str(vocabulary_file), lowercase=True)
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length)

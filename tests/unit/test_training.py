@@ -15,7 +15,15 @@ from torch.distributions import Normal, kl_divergence
 
 from baselines.denoisers import target
 from baselines.schedules import betas, signal
-from baselines.training import Progress, Recipe, bound_terms, diffusion_loss, discretised_log_likelihood, fit
+from baselines.training import (
+    Progress,
+    Recipe,
+    bound_terms,
+    diffusion_loss,
+    discretised_log_likelihood,
+    first_stage_loss,
+    fit,
+)
 
 LINEAR = betas("linear")
 BARS = torch.from_numpy(signal(LINEAR))
@@ -357,3 +365,27 @@ def test_training_learns() -> None:
     # E[eps | x] = sigma x / (alpha^2 std^2 + sigma^2)
     assert float(last.average.scale) == pytest.approx(math.sqrt(0.3) / (0.7 * 0.25 + 0.3), abs=0.02)
     assert last.loss == pytest.approx(1 - 0.3 / (0.7 * 0.25 + 0.3), abs=0.05)
+
+
+class LinearStage(nn.Module):
+    """A first stage whose latent is mean 2 x and log-variance log(4), and whose decoder halves."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.cat([2 * x, torch.full_like(x, math.log(4.0))], dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z / 2
+
+
+def test_loss_of_a_first_stage_is_the_absolute_error_and_the_divergence() -> None:
+    """Decoded is x + standard normal noise: mean |error| sqrt(2 / pi), and the divergence of N(2 x, 4) from N(0, 1)."""
+    x = torch.full((64, 1, 32, 32), 0.5)
+    generator = torch.Generator()
+
+    def value(weight: float) -> float:
+        return float(first_stage_loss(weight)(LinearStage(), {"x0": x}, generator.manual_seed(0)))
+
+    error = value(0.0)
+    assert error == pytest.approx(math.sqrt(2 / math.pi), abs=4 * 0.6 / math.sqrt(x.numel()))
+    nats = 0.5 * (1.0 + 4.0 - 1.0 - math.log(4.0))
+    assert value(0.25) - error == pytest.approx(0.25 * nats, rel=1e-4), "a latent value for every pixel value"

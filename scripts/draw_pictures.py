@@ -1,0 +1,151 @@
+"""Draws the pictures of `leaderboards/pictures`: samples by class, caption and guidance scale, and the trade-off plot.
+
+python -m scripts.draw_pictures             # everything
+python -m scripts.draw_pictures guidance    # the plot alone, from leaderboards/shapes.csv (extra: plots)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from baselines import models
+from genbench import generation, images, pictures
+from genbench.arrays import Images
+from genbench.contracts import Model
+from genbench.datasets import shapes
+from genbench.records import Ref
+
+HOME = Path(__file__).resolve().parent.parent / "leaderboards"
+WHERE = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
+SYSTEMS: dict[str, Callable[[], Model]] = {
+    "ddpm": lambda: models.ddpm(**WHERE, steps=250, variance="learned"),
+    "ddim": lambda: models.ddim(**WHERE, steps=50),
+    "cfg": lambda: models.cfg(**WHERE, steps=50, scale=1.5),
+    "adm-g": lambda: models.adm_g(**WHERE, steps=50, sampler="ddim", scale=1.0),
+    "ldm": lambda: models.ldm(**WHERE, steps=50, scale=1.5, spacing="uniform", last="clean", condition="label"),
+}  # fmt: skip
+SCALES: dict[str, tuple[float, ...]] = {
+    "cfg": (0.0, 1.0, 1.5, 2.0, 3.0, 5.0),
+    "adm-g": (0.0, 1.0, 2.0, 5.0, 10.0),
+    "ldm": (0.0, 1.0, 1.5, 2.0, 3.0, 5.0),
+}
+PANELS = {"fid": "FID (lower is better)", "is": "Inception score", "precision": "precision", "recall": "recall"}
+
+
+def drawn(model: Model, seed: int, **conditions: object) -> Images:
+    """8-bit images of the first seeds of a run."""
+    (count,) = {len(value) for value in conditions.values()}  # type: ignore[arg-type]
+    made = model.sample(generation.image_seeds(seed, 0, count), **conditions)  # type: ignore[arg-type]
+    return generation.quantise(made).numpy()
+
+
+def classes(folder: Path) -> None:
+    """A row of 8 images a class, for every system; row by row, the classes of `shapes` in their order."""
+    labels = np.repeat(np.arange(len(shapes.CLASSES)), 8)
+    for name, make in SYSTEMS.items():
+        images.write_grid(drawn(make(), 0, labels=labels), folder / f"{name}-classes.png")
+
+
+def captions(folder: Path) -> None:
+    """Every shape in every colour, asked for by caption: a row a shape, a column a colour."""
+    texts = [f"a large {colour} {shape} on a grey background" for shape in shapes.CLASSES for colour in shapes.COLOURS]
+    model = models.ldm(**WHERE, steps=50, scale=2.0, spacing="uniform", last="clean")
+    images.write_grid(drawn(model, 0, captions=texts), folder / "ldm-captions.png", columns=len(shapes.COLOURS))
+
+
+def scales(folder: Path) -> None:
+    """The same seeds and classes under growing guidance: a row a scale, smallest first."""
+    labels = np.arange(len(shapes.CLASSES))
+    for name, row in SCALES.items():
+        grid = []
+        for scale in row:
+            model = {
+                "cfg": lambda s: models.cfg(**WHERE, steps=50, scale=s),
+                "adm-g": lambda s: models.adm_g(**WHERE, steps=50, sampler="ddim", scale=s),
+                "ldm": lambda s: models.ldm(
+                    **WHERE, steps=50, scale=s, spacing="uniform", last="clean", condition="label"
+                ),
+            }[name](scale)
+            grid.append(drawn(model, 1, labels=labels))
+        images.write_grid(np.concatenate(grid), folder / f"{name}-scales.png", columns=len(labels))
+
+
+def trajectories(folder: Path) -> None:
+    """How images come about: states above, predicted images below."""
+    for name in ("ddpm", "ddim", "ldm"):
+        seen: list[Images] = []
+
+        def watch(view: object, seen: list[Images] = seen) -> None:
+            if view.done in {round(view.steps * (i + 1) / 10) for i in range(10)}:  # type: ignore[attr-defined]
+                both = (generation.quantise(x).numpy() for x in (view.x, view.predicted))  # type: ignore[attr-defined]
+                seen.append(np.stack(list(both), axis=1))
+
+        model = SYSTEMS[name]()
+        model.trajectory(generation.image_seeds(0, 0, 3), labels=np.array([4, 6, 8]), watch=watch)  # type: ignore[attr-defined]
+        shown = np.stack(seen, axis=2)
+        images.write_grid(pictures.rows(shown), folder / f"{name}-trajectory.png", columns=shown.shape[2])
+
+
+def guidance(folder: Path) -> None:
+    """The trade-off of fidelity and diversity: metrics against the scale, with 95 % intervals and the floor."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams |= {"svg.hashsalt": "genbench", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    from matplotlib import pyplot as plt
+
+    with (HOME / "shapes.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = plt.subplots(len(SCALES), len(PANELS), figsize=(11, 2.4 * len(SCALES)), constrained_layout=True)
+    for line, name in zip(axes, SCALES, strict=True):
+        neutral = 0.0 if name == "adm-g" else 1.0
+        for axis, (metric, title) in zip(line, PANELS.items(), strict=True):
+            points = sorted(_points(rows, name, metric))
+            if not points:
+                continue
+            x, value, low, high, floor = (np.array(column) for column in zip(*points, strict=True))
+            axis.fill_between(x, low, high, alpha=0.25, linewidth=0)
+            axis.plot(x, value, marker="o", markersize=3)
+            axis.axhline(floor[0], color="0.5", linestyle="--", linewidth=0.8)
+            axis.axvline(neutral, color="0.8", linewidth=0.8)
+            axis.set_title(title if name == next(iter(SCALES)) else "", fontsize=9)
+            axis.set_xlabel(f"scale of {name}")
+            if metric == "fid":
+                axis.set_yscale("log")
+    figure.savefig(folder / "guidance.png", dpi=110, metadata={"Software": None})
+
+
+def _points(rows: list[dict[str, str]], name: str, metric: str) -> list[tuple[float, ...]]:
+    """(scale, value, low, high, floor) of the rows of 50 steps."""
+    found = []
+    for row in rows:
+        model, measured = Ref.parse(row["model"]), Ref.parse(row["metric"])
+        if model.name == name and measured.name == metric and model.args.get("steps") == 50:
+            low, high = row["ci_low"] or row["value"], row["ci_high"] or row["value"]
+            numbers = (float(text) for text in (row["value"], low, high, row["floor"] or "nan"))
+            found.append((float(model.args["scale"]), *numbers))  # type: ignore[arg-type]
+    return found
+
+
+DRAW = {
+    "classes": classes, "captions": captions, "scales": scales, "trajectories": trajectories, "guidance": guidance,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=[*DRAW, []], help="which pictures; all without one")
+    parser.add_argument("--folder", type=Path, default=HOME / "pictures")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for what in args.what or DRAW:
+        DRAW[what](args.folder)
+
+
+if __name__ == "__main__":
+    main()
