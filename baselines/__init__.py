@@ -1,8 +1,9 @@
 """Reference implementations of generative image models, short enough to read beside their papers.
 
-Read in this order: `schedules` (what noise is added), `denoisers` (what a network predicts), `guidance`,
-`steps` (how one step back is taken), `sampling` (the loop), `networks`, `training`, `models` (the systems,
-each an expression of the parts above). Nothing here imports anything but torch, numpy and itself.
+Read in this order: `schedules` (what noise is added), `denoisers` (what a network predicts), `guidance`, `steps` (how
+one step back is taken), `sampling` (the loop), `networks`, `training`; then `models` (the systems, each an expression
+of the parts above) and `diffusion` (how they are put together). `configurations`, `published` and `releases` are data:
+architectures, files, and what the papers did with them. Nothing here imports genbench.
 """
 
 from importlib import import_module

@@ -127,6 +127,7 @@ class Preset(Protocol):
         num_samples, protocol: of the evaluation; None leaves them to the data set.
         files: names of the files of weights that are needed: of shipped ones, or of cards of published ones.
         differs: sentences: what is done otherwise than in the paper although the preset is kept.
+        source: of the preset, such as paper and table.
     """
 
     arguments: Mapping[str, Scalar]
@@ -134,6 +135,7 @@ class Preset(Protocol):
     protocol: str | None
     files: tuple[str, ...]
     differs: tuple[str, ...]
+    source: str
 
 
 class Model(Protocol):

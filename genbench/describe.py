@@ -13,6 +13,7 @@ from genbench.errors import UsageError, nearest
 from genbench.records import Ref
 
 if TYPE_CHECKING:
+    from genbench.contracts import Preset
     from genbench.weights import Card
 
 
@@ -74,7 +75,18 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
         if hasattr(component, attribute):
             value = getattr(component, attribute)
             found[attribute] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return {**found, "arguments": arguments, "documentation": "\n" + text}
+    presets = {dataset: _preset(preset) for dataset, preset in getattr(component, "presets", {}).items()}
+    shown = {"presets": presets} if presets else {}
+    return {**found, "arguments": arguments, **shown, "documentation": "\n" + text}
+
+
+def _preset(preset: Preset) -> str:
+    """In one line: what a run on the data set starts from, and who did so."""
+    parts = [", ".join(f"{name}={value!r}" for name, value in preset.arguments.items()) or "the defaults"]
+    parts += [f"{preset.num_samples} samples"] if preset.num_samples else []
+    parts += [f"protocol {preset.protocol}"] if preset.protocol else []
+    parts += [f"differs: {reason}" for reason in preset.differs]
+    return "; ".join([*parts, *([preset.source] if preset.source else [])])
 
 
 def _where(function: Any) -> str:

@@ -388,6 +388,8 @@ def test_models_list_their_weights(cli: Cli) -> None:
     row = next(line for line in out.splitlines() if "adm-256x256-diffusion, adm-256x256-classifier" in line)
     assert row.split()[0] == "imagenet256" and "about 2,432 MB" in row and "in the cache" in row
     assert any(line.split()[:1] == ["shapes"] and line.endswith("shipped") for line in out.splitlines())
+    code, out, _ = cli("info", "adm-g")
+    assert code == 0 and "imagenet512 = scale=4.0, steps=250, sampler='ancestral'; 50000 samples; protocol adm;" in out
     code, out, _ = cli("fetch", "adm-256x256")
     assert code == 2
 
