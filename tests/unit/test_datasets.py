@@ -329,6 +329,16 @@ def test_what_is_missing_is_said_with_its_name_and_address(name: str, tmp_path: 
     assert (f"{root}{batches[name]}" in message) if name in batches else ("http" not in message)
 
 
+def test_statistics_may_stand_in_place_of_the_images(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ffhq.npz", mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
+    samples = published.FFHQ.load("train", directory=tmp_path)
+    assert samples is not None
+    assert samples.count == 0 and samples.origin == "ffhq train" and list(samples.statistics) == ["pooled"]
+    (tmp_path / "ffhq.npz").rename(tmp_path / "ffhq-test.npz")
+    with pytest.raises(InputRejected, match="are no samples"):
+        published.FFHQ.load("test", directory=tmp_path)
+
+
 def test_another_resolution_is_refused(tmp_path: Path) -> None:
     for side, shape in ((256, (128, 128)), (64, (64, 128))):
         value = {256: published.FFHQ, 64: published.CELEBA}[side]
