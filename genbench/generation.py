@@ -138,31 +138,36 @@ def sample_images(
     return quantise(output, spec.quantise).cpu().numpy()
 
 
-def trajectory(model: Model, spec: RunSpec, count: int, frames: int, *, prompts: Samples | None = None) -> Images:
-    """States and predicted images on the way to the first images of a run.
-
-    Args:
-        count: images.
-        frames: moments that are shown, evenly spaced over the steps, the last one included; at most the steps.
-
-    Returns:
-        uint8 (count, 2, frames, c, h, w): first the states, then the images that they were predicted to become.
-
-    Raises:
-        UsageError: a model without a method `trajectory`.
-    """
+def trajectory(model: Model, spec: RunSpec, count: int, number: int, *, prompts: Samples | None = None) -> Images:
+    """`frames` of the first `count` images of a run."""
     seeds = image_seeds(spec.seed, 0, count)
     conditions = _conditions(model, seeds, prompts)
     if model.conditioning == "caption":
         conditions.pop("labels")
+    return frames(model, seeds, number, how=spec.quantise, **conditions)
+
+
+def frames(model: Model, seeds: NDArray[np.uint64], number: int, *, how: str = "round", **conditions: Any) -> Images:
+    """States and predicted images on the way to images.
+
+    Args:
+        seeds: uint64 (b,); with `conditions` what `Model.sample` takes.
+        number: moments that are shown, evenly spaced over the steps, the last one included; at most the steps.
+        how: quantiser, see `quantise`.
+
+    Returns:
+        uint8 (b, 2, number, c, h, w): first the states, then the images that they were predicted to become.
+
+    Raises:
+        UsageError: a model without a method `trajectory`.
+    """
     if not hasattr(model, "trajectory"):
-        raise UsageError(f"The model {spec.model} does not show its steps; trajectories need a method `trajectory`.")
+        raise UsageError("This model does not show its steps; pictures of them need a method `trajectory`.")
     seen: list[Images] = []
 
     def watch(view: Any) -> None:
-        wanted = {round(view.steps * (i + 1) / frames) for i in range(frames)}
-        if view.done in wanted:
-            both = (quantise(x, spec.quantise).cpu().numpy() for x in (view.x, view.predicted))
+        if view.done in {round(view.steps * (i + 1) / number) for i in range(number)}:
+            both = (quantise(x, how).cpu().numpy() for x in (view.x, view.predicted))
             seen.append(np.stack(list(both), axis=1))
 
     model.trajectory(seeds, watch=watch, **conditions)

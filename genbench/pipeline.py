@@ -495,8 +495,8 @@ def sample(spec: RunSpec, *, output: Path, execution: Execution | None = None) -
     return samples, directory, spec
 
 
-def trajectory(spec: RunSpec, *, count: int = 4, frames: int = 10, execution: Execution | None = None) -> Images:
-    """How the first images of a run came about: see `generation.trajectory`.
+def trajectory(spec: RunSpec, *, count: int = 4, number: int = 10, execution: Execution | None = None) -> Images:
+    """How the first images of a run came about, in so many moments: see `generation.frames`.
 
     Raises:
         UsageError: a model that does not show its steps.
@@ -505,7 +505,7 @@ def trajectory(spec: RunSpec, *, count: int = 4, frames: int = 10, execution: Ex
     loader, dataset, spec = bind_spec(spec)
     model = load_model(loader, spec, environment.choose_device(execution.device), execution)
     prompts = load_split(dataset, spec.dataset, "held_out", execution) if model.conditioning == "caption" else None
-    return generation.trajectory(model, spec, min(count, spec.num_samples), frames, prompts=prompts)
+    return generation.trajectory(model, spec, min(count, spec.num_samples), number, prompts=prompts)
 
 
 def _generate(

@@ -78,16 +78,8 @@ def scales(folder: Path) -> None:
 def trajectories(folder: Path) -> None:
     """How images come about: states above, predicted images below."""
     for name in ("ddpm", "ddim", "ldm"):
-        seen: list[Images] = []
-
-        def watch(view: object, seen: list[Images] = seen) -> None:
-            if view.done in {round(view.steps * (i + 1) / 10) for i in range(10)}:  # type: ignore[attr-defined]
-                both = (generation.quantise(x).numpy() for x in (view.x, view.predicted))  # type: ignore[attr-defined]
-                seen.append(np.stack(list(both), axis=1))
-
-        model = SYSTEMS[name]()
-        model.trajectory(generation.image_seeds(0, 0, 3), labels=np.array([4, 6, 8]), watch=watch)  # type: ignore[attr-defined]
-        shown = np.stack(seen, axis=2)
+        seeds, labels = generation.image_seeds(0, 0, 3), np.array([4, 6, 8])
+        shown = generation.frames(SYSTEMS[name](), seeds, 10, labels=labels)
         images.write_grid(pictures.rows(shown), folder / f"{name}-trajectory.png", columns=shown.shape[2])
 
 
