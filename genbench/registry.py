@@ -52,6 +52,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "top5": ("genbench.metrics.classification:TOP5", "share with that class among a classifier's first five"),
         "psnr": ("genbench.metrics.restoration:PSNR", "mean peak signal-to-noise ratio of pairs, in decibels"),
         "ssim": ("genbench.metrics.restoration:SSIM", "mean structural similarity of pairs"),
+        "lpips": ("genbench.metrics.restoration:LPIPS", "mean perceptual distance of pairs"),
         "consistency": ("genbench.metrics.restoration:CONSISTENCY", "error of upscaled images, reduced again, in 1e-5"),
     },
     "dataset": {
@@ -83,6 +84,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "clip": ("genbench.extractors.clip:load", "images and captions, any network of open_clip (600 MB)"),
         "dinov2": ("genbench.extractors.dinov2:load", "self-supervised transformers of FD-DINOv2 (1.2 GB)"),
         "vgg16": ("genbench.extractors.vgg16:load", "of the first improved precision and recall (553 MB)"),
+        "lpips": ("genbench.extractors.lpips:load", "feature maps of AlexNet, VGG-16 or SqueezeNet for lpips (244 MB)"),
         "resnet50": ("genbench.extractors.resnet50:load", "ImageNet classifier of torchvision (103 MB)"),
     },
 }

@@ -1,16 +1,13 @@
 """How close a restored or upscaled image is to the image it came from, pair by pair.
 
-Image i of both sides belong together. Every metric is the mean of one number a pair, and its standard error that of a
-mean. LPIPS is here as functions of feature maps; it is not a metric of the registry, because an extractor's features
-are one vector an image, and the maps that LPIPS compares are megabytes.
+Image i of both sides belong together. Every metric is the mean of one number a pair, and its standard error that
+of a mean.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -20,10 +17,10 @@ from torch.nn import functional
 
 from genbench.arrays import Evidence, Images
 from genbench.contracts import Metric
-from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.errors import NotComparable, UsageError
+from genbench.metrics.sides import matched
 from genbench.records import Score
 from genbench.statistics import score_from_mean
-from genbench.weights import load_state
 
 Array = NDArray[np.float64]
 
@@ -36,12 +33,17 @@ SR3_UNIT = 1e-5
 _BATCH = 32
 
 
-def _pairs(generated: Evidence, reference: Evidence) -> Iterator[tuple[Images, Images]]:
+def _check_counts(generated: Evidence, reference: Evidence) -> None:
     x, y = generated.samples, reference.samples
     if x.count != y.count:
         raise NotComparable(
             f"Pairs need as many images on both sides; {x.origin} has {x.count} and {y.origin} has {y.count}."
         )
+
+
+def _pairs(generated: Evidence, reference: Evidence) -> Iterator[tuple[Images, Images]]:
+    _check_counts(generated, reference)
+    x, y = generated.samples, reference.samples
     return zip(x.batches(_BATCH), y.batches(_BATCH), strict=True)
 
 
@@ -190,69 +192,25 @@ def consistency(*, generated: Evidence, reference: Evidence, factor: int = 4) ->
     return score_from_mean(np.concatenate(values), bounds=CONSISTENCY.bounds)
 
 
-def perceptual_distance(x: Sequence[Tensor], y: Sequence[Tensor], linear: Sequence[Tensor]) -> Tensor:
-    """LPIPS of pairs, from the feature maps of a network and the weights of its channels.
+def lpips(*, generated: Evidence, reference: Evidence) -> Score:
+    """Mean LPIPS of the pairs: squared distances of the vectors of the extractor `lpips`; 0 for equal images.
 
-    Args:
-        x, y: one map a layer, float (n, c_l, h_l, w_l), of the images scaled as the network wants: for the published
-            weights, pixels in [-1, 1] less (-0.030, -0.088, -0.188), divided by (0.458, 0.448, 0.450).
-        linear: one vector a layer, (c_l,).
-
-    Returns:
-        (n,): the sum over layers of the mean over positions of the weighted squared difference of channels, after every
-        position's channels were scaled to length 1.
+    Images are compared at their own size, on AlexNet, unless the extractor is told otherwise: `lpips@lpips(network=
+    'vgg')`, `lpips@lpips(size=64)`.
 
     Raises:
-        NotComparable: numbers of layers or shapes that do not fit.
+        NotComparable: other counts, sizes or extractors.
 
     Source:
-        Zhang et al. 2018, eq. 1; agrees with richzhang/PerceptualSimilarity 0.1 and torchmetrics, which keep positions
-        of length 0 from dividing by it with another constant each (1e-10 added to the length, 1e-8 to its square).
+        Zhang et al. 2018, eq. 1; agrees with the package `lpips` 0.1 and torchmetrics (`tests/parity`).
     """
-    if not len(x) == len(y) == len(linear):
-        raise NotComparable(f"LPIPS has {len(linear)} layers of weights for {len(x)} and {len(y)} layers of maps.")
-    total: Tensor | None = None
-    for a, b, weights in zip(x, y, linear, strict=True):
-        if a.shape != b.shape or a.shape[1] != len(weights):
-            raise NotComparable(
-                f"Maps of {tuple(a.shape)} and {tuple(b.shape)} do not fit each other or {len(weights)} weights."
-            )
-        difference = (_unit_channels(a) - _unit_channels(b)) ** 2
-        part = torch.einsum("nchw,c->n", difference, weights.to(a)) / (a.shape[2] * a.shape[3])
-        total = part if total is None else total + part
-    if total is None:
-        raise NotComparable("LPIPS needs at least one layer.")
-    return total
-
-
-def _unit_channels(maps: Tensor) -> Tensor:
-    return maps / (maps.square().sum(1, keepdim=True).sqrt() + 1e-10)
-
-
-_LINEAR = re.compile(r"lin(\d+)\.model\.\d+\.weight")
-
-
-def linear_weights(source: Path | Mapping[str, Tensor]) -> list[Tensor]:
-    """The weights of channels of a published LPIPS file (`lpips/weights/v0.1/{vgg,alex,squeeze}.pth`).
-
-    Args:
-        source: the file, or its state dict: `lin0.model.1.weight` (1, c, 1, 1) and so on.
-
-    Returns:
-        One float32 (c,) a layer, in order.
-
-    Raises:
-        InputRejected: a file that would run code, or one with other contents.
-    """
-    state = load_state(source) if isinstance(source, Path) else source
-    found = {int(match[1]): value for name, value in state.items() if (match := _LINEAR.fullmatch(name))}
-    whole = len(found) == len(state) > 0 and sorted(found) == list(range(len(found)))
-    if not whole or any(v.ndim != 4 or v.shape != (1, v.numel(), 1, 1) for v in found.values()):
-        raise InputRejected(
-            "LPIPS weights are lin0.model.1.weight (1, c, 1, 1), lin1.model.1.weight and so on; found "
-            f"{', '.join(list(state)[:10]) or 'nothing'}."
-        )
-    return [found[i].detach().float().reshape(-1) for i in range(len(found))]
+    _check_counts(generated, reference)
+    x, y = matched(generated, reference, "perceptual")
+    values = [
+        np.square(np.subtract(a, b, dtype=np.float64)).sum(axis=1)
+        for a, b in zip(x.blocks(_BATCH), y.blocks(_BATCH), strict=True)
+    ]
+    return score_from_mean(np.concatenate(values), bounds=LPIPS.bounds)
 
 
 PSNR = Metric(
@@ -295,4 +253,19 @@ CONSISTENCY = Metric(
     higher_is_better=False,
     bounds=(0.0, 1e5),
     minimum=1,
+)
+
+LPIPS = Metric(
+    name="lpips",
+    summary="mean perceptual distance of pairs",
+    source="Zhang et al. 2018, arXiv:1801.03924; agrees with the package lpips and with torchmetrics",
+    compute=lpips,
+    taps=("perceptual",),
+    extractor="lpips",
+    paired=True,
+    floor=None,
+    higher_is_better=False,
+    bounds=(0.0, math.inf),
+    minimum=1,
+    invariances=frozenset(),
 )

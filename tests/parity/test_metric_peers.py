@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -15,8 +12,6 @@ from genbench.metrics.alignment import CLIP_SCORE
 from genbench.metrics.kernel import KID, subset_discrepancies
 from genbench.metrics.manifold import PRECISION, RECALL
 from genbench.metrics.restoration import (
-    linear_weights,
-    perceptual_distance,
     signal_to_noise,
     structural_similarity,
 )
@@ -111,33 +106,3 @@ def test_psnr_and_ssim_equal_torchmetrics(size: tuple[int, int]) -> None:
         assert signal_to_noise(x, y)[i] == pytest.approx(float(psnr), rel=1e-6)
     ssim = structural_similarity_index_measure(a, b, data_range=255.0, reduction="none")
     np.testing.assert_allclose(structural_similarity(x, y), ssim.numpy(), rtol=1e-7)  # type: ignore[union-attr]
-
-
-def _lpips_files() -> Path:
-    import torchmetrics
-
-    return Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"
-
-
-def test_lpips_equals_torchmetrics_on_a_random_network() -> None:
-    from torchmetrics.functional.image.lpips import _LPIPS
-
-    # The smallest of the three; all share the distance.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
-        torch.default_generator.manual_seed(0)
-        peer = _LPIPS(pretrained=True, net="squeeze", pnet_rand=True, eval_mode=True)
-    draw = torch.Generator().manual_seed(1)
-    x, y = (torch.rand((2, 3, 64, 64), generator=draw) * 2 - 1 for _ in range(2))
-    with torch.no_grad():
-        maps = [list(peer.net(peer.scaling_layer(z))) for z in (x, y)]
-        expected = peer(x, y).flatten()
-    found = perceptual_distance(maps[0], maps[1], linear_weights(_lpips_files() / "squeeze.pth"))
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize(("network", "widths"), [("vgg", [64, 128, 256, 512, 512]), ("alex", [64, 192, 384, 256, 256])])
-def test_published_lpips_weights_load(network: str, widths: list[int]) -> None:
-    found = linear_weights(_lpips_files() / f"{network}.pth")
-    assert [len(w) for w in found] == widths
-    assert all(float(w.min()) >= 0 for w in found)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Images, Samples
-from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.arrays import Evidence, Features, Images, Samples
+from genbench.errors import NotComparable, UsageError
 from genbench.metrics.restoration import (
     CONSISTENCY,
+    LPIPS,
     PSNR,
     SSIM,
     box_downsampled,
-    linear_weights,
-    perceptual_distance,
     signal_to_noise,
     structural_similarity,
 )
@@ -129,26 +126,24 @@ def test_box_downsampled_is_the_mean_of_each_square() -> None:
     np.testing.assert_array_equal(box_downsampled(x, 2), by_hand)
 
 
-def test_perceptual_distance_of_one_position_by_hand() -> None:
-    # (3, 4) becomes (0.6, 0.8), (0, 2) becomes (0, 1): squared differences 0.36 and 0.04. The second layer has 4
-    # positions of which one differs, (1) against (-1): 4 / 4.
-    x = [torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1), torch.ones(1, 1, 2, 2)]
-    y = [torch.tensor([0.0, 2.0]).reshape(1, 2, 1, 1), torch.tensor([[5.0, 2.0], [-1.0, 1.0]]).reshape(1, 1, 2, 2)]
-    linear = [torch.tensor([2.0, 3.0]), torch.tensor([0.5])]
-    expected = 2 * 0.36 + 3 * 0.04 + 0.5 * 4 / 4
-    assert float(perceptual_distance(x, y, linear)[0]) == pytest.approx(expected, rel=1e-6)
-    assert float(perceptual_distance(x, x, linear)[0]) == 0
+def test_lpips_is_the_mean_squared_distance_of_the_vectors_of_pairs() -> None:
+    vectors = np.random.default_rng(0).normal(size=(2, 70, 11)).astype(np.float32)
 
+    def side(values: NDArray[np.float32], images: int = 70, extractor: str = "test") -> Evidence:
+        taps = {"perceptual": Features(extractor=extractor, tap="perceptual", array=values)}
+        return Evidence(samples=Samples.of(np.zeros((images, 1, 1, 1), np.uint8)), taps=taps)
 
-def test_linear_weights_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
-    state = {f"lin{i}.model.1.weight": torch.full((1, 3, 1, 1), float(i)) for i in (1, 0, 10, 2, 3, 4, 5, 6, 7, 8, 9)}
-    torch.save(state, tmp_path / "lin.pth")
-    found = linear_weights(tmp_path / "lin.pth")
-    assert [float(w[0]) for w in found] == list(range(11)) and found[0].shape == (3,)
-    with pytest.raises(InputRejected, match=r"fc\.weight"):
-        linear_weights({"fc.weight": torch.zeros(1)})
-    with pytest.raises(InputRejected, match=r"lin0\.model\.1\.weight"):
-        linear_weights({"lin1.model.1.weight": torch.zeros(1, 3, 1, 1)})
+    found = LPIPS.compute(generated=side(vectors[0]), reference=side(vectors[1]))
+    expected = ((vectors[0].astype(np.float64) - vectors[1]) ** 2).sum(1)
+    assert found.value == pytest.approx(expected.mean(), rel=1e-12)
+    assert found.stderr == pytest.approx(expected.std(ddof=1) / math.sqrt(70), rel=1e-12)
+    assert LPIPS.compute(generated=side(vectors[0]), reference=side(vectors[0])).value == 0
+    with pytest.raises(NotComparable, match="array has 70 and array has 69"):
+        LPIPS.compute(generated=side(vectors[0]), reference=side(vectors[1, :69], 69))
+    with pytest.raises(NotComparable, match="test and other"):
+        LPIPS.compute(generated=side(vectors[0]), reference=side(vectors[1], extractor="other"))
+    with pytest.raises(NotComparable, match="widths 11 and 10"):
+        LPIPS.compute(generated=side(vectors[0]), reference=side(vectors[1, :, :10].copy()))
 
 
 def test_errors_name_the_cause() -> None:
@@ -165,5 +160,3 @@ def test_errors_name_the_cause() -> None:
         CONSISTENCY.compute(generated=x, reference=x, factor=3)
     with pytest.raises(NotComparable, match="the reference is"):
         CONSISTENCY.compute(generated=x, reference=evidence(np.zeros((2, 3, 4, 4), np.uint8)))
-    with pytest.raises(NotComparable, match="1 layers of weights for 2"):
-        perceptual_distance([torch.ones(1, 1, 1, 1)] * 2, [torch.ones(1, 1, 1, 1)] * 2, [torch.ones(1)])
