@@ -31,6 +31,7 @@ from genbench.gaussians import (
     influence,
     moments_of,
 )
+from genbench.metrics.recent import remember
 from genbench.metrics.sides import matched
 from genbench.records import Score
 
@@ -81,29 +82,38 @@ def _sides(generated: Evidence, reference: Evidence, tap: str) -> tuple[Features
 
 
 def _fits(generated: Features, reference: Features | Factored) -> tuple[Fit, Fit]:
-    """Both fits; the reference in the form that makes many distances to it cheap, factored unless images are few.
+    """Both fits, remembered for the next metric on the same features; see `_forms`."""
+
+    def fit(features: Features) -> Fit:
+        return remember((features,), ("fit",), lambda: fit_of(features))
+
+    if isinstance(reference, Factored):
+        return fit(generated), reference
+    return remember((generated, reference), ("fits",), lambda: _forms(fit(generated), fit(reference)))
+
+
+def _forms(fit: Fit, target: Fit) -> tuple[Fit, Fit]:
+    """The reference in the form that makes many distances to it cheap, factored unless images are few.
 
     Equal sets keep equal forms, so that their distance is exactly 0.
     """
-    fit = fit_of(generated)
-    target = reference if isinstance(reference, Factored) else fit_of(reference)
     if isinstance(fit, Factored) or equal(fit, target):
         return fit, target
     return fit, factored(target)
 
 
 def _measured(
-    generated: Features, reference: Features | Factored, error: str, blocks: int
+    generated: Features, fits: tuple[Fit, Fit], error: str, blocks: int
 ) -> tuple[Score, statistics.Uncertainty | None]:
     """The distance without an error bar, and the error bar."""
-    fit, target = _fits(generated, reference)
+    fit, target = fits
     distance = frechet_distance(generated=fit, reference=target)
     return distance, _uncertainty(generated, fit, target, distance.value, error, blocks)
 
 
 def _distance(generated: Evidence, reference: Evidence, tap: str, error: str, blocks: int) -> Score:
     ours, theirs = _sides(generated, reference, tap)
-    distance, uncertainty = _measured(ours, theirs, error, blocks)
+    distance, uncertainty = _measured(ours, _fits(ours, theirs), error, blocks)
     reason = None if uncertainty or error == "none" else f"none: {len(ours)} images, and leaving some out leaves one"
     return _score(distance.value, uncertainty, {**distance.detail, **_of_statistics(theirs)}, reason)
 
@@ -282,7 +292,8 @@ def fid_per_class(
                 f"fid-per-class needs at least 2 images a class on both sides; class {name!r} has {len(members[0])} "
                 f"generated and {len(members[1])} reference images."
             )
-        one, uncertainty = _measured(_rows(ours, members[0]), _rows(theirs, members[1]), error, blocks)
+        mine, its = _rows(ours, members[0]), _rows(theirs, members[1])
+        one, uncertainty = _measured(mine, _forms(fit_of(mine), fit_of(its)), error, blocks)
         detail[f"class_{name}"] = one.value
         if uncertainty is not None:
             parts.append(replace(uncertainty, stderr=uncertainty.stderr / len(classes), corrected=None))
