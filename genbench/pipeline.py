@@ -273,7 +273,7 @@ def _check(cell: Cell, role: str, samples: Samples) -> None:
         there = ", ".join(f"{tap} of {known.extractor}" for tap, known in samples.statistics.items())
         raise InputRejected(
             f"{cell} needs the images of the {role}; {samples.origin} holds the mean and the covariance of features "
-            f"alone ({there}), which are enough for fid and sfid on that extractor."
+            f"alone ({there}), which suffice for a Frechet distance on these and for nothing else."
         )
     if samples.count < metric.minimum:
         raise InputRejected(

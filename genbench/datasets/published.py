@@ -52,10 +52,11 @@ def _loader(name: str, side: int, reference: str, batch: str | None, classes: in
             return None
         if found is None:
             looked = f"{directory} has none of" if directory else "--data-dir names no folder that could hold one of"
-            address = f" {published} is the reference batch of ADM, {BATCHES}{batch}." if published else ""
+            address = f" {published} is ADM's reference batch, {BATCHES}{batch}." if published else ""
             raise MissingAsset(
                 f"{name} cannot be downloaded, and {looked} {', '.join(names)}. Put its {split} images, {side}x{side} "
-                f"pixels, into {name}/, {name}.zip or {name}.npz, and name the folder around with --data-dir.{address}"
+                f"pixels, into {name}/, {name}.zip or {name}.npz, and name the folder around that with --data-dir."
+                f"{address}"
             )
         folders = classes > 0
         opened = open_images if split != reference else open_reference

@@ -167,7 +167,7 @@ def test_the_data_sets_of_the_papers_are_files_of_the_user(cli: Cli, tmp_path: P
     assert code == 0 and "imagenet256" in out and "lsun-church" in out
     code, out, err = cli("score", "shapes(split='test', count=8)", "--reference", "imagenet64", "--data-dir", tmp_path)
     assert code == 6 and out == "" and err.count("\n") == 1
-    assert "VIRTUAL_imagenet64_labeled.npz is the reference batch of ADM, https://openaipublic" in err
+    assert "VIRTUAL_imagenet64_labeled.npz is ADM's reference batch, https://openaipublic" in err
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "celeba.npz", arr_0=rng.integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))
     np.savez(tmp_path / "mine.npz", arr_0=rng.integers(0, 256, (20, 64, 64, 3), dtype=np.uint8))
