@@ -6,7 +6,7 @@
     python -m scripts.train_baselines latent        # its second stage, conditional on captions; needs the first
 
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
-continues from its checkpoint. Progress, a sample sheet per stop and the checkpoint go to --work.
+continues from its checkpoint. Losses, a sample sheet per stop and the checkpoint go to --work.
 
     python -m scripts.train_baselines pixel --config ddpm-cifar10 --data PATH --steps 800000 --rate 2e-4
 
@@ -17,6 +17,7 @@ classes where the architecture has classes. Weights and card are written to --wo
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -333,9 +334,13 @@ def train(name: str, args: argparse.Namespace) -> None:
         checkpoint=args.work / f"{name}.pt", every=args.every,
     ):  # fmt: skip
         measured = {"loss": round(state.loss, 5)}
-        print(f"step {state.step:6d}  loss {state.loss:.5f}  {time.time() - started:.0f} s", flush=True)
+        seconds = time.time() - started
+        print(f"step {state.step:6d}  loss {state.loss:.5f}  {seconds:.0f} s", flush=True)
+        with (args.work / f"{name}.csv").open("a", encoding="utf-8") as log:
+            log.write(f"{state.step},{state.loss:.6f},{seconds:.0f}\n")
         if task.picture is not None:
-            task.picture(average, args.work / f"{name}.png")
+            # Sheets are drawn on the CPU, wherever the network is trained.
+            task.picture(copy.deepcopy(average).cpu(), args.work / f"{name}.png")
     own = task.data is not None
     output = args.work / f"{args.config}.safetensors" if own else HOME / f"shapes-{name}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
