@@ -357,6 +357,8 @@ def comparable(result: Result, published: Reported) -> tuple[bool, tuple[str, ..
             reasons.append("reference not stated")
         elif _split(reference.name) != _split(published.reference):
             reasons.append("other reference split")
+        elif stated and reference.count is None:
+            reasons.append("number of reference images not known")
         elif count != reference.count:
             reasons.append(f"{reference.count} instead of {count} reference images")
     neighbours = re.search(r"\bk=(\d+)", published.note)

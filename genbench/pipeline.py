@@ -285,6 +285,28 @@ def _check(cell: Cell, role: str, samples: Samples) -> None:
         raise InputRejected(f"{metric.name} needs captions, and the {role} images ({samples.origin}) have none.")
 
 
+def _check_pairs(metric: Metric, generated: Samples, reference: Samples) -> None:
+    """Refuses sides whose images i cannot belong together, as far as numbers, labels and captions tell."""
+    if generated.count != reference.count:
+        raise InputRejected(
+            f"{metric.name} compares image i with image i, and {generated.origin} has {generated.count} images, "
+            f"{reference.origin} {reference.count}. Give as many, in one order."
+        )
+    told: tuple[tuple[str, Any, Any], ...] = (
+        ("label", generated.labels, reference.labels),
+        ("caption", generated.captions, reference.captions),
+    )
+    for what, ours, theirs in told:
+        if ours is None or theirs is None:
+            continue
+        i = next((i for i in range(generated.count) if ours[i] != theirs[i]), None)
+        if i is not None:
+            raise InputRejected(
+                f"{metric.name} compares image i with image i, and image {i} has the {what} {ours[i]!s} in "
+                f"{generated.origin} and {theirs[i]!s} in {reference.origin}. Give both in one order."
+            )
+
+
 def uses_reference(metric: Metric) -> bool:
     """Whether the metric compares with real images, which its signature says."""
     return "reference" in inspect.signature(metric.compute).parameters
@@ -312,7 +334,9 @@ def _measure(cell: Cell, comparison: _Comparison, spec: RunSpec | None, made_wit
     for role, samples in (("generated", generated), ("reference", reference)):
         if samples is not None:
             _check(cell, role, samples)
-    if reference is not None and reference.shape != generated.shape and not metric.taps:
+    if reference is not None and metric.paired:
+        _check_pairs(metric, generated, reference)
+    elif reference is not None and reference.shape != generated.shape and not metric.taps:
         raise InputRejected(f"{metric.name} compares pixels: {generated.shape} against {reference.shape}.")
     generated_evidence = comparison.evidence(cell, "generated")
     reference_evidence = comparison.evidence(cell, metric.against) if uses_reference(metric) else None
@@ -333,7 +357,7 @@ def _measure(cell: Cell, comparison: _Comparison, spec: RunSpec | None, made_wit
         extractor_key=key,
         score=score,
         floor=floor,
-        generated=_side(generated),
+        generated=_side(generated, captions=metric.captions),
         reference=reference_side,
         protocol=cell.protocol.name,
         protocol_hash=digest([*hashed, spec.quantise if spec else None], 16),
@@ -365,8 +389,12 @@ def class_captions(samples: Samples, prompt: str) -> Samples:
     return replace(samples, captions=[names[int(label)] for label in samples.labels])
 
 
-def _side(samples: Samples) -> Side:
-    return Side(name=samples.origin, count=samples.count, digest=samples.fingerprint())
+def _side(samples: Samples, *, captions: bool = False) -> Side:
+    """For metrics that read captions these are part of the identity: the same images may be asked for otherwise."""
+    content = samples.fingerprint()
+    if captions:
+        content = digest([content, list(samples.captions or ())])
+    return Side(name=samples.origin, count=samples.count, digest=content)
 
 
 def _reference_side(evidence: Evidence) -> Side:
@@ -504,14 +532,14 @@ def trajectory(spec: RunSpec, *, count: int = 4, number: int = 10, execution: Ex
     execution = execution or Execution()
     loader, dataset, spec = bind_spec(spec)
     model = load_model(loader, spec, environment.choose_device(execution.device), execution)
-    prompts = load_split(dataset, spec.dataset, "held_out", execution) if model.conditioning == "caption" else None
+    prompts = _prompts(dataset, spec, execution) if model.conditioning == "caption" else None
     return generation.trajectory(model, spec, min(count, spec.num_samples), number, prompts=prompts)
 
 
 def _generate(
     model: Model, spec: RunSpec, dataset: Dataset, directory: Path, execution: Execution, device: str
 ) -> Samples:
-    prompts = load_split(dataset, spec.dataset, "held_out", execution) if model.conditioning == "caption" else None
+    prompts = _prompts(dataset, spec, execution) if model.conditioning == "caption" else None
     classes = _classes(dataset, spec, execution) if model.conditioning == "label" else ()
     how = environment.describe(device)
     size = execution.batch_size or (64 if device == "cpu" else 256)
@@ -526,6 +554,12 @@ def _generate(
         model, spec, directory / "samples", batch_size=size, prompts=prompts, classes=classes, watch=watch,
         execution={k: how[k] for k in ("torch", "device", "device_name", "threads")},
     )  # fmt: skip
+
+
+def _prompts(dataset: Dataset, spec: RunSpec, execution: Execution) -> Samples | None:
+    """Captions to sample from: of images that are no reference, or of the reference where there are no others."""
+    held_out = load_split(dataset, spec.dataset, "held_out", execution)
+    return held_out or load_split(dataset, spec.dataset, "reference", execution)
 
 
 def _classes(dataset: Dataset, spec: RunSpec, execution: Execution) -> tuple[str, ...]:

@@ -452,6 +452,15 @@ def test_a_run_as_in_the_paper_is_comparable() -> None:
     assert comparable(result(), paper()) == (True, ())
 
 
+def test_statistics_of_an_unknown_number_of_images_are_a_reason() -> None:
+    of_statistics = replace(result(), reference=Side(name="cifar10 train", count=None, digest="0"))
+    assert comparable(of_statistics, paper()) == (False, ("number of reference images not known",))
+    batch = Side(name="imagenet256 train (ADM reference batch), statistics", count=None, digest="0")
+    model = "adm-g(scale=1.0, steps=250)"
+    guided = replace(result(model=model, dataset="imagenet256"), reference=batch)
+    assert comparable(guided, paper(model, dataset="imagenet256")) == (True, ()), "the paper compares with all of them"
+
+
 def test_other_steps_and_guidance_than_those_of_the_row_are_reasons() -> None:
     few = result(model="ddim(steps=49, eta=0.0, spacing='quadratic')")
     assert comparable(few, paper("ddim(steps=49)")) == (False, ("49 instead of 50 steps",))
