@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import genbench
 from genbench.arrays import Evidence, Features, Images, Samples
-from genbench.errors import NotComparable, UsageError
+from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics.restoration import (
     CONSISTENCY,
     LPIPS,
@@ -160,3 +161,31 @@ def test_errors_name_the_cause() -> None:
         CONSISTENCY.compute(generated=x, reference=x, factor=3)
     with pytest.raises(NotComparable, match="the reference is"):
         CONSISTENCY.compute(generated=x, reference=evidence(np.zeros((2, 3, 4, 4), np.uint8)))
+
+
+def test_sides_that_are_no_pairs_are_refused_before_anything_is_measured() -> None:
+    x = noisy_pair(0, 6, (16, 16))[1]
+    labels, captions = np.arange(6, dtype=np.int64) // 2, [f"a {i}" for i in range(6)]
+
+    def refused(generated: Samples, reference: Samples, message: str) -> None:
+        with pytest.raises(InputRejected, match=message):
+            genbench.score(generated, reference, metrics=["psnr"], device="cpu")
+
+    whole = Samples.of(x, origin="whole", labels=labels, captions=captions)
+    refused(Samples.of(x[:5], origin="part"), whole, "part has 5 images, whole 6")
+    refused(
+        Samples.of(x, origin="turned", labels=labels[::-1].copy()), whole, "image 0 has the label 2 in turned and 0"
+    )
+    other = [*captions[:4], captions[5], captions[4]]
+    refused(
+        whole, Samples.of(x, origin="other", captions=other), "image 4 has the caption a 4 in whole and a 5 in other"
+    )
+    (same,) = genbench.score(whole, Samples.of(x, origin="plain", labels=labels), metrics=["psnr"], device="cpu")
+    assert same.score.detail["identical"] == 6
+
+
+def test_upscaled_images_are_measured_against_small_ones() -> None:
+    small = noisy_pair(0, 3, (8, 8))[1]
+    large = np.repeat(np.repeat(small, 4, axis=2), 4, axis=3)
+    (found,) = genbench.score(Samples.of(large), Samples.of(small), metrics=["consistency"], device="cpu")
+    assert found.score.value == 0
