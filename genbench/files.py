@@ -74,6 +74,15 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
     return shutil.disk_usage(place).free
 
 
+def state(folder: Path) -> str:
+    """Digest of the names, sizes and times of change of all files of a folder, which no file of it is opened for."""
+    known = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        status = path.stat()
+        known.update(f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return known.hexdigest()
+
+
 def slug(name: str, limit: int = 80) -> str:
     """A file name for any text: letters, digits, dots, hyphens and underscores, never empty, never hidden.
 

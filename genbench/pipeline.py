@@ -588,6 +588,7 @@ def request_id(spec: RunSpec, cell: Cell, execution: Execution) -> str:
     # A path says nothing about the file that lies there today.
     paths = {name: Path(value) for name, value in spec.model.args.items() if isinstance(value, str) and value}
     given |= {name: weights.sha256(path) for name, path in paths.items() if path.is_file()}
+    given |= {name: files.state(path) for name, path in paths.items() if path.is_dir()}
     asked = [spec, str(cell), cell.metric.version, cell.protocol.name, execution.extractor_precision, given]
     return digest([*asked, weights.shipped()], 16)
 

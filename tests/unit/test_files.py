@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from genbench import files
 from genbench.errors import OutOfResources
-from genbench.files import atomic_write, free_bytes, replacing, slug
+from genbench.files import atomic_write, free_bytes, replacing, slug, state
 
 
 def test_writes_bytes_into_new_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -157,3 +157,16 @@ def test_slugs_keep_good_names_and_cut_long_ones() -> None:
     assert slug("ddim(steps=50)").startswith("ddim-steps-50-")
     assert slug("x" * 80) == "x" * 80
     assert slug("x" * 81) != slug("x" * 82)
+
+
+def test_the_state_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    first = state(tmp_path)
+    assert state(tmp_path) == first
+    os.utime(tmp_path / "a" / "x", ns=(1, 1))
+    touched = state(tmp_path)
+    (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
+    renamed = state(tmp_path)
+    (tmp_path / "z").write_bytes(b"")
+    assert len({first, touched, renamed, state(tmp_path)}) == 4
