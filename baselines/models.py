@@ -185,10 +185,14 @@ def cfg(
     )  # fmt: skip
 
 
+_SPACINGS = {"ancestral": "respaced", "ddim": "uniform"}
+"""Sampler to the timesteps that guided-diffusion visits: its "250" and its "ddim25"."""
+
+
 @with_presets(releases.ADM_G)
 def adm_g(
     *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
-    scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str = "respaced",
+    scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str | None = None,
     clip: bool = True, weights: str | None = None, config: str | None = None,
 ) -> DiffusionModel:  # fmt: skip
     """Guidance of a class-conditional network by the gradient of a classifier of noisy images.
@@ -198,10 +202,14 @@ def adm_g(
             comparable.
         sampler: "ancestral" shifts the mean by the learned variance times the gradient (Alg. 1), "ddim" shifts the
             predicted noise (Alg. 2).
+        spacing: None is that of the original code: "respaced" for ancestral sampling and "uniform" for DDIM, which so
+            leaves out the last timestep. From there Alg. 2 divides the gradient by an alpha near 0 on cosine processes,
+            and the images are lost.
 
     Source: Dhariwal and Nichol 2021 Alg. 1 and 2; openai/guided-diffusion `classifier_sample.py`.
     """
     release = _pixels(choose(releases.ADM_G, dataset, weights, config), "adm-g")
+    spacing = spacing or _SPACINGS.get(sampler, "respaced")
     if scale and "classifier" not in release.networks:
         raise ValueError(f"There is no classifier of noisy images for these weights; use scale=0.0, not {scale}.")
     return _model(
@@ -213,7 +221,7 @@ def adm_g(
 @with_presets(releases.ADM_U)
 def adm_u(
     *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
-    scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str = "respaced",
+    scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str | None = None,
     enlarging_steps: int = 250,
 ) -> Cascade:  # fmt: skip
     """Small images by `adm_g`, enlarged four times by a second diffusion model that sees them.
@@ -230,7 +238,7 @@ def adm_u(
     small, large = releases.release(preset.base), releases.release(preset.release)
     base = _model(
         small, _guided_step(sampler, eta, small), device=device, precision=precision, fetch=fetch, steps=steps,
-        spacing=spacing, clip=True, gradient=scale,
+        spacing=spacing or _SPACINGS.get(sampler, "respaced"), clip=True, gradient=scale,
     )  # fmt: skip
     upsampler = _model(
         large, _guided_step("ancestral", 0.0, large), device=device, precision=precision, fetch=fetch,

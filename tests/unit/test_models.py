@@ -66,6 +66,13 @@ def test_clipped_images_stay_in_range() -> None:
     assert images(ddim(), [1, 2], [3, 4]).abs().max() <= 1, "the last step returns the clipped image"
 
 
+def test_guided_ddim_leaves_out_the_last_timestep_as_the_original_code_does() -> None:
+    def timesteps(sampler: str) -> list[int]:
+        return list(models.adm_g(**WHERE, steps=4, sampler=sampler).timesteps)  # type: ignore[arg-type]
+
+    assert (timesteps("ancestral"), timesteps("ddim")) == ([0, 333, 666, 999], [0, 250, 500, 750])
+
+
 @pytest.mark.parametrize("make", [ddim, ddpm])
 def test_watching_tells_every_step_and_shows_the_state(make: Callable[..., DiffusionModel]) -> None:
     told: list[tuple[int, int]] = []
