@@ -24,16 +24,12 @@ import datetime
 import gc
 import importlib.metadata
 import io
-import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +40,7 @@ from numpy.typing import NDArray
 
 from genbench.files import atomic_write
 from genbench.report import columns
+from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
 
 TABLE = Path(__file__).resolve().parent.parent / "leaderboards" / "benchmark_metrics.csv"
 COLUMNS = (
@@ -441,32 +438,6 @@ class Measured:
     failure: str = ""
 
 
-def _status(name: str) -> int:
-    """A size in KiB from the status of this process."""
-    line = next(x for x in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if x.startswith(name))
-    return int(line.split()[1])
-
-
-def _restart_peak() -> int | None:
-    """Makes the kernel forget the largest resident size so far; returns the present one in KiB, None where it cannot.
-
-    `ru_maxrss` would not do: it survives the start of a program, so that a child begins with its parent's peak.
-    """
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return _status("VmRSS:")
-    except (OSError, StopIteration):
-        return None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The peers print, and call what their libraries have deprecated."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def measure(sizes: Sizes, folder: Path, task: str, chosen: Sequence[str], rounds: int) -> dict[str, Measured]:
     """Runs in a process of its own: calls every tool in turn, so many times.
 
@@ -484,7 +455,7 @@ def measure(sizes: Sizes, folder: Path, task: str, chosen: Sequence[str], rounds
                 if measured.failure:
                     continue
                 gc.collect()
-                before = _restart_peak()
+                before = restart_peak()
                 started = time.perf_counter()
                 try:
                     measured.value = np.asarray(tools[name](), dtype=np.float64)
@@ -493,14 +464,8 @@ def measure(sizes: Sizes, folder: Path, task: str, chosen: Sequence[str], rounds
                     continue
                 measured.seconds.append(time.perf_counter() - started)
                 if before is not None:
-                    measured.extra_mib = (_status("VmHWM:") - before) / 1024
+                    measured.extra_mib = (resident("VmHWM:") - before) / 1024
     return found
-
-
-def fresh(function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function in a new process that has inherited nothing but the environment."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
 
 
 def measured(
@@ -573,15 +538,6 @@ def rows(task: Task, found: Mapping[str, Measured], threads: int) -> list[dict[s
             }
         )
     return table
-
-
-def processor() -> str:
-    """The name of the processor."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def versions(tool: str) -> str:

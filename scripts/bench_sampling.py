@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING, Any
 
 from genbench.files import atomic_write
 from genbench.report import columns
-from scripts.bench_metrics import _restart_peak, _status, fresh, processor, quiet
+from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -437,9 +437,9 @@ def memory(task: Task, setting: Setting, name: str) -> float | None:
         # What was freed while the networks were made is given back first, or the call would hide in it.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
-        started = _restart_peak()
+        started = restart_peak()
         tool.run()
-        return None if started is None else (_status("VmHWM:") - started) / 1024
+        return None if started is None else (resident("VmHWM:") - started) / 1024
 
 
 # The table

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from scripts import bench_sampling
-from scripts.bench_metrics import quiet
 from scripts.bench_sampling import Measured, Setting, Task
+from scripts.benchmarking import quiet
 
 SETTING = Setting(images=2, steps=3, device="cpu", threads=1, compiled=False)
 SMALL = {
