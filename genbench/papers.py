@@ -325,6 +325,15 @@ def _network(ours: str, theirs: str) -> list[str]:
     return []
 
 
+def instead(name: str, given: Scalar, published: Scalar) -> str:
+    """The words for an argument of a model that is another one than the paper's."""
+    if name == "steps":
+        return f"{given} instead of {published} steps"
+    if name == "scale":
+        return f"guidance of scale {given:g} instead of {published:g}"
+    return f"{name}={given!r} instead of {published!r}"
+
+
 def comparable(result: Result, published: Reported) -> tuple[bool, tuple[str, ...]]:
     """Whether a measured number may be ranked with a published one, by the rules of `leaderboards/README.md`.
 
@@ -378,13 +387,13 @@ def comparable(result: Result, published: Reported) -> tuple[bool, tuple[str, ..
         reasons.append(f"{spacing} instead of {strides[1]} steps")
     steps = spec.model.args.get("steps") if spec is not None else None
     if steps is not None and published.steps is not None and steps != published.steps:
-        reasons.append(f"{steps} instead of {published.steps} steps")
+        reasons.append(instead("steps", steps, published.steps))
     scale = spec.model.args.get("scale") if spec is not None else None
     if isinstance(scale, int | float) and published.guidance in ("none", "cfg", "classifier"):
         unguided = 0.0 if spec is not None and spec.model.name == "adm-g" else 1.0
         wanted = unguided if published.guidance_scale is None else published.guidance_scale
         if abs(scale - wanted) > 1e-9:
-            reasons.append(f"guidance of scale {scale:g} instead of {wanted:g}")
+            reasons.append(instead("scale", scale, wanted))
     if published.verified in ("digitised", "recalled"):
         reasons.append(f"published number {published.verified}, not read")
     if published.disputed:

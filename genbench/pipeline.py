@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genbench import environment, features, files, generation, images, registry, report, weights
+from genbench import environment, features, files, generation, images, papers, registry, report, weights
 from genbench.arrays import Evidence, Images, Samples, Statistics
 from genbench.contracts import Dataset, Extractor, Metric, Model
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, OutOfResources, UsageError
@@ -140,11 +140,8 @@ def differs(spec: RunSpec) -> list[str]:
         return []
     _, paper = registry.bind("model", Ref(spec.model.name, dict(preset.arguments)))
     arguments = {**dict.fromkeys(spec.model.args), **paper.args}
-    changed = [
-        f"{name}={spec.model.args.get(name)!r} instead of {value!r}"
-        for name, value in arguments.items()
-        if spec.model.args.get(name) != value
-    ]
+    given = {name: spec.model.args.get(name) for name in arguments}
+    changed = [papers.instead(name, given[name], value) for name, value in arguments.items() if given[name] != value]
     if preset.num_samples and spec.num_samples != preset.num_samples:
         changed.append(f"{spec.num_samples} instead of {preset.num_samples} samples")
     return [*preset.differs, *changed]

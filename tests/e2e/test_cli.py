@@ -378,7 +378,7 @@ def test_a_paper_is_run_as_the_paper_did_unless_told_otherwise(cli: Cli, monkeyp
     other = RunSpec(model=Ref("adm-g", {"steps": 25, "weights": "own.pt"}), dataset=Ref("imagenet256"), num_samples=10)
     _, _, bound = pipeline.bind_spec(other)
     assert pipeline.differs(bound) == [
-        "steps=25 instead of 250", "weights='own.pt' instead of None", "10 instead of 50000 samples",
+        "25 instead of 250 steps", "weights='own.pt' instead of None", "10 instead of 50000 samples",
     ]  # fmt: skip
 
 
