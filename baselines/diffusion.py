@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from baselines.releases import Release
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from baselines.denoisers import Condition, Denoiser
     from baselines.schedules import Level
@@ -89,7 +89,7 @@ class DiffusionModel:
         idle = {"classifier": not self.gradient, "unconditional": self.scale == 1}
         return {role: file for role, file in self.release.networks.items() if not idle.get(role)}
 
-    def _network(self, role: str, precision: str | None = None) -> nn.Module:
+    def _network(self, role: str, precision: str | None = None) -> Any:
         from baselines import sources
 
         return sources.network(self.release, role, self.device, precision or self.precision, self.fetch)

@@ -62,8 +62,8 @@ def _sha256(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def network(release: Release, role: str, device: str, precision: str, fetch: Fetch | None) -> nn.Module:
-    """The network of a role, in evaluation mode, without gradients of weights, in channels_last memory.
+def network(release: Release, role: str, device: str, precision: str, fetch: Fetch | None) -> Any:
+    """The module of a role, in evaluation mode, without gradients of weights, in channels_last memory.
 
     Raises:
         FileNotFoundError: a file that is not there, or shipped weights of another digest than their card's.

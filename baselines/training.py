@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.denoisers import from_output, target
-from baselines.networks.autoencoder import posterior
+from baselines.networks.autoencoder import AutoencoderKL, posterior
 from baselines.schedules import signal
 
 Loss = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Tensor]
@@ -123,10 +124,10 @@ def first_stage_loss(divergence: float) -> Loss:
     """
 
     def loss(network: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        x0 = batch["x0"]
-        mean, std = posterior(network.encode(x0).float())
+        x0, stage = batch["x0"], cast("AutoencoderKL", network)
+        mean, std = posterior(stage.encode(x0).float())
         z = mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
-        error = (network.decode(z).float() - x0).abs().mean()
+        error = (stage.decode(z).float() - x0).abs().mean()
         nats = 0.5 * (mean.square() + std.square() - 1) - std.log()
         return error + divergence * nats.flatten(1).sum(1).mean() / x0[0].numel()
 

@@ -76,8 +76,8 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
             value = getattr(component, attribute)
             found[attribute] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     presets = {dataset: _preset(preset) for dataset, preset in getattr(component, "presets", {}).items()}
-    shown = {"presets": presets} if presets else {}
-    return {**found, "arguments": arguments, **shown, "documentation": "\n" + text}
+    more = {"presets": presets} if presets else {}
+    return {**found, "arguments": arguments, **more, "documentation": "\n" + text}
 
 
 def _preset(preset: Preset) -> str:
