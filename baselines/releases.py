@@ -302,7 +302,7 @@ def release(name: str) -> Release:
     null = told.pop("null_label", None)
     process, (c, h, w) = Process(**told), about["shape"]
     if "first_stage" not in about:
-        classes = int(about.get("classes", null or 0))
+        classes: int = about.get("classes") or null or 0
         return Release(networks={"unet": name}, process=process, shape=(c, h, w), classes=classes, null=null)
     latent = Latent(channels=about["network"]["unet"]["in_channels"], factor=4, scale=about["latent_scale"])
     return Release(
