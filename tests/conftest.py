@@ -20,7 +20,7 @@ def _isolated(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENBENCH_OFFLINE", "1")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parent.parent
