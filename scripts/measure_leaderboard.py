@@ -32,8 +32,7 @@ GROUPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     ],
     "ldm": [(f"ldm(scale={scale}, steps=50)", QUALITY) for scale in (0.0, 1.0, 1.5, 2.0, 3.0, 5.0)],
     "ancestral": [
-        ("ddpm(steps=100, variance='small')", QUALITY),
-        ("ddpm(steps=100, variance='large')", QUALITY),
+        *((f"ddpm(steps={steps}, variance='{kind}')", QUALITY) for steps in (10, 100) for kind in ("small", "large")),
         ("ddpm(steps=100, variance='learned')", QUALITY),
         ("ddim(steps=50, eta=1.0)", QUALITY),
         ("ddim(steps=20, spacing='quadratic')", QUALITY),

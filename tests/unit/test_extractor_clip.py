@@ -166,7 +166,10 @@ def test_cards_name_the_file_and_what_is_known_of_it() -> None:
     assert known.url.startswith("https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/a6f597a3")
     assert (known.bytes, known.fetch) == (605_143_284, "clip(architecture='ViT-B-32', pretrained='openai')")
     other = clip.card("ViT-L-14", "laion2b_s32b_b82k")
-    assert other.url == "https://huggingface.co/laion/CLIP-ViT-L-14-laion2B-s32B-b82K/resolve/main/open_clip_model.safetensors"
+    assert (
+        other.url
+        == "https://huggingface.co/laion/CLIP-ViT-L-14-laion2B-s32B-b82K/resolve/main/open_clip_model.safetensors"
+    )
     assert other.bytes is None and other.sha256 is None and other.file != known.file
 
 

@@ -57,10 +57,7 @@ def widened(kernel: Callable[[float], float]) -> Weights:
     def weights(source: int, target: int) -> NDArray[np.float64]:
         stretch = max(1.0, source / target)
         out = np.array(
-            [
-                [kernel((j + 0.5 - (i + 0.5) * source / target) / stretch) for j in range(source)]
-                for i in range(target)
-            ]
+            [[kernel((j + 0.5 - (i + 0.5) * source / target) / stretch) for j in range(source)] for i in range(target)]
         )
         return out / out.sum(axis=1, keepdims=True)
 

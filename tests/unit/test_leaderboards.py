@@ -1,0 +1,88 @@
+"""The committed measurements say what the papers say: of steps, of guidance, of captions."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genbench.records import Ref
+
+Row = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def board(root: Path) -> list[Row]:
+    with (root / "leaderboards" / "shapes.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def values(board: list[Row], system: str, metric: str, along: str, **fixed: object) -> dict[float, tuple[float, float]]:
+    """Value of the argument `along` to (value, standard error) of the metric, ascending."""
+    found = {}
+    for row in board:
+        model = Ref.parse(row["model"])
+        same = all(model.args.get(name) == value for name, value in fixed.items())
+        if model.name == system and Ref.parse(row["metric"]).name == metric and row["precision"] == "float32" and same:
+            found[float(model.args[along])] = (float(row["value"]), float(row["stderr"]))  # type: ignore[arg-type]
+    return dict(sorted(found.items()))
+
+
+def test_more_steps_of_ddim_are_better(board: list[Row]) -> None:
+    """The ordering of Song et al. 2021, Table 1."""
+    fid = values(board, "ddim", "fid", "steps", eta=0.0, spacing="uniform")
+    assert list(fid) == [10, 20, 50, 100]
+    points = list(fid.values())
+    for (more, error), (less, other) in zip(points[1:], points, strict=False):
+        assert more < less - 2 * (error**2 + other**2) ** 0.5
+
+
+def test_few_steps_of_ddim_are_better_than_few_of_ddpm_and_a_thousand_of_ddpm_better_still(board: list[Row]) -> None:
+    """The rows eta = 0 and sigma-hat of the same table."""
+    ddpm = values(board, "ddpm", "fid", "steps", variance="large")
+    ddim = values(board, "ddim", "fid", "steps", eta=0.0, spacing="uniform")
+    assert ddpm[1000][0] < ddim[100][0] and ddim[10][0] < ddpm[10][0]
+
+
+@pytest.mark.parametrize(("system", "neutral"), [("cfg", 1.0), ("adm-g", 0.0), ("ldm", 1.0)])
+def test_guidance_trades_diversity_for_fidelity(board: list[Row], system: str, neutral: float) -> None:
+    """Precision and IS rise with the scale, recall falls, and FID is least in between.
+
+    Source: Dhariwal and Nichol 2021 Fig. 4; Ho and Salimans 2022 Tables 1 and 2.
+    """
+    found = {m: values(board, system, m, "scale", steps=50) for m in ("fid", "is", "precision", "recall")}
+    scales = [scale for scale in found["fid"] if scale >= neutral]
+    assert len(scales) >= 5
+    first, last = scales[0], scales[-1]
+    fid = {scale: found["fid"][scale][0] for scale in scales}
+    best = min(fid, key=fid.__getitem__)
+    assert first < best < last
+    for name, sign in (("is", 1), ("precision", 1), ("recall", -1)):
+        (start, a), (end, b) = found[name][first], found[name][last]
+        assert sign * (end - start) > (a**2 + b**2) ** 0.5, name
+
+
+def test_systems_draw_the_class_that_is_asked_for_and_train_a_classifier(board: list[Row]) -> None:
+    for system in ("cfg", "adm-g", "ldm", "ddim", "ddpm"):
+        rows = [r for r in board if Ref.parse(r["model"]).name == system and r["metric"].startswith("cas")]
+        assert len(rows) == 1, system
+        assert float(rows[0]["value"]) >= 0.8 * float(rows[0]["floor"])
+        classes = [r for r in board if r["model"] == rows[0]["model"] and r["metric"].startswith("top1")]
+        assert float(classes[0]["value"]) >= 0.9
+
+
+def test_captions_are_drawn(root: Path) -> None:
+    with (root / "leaderboards" / "captions.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["right"] == "shape and colour"]
+    assert len(rows) >= 4
+    for row in rows:
+        assert float(row["ci_low"]) >= 0.8 and int(row["num_samples"]) >= 1000
+
+
+def test_tables_are_those_of_their_csv(root: Path) -> None:
+    command = [sys.executable, "-m", "scripts.render_leaderboards", "--check"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
