@@ -39,11 +39,16 @@ def table(path: Path) -> str:
         parts += [f"\n`{dataset}`, {count} samples, reference {' and '.join(references)}; value ± standard error.\n"]
         parts += [f"| model | evaluations | {' | '.join(names)} |", "|---|---:|" + "---:|" * len(names)]
         floors: dict[str, dict[str, None]] = {}
-        order = group.assign(steps=group.evaluations.astype(float)).sort_values(["steps", "model"], kind="stable")
+        # Other arithmetic is another row: the same run in bfloat16 has other images.
+        shown = [
+            f"`{m}`" + (f" in {p}" if p != "float32" else "") for m, p in zip(group.model, group.precision, strict=True)
+        ]
+        group = group.assign(model=shown, steps=group.evaluations.astype(float))
+        order = group.sort_values(["steps", "model"], kind="stable")
         for model in dict.fromkeys(order.model):
             mine = {r.name_: r for r in group[group.model == model].rename(columns={"name": "name_"}).itertuples()}
             cells = [cell(pd.Series(mine[n]._asdict())) if n in mine else "" for n in names]
-            parts.append(f"| `{model}` | {next(iter(mine.values())).evaluations} | {' | '.join(cells)} |")
+            parts.append(f"| {model} | {next(iter(mine.values())).evaluations} | {' | '.join(cells)} |")
             for n, r in mine.items():
                 if not pd.isna(r.floor):
                     floors.setdefault(n, {})[cell(pd.Series({"value": float(r.floor), "stderr": r.floor_stderr}))] = (
