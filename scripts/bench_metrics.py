@@ -1,8 +1,8 @@
 """Measures speed and memory side by side with torch-fidelity, pytorch-fid, clean-fid and torchmetrics, on the CPU.
 
-python scripts/bench_metrics.py                      # everything, into leaderboards/benchmark_metrics.csv
-python scripts/bench_metrics.py --only frechet kid   # some tasks; rows of the others are kept
-python scripts/bench_metrics.py --quick              # small sizes, to see that it runs; writes only with --output
+python -m scripts.bench_metrics                      # everything, into leaderboards/benchmark_metrics.csv
+python -m scripts.bench_metrics --only frechet kid   # some tasks; rows of the others are kept
+python -m scripts.bench_metrics --quick              # small sizes, to see that it runs; writes only with --output
 
 Every tool gets the same inputs and, where there is a network, the same random weights in the public file format. Tools
 take turns in one process, A B A B, and a ratio is the median over rounds of a tool's seconds by those of genbench in

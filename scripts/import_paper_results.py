@@ -1,6 +1,6 @@
 """Turns a collection of published numbers into `leaderboards/reported.csv`, the reported leaderboard.
 
-    python scripts/import_paper_results.py paper_results.csv
+    python -m scripts.import_paper_results paper_results.csv
 
 The collection has one row a number, with remarks on how it was collected mixed into most columns. Here a number becomes
 a number, a remark moves to `note`, a value that was copied from the neighbouring metric of a table (the samples of an

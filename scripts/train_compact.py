@@ -1,6 +1,6 @@
 """Trains the `compact` extractor on `shapes` and writes its weights and card into the package.
 
-python scripts/train_compact.py            # about ten minutes on two cores
+python -m scripts.train_compact            # about ten minutes on two cores
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> None:
     write_card(
         args.output,
         summary="classifier of the generating factors of shapes",
-        command=f"python scripts/train_compact.py --steps {args.steps} --batch-size {args.batch_size} "
+        command=f"python -m scripts.train_compact --steps {args.steps} --batch-size {args.batch_size} "
         f"--seed {args.seed}",
         data={"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size},
         seconds=time.time() - started,

@@ -1,6 +1,6 @@
 """Trains the `tiny-clip` extractor on images and captions of `shapes` and writes its weights and card into the package.
 
-    python scripts/train_tiny_clip.py          # about ten minutes on one core of its own
+    python -m scripts.train_tiny_clip          # about ten minutes on one core of its own
 
 Interrupted, the same command continues from the checkpoint in --work.
 """
@@ -175,7 +175,7 @@ def main() -> None:
     write_card(
         args.output,
         summary="images and captions of shapes in one space",
-        command=f"python scripts/train_tiny_clip.py --steps {args.steps} --batch-size {args.batch_size} "
+        command=f"python -m scripts.train_tiny_clip --steps {args.steps} --batch-size {args.batch_size} "
         f"--rate {args.rate} --seed {args.seed}",
         data={"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size},
         seconds=seconds,
