@@ -6,8 +6,10 @@ here needs torch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -269,3 +271,26 @@ CONFIGURATIONS: dict[str, Configuration] = {
     ),
 }  # fmt: skip
 """Name to published architecture."""
+
+
+def arguments_of(configuration: str) -> Mapping[str, Any]:
+    """The arguments of a published configuration by its name, or those in a .json file of the user.
+
+    Raises:
+        ValueError: neither.
+    """
+    if configuration in CONFIGURATIONS:
+        return CONFIGURATIONS[configuration].arguments
+    path = Path(configuration).expanduser()
+    if path.suffix == ".json" and path.is_file():
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error}).") from error
+        if isinstance(told, dict):
+            return told
+        raise ValueError(f'{path} holds no arguments by name, such as {{"image_size": 64, "num_channels": 128}}.')
+    raise ValueError(
+        f"No configuration named {configuration!r}, and no .json file of arguments; there are "
+        f"{', '.join(CONFIGURATIONS)}."
+    )

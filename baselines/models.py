@@ -5,7 +5,8 @@ Every loader takes `dataset` (whose weights), `device` and `precision`, and the 
 read when the first image is asked for, so that a loader costs nothing. All loaders take
 
     weights: a file to use instead: a path, or the name of a card in `baselines.published` or of a release.
-    config: what network it holds, a name in `baselines.configurations`, where that is another than the data set's.
+    config: what network it holds, where that is another than the data set's: a name in `baselines.configurations`, or
+        the path of a .json file of arguments in the names of the original repository.
     fetch: finds published files; given by whoever has a cache, see `baselines.sources.Fetch`.
 """
 

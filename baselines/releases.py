@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from baselines.configurations import CONFIGURATIONS
+from baselines.configurations import CONFIGURATIONS, arguments_of
 from baselines.published import PUBLISHED
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -317,7 +317,8 @@ def of_file(path: str, configuration: str | None, *, base: Release | None) -> Re
 
     Args:
         path: of the file, or the name of a card in `baselines.published`.
-        configuration: name in `baselines.configurations` of the U-Net; None for that of the card or of `base`.
+        configuration: of the U-Net: a name in `baselines.configurations`, or the path of a .json file of arguments in
+            the names of the original repository; None for that of the card or of `base`.
         base: release of the preset on this data set. Its process and its other networks are kept; those of a latent
             diffusion model are taken from the same file. None where the data set has no preset: then the configuration
             says what there is to know.
@@ -325,8 +326,8 @@ def of_file(path: str, configuration: str | None, *, base: Release | None) -> Re
     Raises:
         ValueError: a file of which nothing says what is in it, or an unknown configuration.
     """
-    if configuration is not None and configuration not in CONFIGURATIONS:
-        raise ValueError(f"No configuration named {configuration!r}; there are {', '.join(CONFIGURATIONS)}.")
+    if configuration is not None:
+        arguments_of(configuration)
     if path in PUBLISHED and configuration is None:
         for found in RELEASES.values():
             if found.networks["unet"] == path:
@@ -346,17 +347,27 @@ def of_file(path: str, configuration: str | None, *, base: Release | None) -> Re
 
 
 def process_of(configuration: str) -> Process:
-    """The process that the paper of a published architecture trained it for."""
+    """The process that the paper of a published architecture trained it for, or that a user's arguments name.
+
+    Source:
+        openai/guided-diffusion `script_util.py:create_gaussian_diffusion`, whose linear schedule keeps the sum of the
+        betas for every number of steps.
+    """
     if configuration.startswith("iddpm") and "lsun" not in configuration:
         return _IDDPM
     if configuration == "adm-imagenet64":
         return _COSINE
-    return Process(learned_variance=bool(CONFIGURATIONS[configuration].arguments.get("learn_sigma", False)))
+    told = arguments_of(configuration)
+    steps = int(told.get("diffusion_steps", 1000))
+    return Process(
+        schedule=str(told.get("noise_schedule", "linear")), steps=steps, low=0.1 / steps, high=20 / steps,
+        kind="x0" if told.get("predict_xstart") else "eps", learned_variance=bool(told.get("learn_sigma", False)),
+    )  # fmt: skip
 
 
 def _of_configuration(path: str, configuration: str) -> Release:
     """What the arguments of a published architecture say of the process: those of their repository's scripts."""
-    told = CONFIGURATIONS[configuration].arguments
+    told = arguments_of(configuration)
     side = told.get("image_size") or told.get("data", {}).get("image_size")
     if side is None or "model_channels" in told:
         raise ValueError(

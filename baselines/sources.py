@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import nn
 
 from baselines.checkpoints import load_network
-from baselines.configurations import CONFIGURATIONS
+from baselines.configurations import arguments_of
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL
 from baselines.networks.classifier import Classifier, ClassifierConfig
 from baselines.networks.latent import TextUNet, TextUNetConfig
@@ -99,11 +99,11 @@ def _ready(network: nn.Module, device: str, precision: str) -> nn.Module:
 
 @cache
 def _of_file(path: Path, configuration: str, device: str, precision: str, size: int, changed: int) -> nn.Module:
-    if configuration not in CONFIGURATIONS:
+    if not configuration:
         raise ValueError(
             f"Nothing says what network {path.name} holds; name its configuration, such as config='adm-imagenet64'."
         )
-    return _ready(load_network(path, configuration), device, precision)
+    return _ready(load_network(path, arguments_of(configuration)), device, precision)
 
 
 @cache

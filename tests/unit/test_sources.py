@@ -6,6 +6,7 @@ in them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,30 @@ def test_a_users_own_checkpoint_is_sampled_from_its_path(tmp_path: Path) -> None
         alpha_bars(Process()), 1.0,
     )  # fmt: skip
     assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, atol=2e-4)
+
+
+def test_arguments_of_ones_own_stand_in_a_json_file(tmp_path: Path) -> None:
+    """As people who trained with guided-diffusion have them: the flags of their training."""
+    network = random("tiny", 0)
+    path = str(saved(tmp_path / "own.pt", **{"": network}))
+    told = TINY["tiny"] | {"diffusion_steps": 500, "noise_schedule": "linear", "use_fp16": True}
+    (tmp_path / "own.json").write_text(json.dumps(told | {"predict_xstart": False}))
+    flags = str(tmp_path / "flags.json")
+    (tmp_path / "own.json").rename(flags)
+    model = models.ddim(dataset="folder", **WHERE, weights=path, config=flags, steps=4, clip=False)
+    assert model.release.process == Process(steps=500, low=2e-4, high=0.04, learned_variance=True)
+    y = torch.from_numpy(LABELS)
+    expected = walk(
+        lambda x, t: network(x.float(), timesteps(t), y=y)[:, :3], start(3, 8, 8), [375, 250, 125, 0],
+        alpha_bars(model.release.process), 1.0,
+    )  # fmt: skip
+    assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, atol=5e-4)
+    Path(flags).write_text("[1]")
+    with pytest.raises(ValueError, match="holds no arguments by name"):
+        models.ddim(dataset="folder", **WHERE, weights=path, config=flags)
+    Path(flags).write_text("{")
+    with pytest.raises(ValueError, match=r"flags\.json is not JSON"):
+        models.ddim(dataset="folder", **WHERE, weights=path, config=flags)
 
 
 def test_a_second_network_is_the_unconditional_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
