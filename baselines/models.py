@@ -13,6 +13,7 @@ read when the first image is asked for, so that a loader costs nothing. All load
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from baselines import releases
@@ -195,6 +196,7 @@ def adm_g(
     *, dataset: str, device: str, precision: str, fetch: Fetch | None = None,
     scale: float = 1.0, steps: int = 250, sampler: str = "ancestral", eta: float = 0.0, spacing: str | None = None,
     clip: bool = True, weights: str | None = None, config: str | None = None,
+    classifier: str | None = None, classifier_config: str | None = None,
 ) -> DiffusionModel:  # fmt: skip
     """Guidance of a class-conditional network by the gradient of a classifier of noisy images.
 
@@ -206,11 +208,23 @@ def adm_g(
         spacing: None is that of the original code: "respaced" for ancestral sampling and "uniform" for DDIM, which so
             leaves out the last timestep. From there Alg. 2 divides the gradient by an alpha near 0 on cosine processes,
             and the images are lost.
+        classifier, classifier_config: file of another classifier, and what network it holds, as `weights` and `config`
+            are of the denoising network.
 
     Source: Dhariwal and Nichol 2021 Alg. 1 and 2; openai/guided-diffusion `classifier_sample.py`.
     """
     release = _pixels(choose(releases.ADM_G, dataset, weights, config), "adm-g")
     spacing = spacing or _SPACINGS.get(sampler, "respaced")
+    if classifier is not None:
+        told = classifier_config or ("classifier" in release.networks and release.configuration("classifier"))
+        if not told:
+            raise ValueError(
+                f"Nothing says what network {classifier!r} holds; give classifier_config='adm-classifier64'."
+            )
+        release = replace(
+            release, networks={**release.networks, "classifier": classifier},
+            configurations={**release.configurations, "classifier": told},
+        )  # fmt: skip
     if scale and "classifier" not in release.networks:
         raise ValueError(f"There is no classifier of noisy images for these weights; use scale=0.0, not {scale}.")
     return _model(

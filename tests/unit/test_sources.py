@@ -35,6 +35,10 @@ TINY = {
         "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_heads": 2,
         "attention_resolutions": "4", "learn_sigma": True, "class_cond": True, "num_classes": 5,
     },
+    "tiny-judge": {
+        "image_size": 8, "in_channels": 3, "model_channels": 32, "out_channels": 5, "num_res_blocks": 1,
+        "attention_resolutions": [2], "channel_mult": [1, 2], "num_head_channels": 16, "pool": "attention",
+    },
     "tiny-plain": {
         "image_size": 8, "num_channels": 32, "channel_mult": "1,2", "num_res_blocks": 1, "num_heads": 2,
         "attention_resolutions": "4", "learn_sigma": True,
@@ -160,6 +164,28 @@ def test_a_second_network_is_the_unconditional_one(tmp_path: Path, monkeypatch: 
     expected = walk(eps, start(3, 8, 8), [750, 500, 250, 0], alpha_bars(Process()), 1.0)
     assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, rtol=1e-4, atol=1e-3)
     assert model.key != replace(model, scale=1.0).key, "without guidance the second network is not used"
+
+
+def test_a_classifier_of_ones_own_guides(tmp_path: Path) -> None:
+    """Alg. 2 of ADM by hand: eps - sigma * scale * gradient of log p(y | x)."""
+    network, judge = random("tiny", 0), random("tiny-judge", 3)
+    path, other = (str(saved(tmp_path / name, **{"": n})) for name, n in (("own.pt", network), ("judge.pt", judge)))
+    model = models.adm_g(
+        dataset="folder", **WHERE, weights=path, config="tiny", classifier=other, classifier_config="tiny-judge",
+        scale=2.0, steps=4, sampler="ddim", clip=False,
+    )  # fmt: skip
+    y, bars = torch.from_numpy(LABELS), alpha_bars(Process())
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        leaf = x.float().requires_grad_()
+        chosen = judge(leaf, timesteps(t)).log_softmax(dim=1)[torch.arange(2), y].sum()
+        gradient = torch.autograd.grad(chosen, leaf)[0]
+        return network(x.float(), timesteps(t), y=y)[:, :3] - (1 - bars[t]) ** 0.5 * 2.0 * gradient
+
+    expected = walk(eps, start(3, 8, 8), [750, 500, 250, 0], bars, 1.0)
+    assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="give classifier_config"):
+        models.adm_g(dataset="folder", **WHERE, weights=path, config="tiny", classifier=other)
 
 
 def test_an_upsampler_sees_the_8_bit_images_of_the_small_model(tmp_path: Path) -> None:
