@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from baselines.denoisers import Condition, Denoiser
+    from baselines.denoisers import Condition, Denoiser, Prediction
     from baselines.schedules import Level
     from baselines.sources import Fetch
     from baselines.steps import Step
@@ -274,7 +274,7 @@ class DiffusionModel:
             return z
         from baselines import sources
 
-        scale = sources.latent_scale(self.release, self.fetch)
+        scale = sources.latent_scale(self.release, self._network("unet"))
         with torch.no_grad():
             decoder = self._network("first_stage")
             return decoder.decode((z / scale).to(getattr(torch, self.precision))).float()
@@ -339,9 +339,9 @@ class Cascade:
 def _recorded(denoise: Denoiser, predicted: list[Tensor]) -> Denoiser:
     """The same denoiser, which leaves its last predicted image in a list."""
 
-    def recorded(x: Tensor, level: Level, condition: Condition) -> object:
+    def recorded(x: Tensor, level: Level, condition: Condition) -> Prediction:
         prediction = denoise(x, level, condition)
         predicted[:] = [prediction.x0]
         return prediction
 
-    return recorded  # type: ignore[return-value]
+    return recorded

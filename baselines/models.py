@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from baselines import releases
 from baselines.diffusion import Cascade, Conditioning, DiffusionModel
@@ -31,7 +31,8 @@ def with_presets(presets: Mapping[str, Preset]) -> Callable[[Loader], Loader]:
     """Says on which data sets a system has weights; whoever runs it fills in the arguments that were not given."""
 
     def attach(loader: Loader) -> Loader:
-        loader.presets = presets  # type: ignore[attr-defined]
+        described: Any = loader  # functions may have attributes, which their types cannot say
+        described.presets = presets
         return loader
 
     return attach

@@ -335,7 +335,7 @@ def _scheduler(
     own = getattr(diffusers, _components(index).get("scheduler", ("", ""))[1], None)
     if own is None:
         raise ValueError(f"diffusers has no scheduler {index.get('scheduler')!r}, which {folder.name} asks for.")
-    swapped: type | None = None
+    swapped: Any = None
     if name is not None:
         swapped = getattr(diffusers, name, None)
         if not (isinstance(swapped, type) and issubclass(swapped, diffusers.SchedulerMixin)):
@@ -346,7 +346,7 @@ def _scheduler(
     with _quiet():
         made = own.from_pretrained(folder, subfolder="scheduler")
         if swapped is not None:
-            made = swapped.from_config(made.config)  # type: ignore[attr-defined]
+            made = swapped.from_config(made.config)
     if "eta" in arguments and "eta" not in inspect.signature(made.step).parameters:
         raise ValueError(f"{type(made).__name__} takes no eta; leave it out, or choose scheduler='DDIMScheduler'.")
     if made.config.get("use_dynamic_shifting"):  # its timesteps depend on the image, which exists in the call only
@@ -365,14 +365,14 @@ def _scheduler(
 
 
 @cache
-def _ready(folder: Path, pipeline: type, scheduler: type | None, device: str) -> Any:
+def _ready(folder: Path, pipeline: Any, scheduler: Any, device: str) -> Any:
     """The pipeline with its weights on the device; kept, because every batch asks for it."""
     import torch
 
     more = {"safety_checker": None, "requires_safety_checker": False}
     known = inspect.signature(pipeline).parameters
     with _quiet():
-        made = pipeline.from_pretrained(  # type: ignore[attr-defined]
+        made = pipeline.from_pretrained(
             folder,
             use_safetensors=True,
             # Without accelerate this is what it does anyway, after a warning.
@@ -380,7 +380,7 @@ def _ready(folder: Path, pipeline: type, scheduler: type | None, device: str) ->
             **{name: value for name, value in more.items() if name in known},
         ).to(device)
         if scheduler is not None:
-            made.scheduler = scheduler.from_config(made.scheduler.config)  # type: ignore[attr-defined]
+            made.scheduler = scheduler.from_config(made.scheduler.config)
     made.set_progress_bar_config(disable=True)
     for name in _AUTOENCODERS:
         if (autoencoder := getattr(made, name, None)) is not None:

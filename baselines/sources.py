@@ -77,8 +77,8 @@ def network(release: Release, role: str, device: str, precision: str, fetch: Fet
     return _of_file(path, release.configuration(role), device, precision, status.st_size, status.st_mtime_ns)
 
 
-def latent_scale(release: Release, fetch: Fetch | None) -> float:
-    """Factor between the latents of the first stage and what the U-Net sees.
+def latent_scale(release: Release, unet: Any) -> float:
+    """Factor between the latents of the first stage and what the U-Net, the module of that role, sees.
 
     Raises:
         ValueError: the release leaves it to its file, and the file holds none.
@@ -86,7 +86,7 @@ def latent_scale(release: Release, fetch: Fetch | None) -> float:
     assert release.latent is not None
     if release.latent.scale is not None:
         return release.latent.scale
-    found = network(release, "unet", "cpu", "float32", fetch).origin.latent_scale
+    found = unet.origin.latent_scale
     if found is None:
         raise ValueError(f"{release.networks['unet']} holds no scale_factor, and nothing else says how latents scale.")
     return float(found)

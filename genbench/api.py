@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,8 +19,8 @@ Source = str | Path | np.ndarray | Samples
 
 def run(
     model: str, *, metrics: Sequence[str] = ("fid",), dataset: str = "shapes", num_samples: int | None = None,
-    seed: int = 0, protocol: str | None = None, output: str | Path = "runs", precision: str = "float32",
-    exact: bool = False, **execution: Any,
+    seed: int = 0, protocol: str | None = None, output: str | Path = "runs",
+    precision: Literal["float32", "bfloat16"] = "float32", exact: bool = False, **execution: Any,
 ) -> tuple[Result, ...]:  # fmt: skip
     """Samples a model and measures the samples, as `genbench run` does.
 
@@ -41,7 +41,7 @@ def run(
     spec = RunSpec(
         model=system, dataset=ref,
         num_samples=num_samples or of_paper or how.num_samples or data.default_samples,
-        seed=seed, precision=precision, exact=exact, quantise=how.quantise,  # type: ignore[arg-type]
+        seed=seed, precision=precision, exact=exact, quantise=how.quantise,
     )  # fmt: skip
     outcome = pipeline.run(
         spec, [Measurement.parse(m) for m in metrics], protocol=how, output=Path(output),

@@ -90,6 +90,15 @@ def of_published(card: Published) -> Card:
     )  # fmt: skip
 
 
+def shipped_card(name: str) -> Card:
+    """Of the weights of an extractor that is shipped; the training script writes NAME.json beside them."""
+    told = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+    return Card(
+        name=name, file=told["file"], bytes=told["bytes"], sha256=told["sha256"], licence=told["licence"],
+        note=told["summary"],
+    )  # fmt: skip
+
+
 def cached(card: Card) -> Path | None:
     """The file where it is on this machine already, without looking at its digest; else None."""
     places = (SHIPPED / card.file, cache_directory() / "weights" / card.file)

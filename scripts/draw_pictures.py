@@ -10,6 +10,7 @@ import argparse
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,10 +38,10 @@ SCALES: dict[str, tuple[float, ...]] = {
 PANELS = {"fid": "FID (lower is better)", "is": "Inception score", "precision": "precision", "recall": "recall"}
 
 
-def drawn(model: Model, seed: int, **conditions: object) -> Images:
+def drawn(model: Model, seed: int, **conditions: Any) -> Images:
     """8-bit images of the first seeds of a run."""
-    (count,) = {len(value) for value in conditions.values()}  # type: ignore[arg-type]
-    made = model.sample(generation.image_seeds(seed, 0, count), **conditions)  # type: ignore[arg-type]
+    (count,) = {len(value) for value in conditions.values()}
+    made = model.sample(generation.image_seeds(seed, 0, count), **conditions)
     return generation.quantise(made).numpy()
 
 
@@ -120,7 +121,7 @@ def _points(rows: list[dict[str, str]], name: str, metric: str) -> list[tuple[fl
         if model.name == name and measured.name == metric and model.args.get("steps") == 50:
             low, high = row["ci_low"] or row["value"], row["ci_high"] or row["value"]
             numbers = (float(text) for text in (row["value"], low, high, row["floor"] or "nan"))
-            found.append((float(model.args["scale"]), *numbers))  # type: ignore[arg-type]
+            found.append((float(str(model.args["scale"])), *numbers))
     return found
 
 

@@ -43,9 +43,9 @@ def timestep_embedding(t: Tensor, width: int, *, order: Literal["sin_cos", "cos_
 class GroupNorm(nn.GroupNorm):
     """Group normalisation that is fast for small bfloat16 images in channels_last memory on a CPU.
 
-    There torch's kernel takes 17 times as long as the sums below (12.0 against 0.7 ms for 128 x 64 x 16 x 16 on two
-    cores), three quarters of a whole forward pass. Sums are accumulated in float32. From 1024 pixels on torch goes
-    another way, which is three times as fast as these sums. Everywhere else: torch's kernel.
+    There torch's kernel takes many times as long as the sums below, most of a whole forward pass. Sums are accumulated
+    in float32. From 1024 pixels on torch goes another way, which is faster than these sums. Everywhere else: torch's
+    kernel.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ class GroupNorm(nn.GroupNorm):
 class Linear(nn.Linear):
     """A linear layer for tokens, which on a CPU in float32 runs as the 1x1 convolution that it is.
 
-    torch multiplies matrices by MKL, which on processors of other makers reaches half of what its convolutions do (14.1
-    against 6.4 ms for 4096 x 256 to 768 on one core of an EPYC) and no more than them on others.
+    torch multiplies matrices by MKL, which on processors of other makers is slower than its convolutions are and no
+    faster on others. `scripts/bench_sampling.py` measures whole networks.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, *, causal: bool = False)
     """Scaled dot-product attention over (b, tokens, heads * width) tensors; causal: to no later token."""
     q, k, v = (z.unflatten(-1, (heads, -1)).transpose(1, 2) for z in (q, k, v))
     if q.device.type == "cpu" and not causal and k.shape[2] <= 256 and not torch.is_grad_enabled():
-        # The fused kernel there saves memory, not time: on few tokens it takes three times as long in bfloat16.
+        # The fused kernel there saves memory, not time: on few tokens it takes longer.
         return ((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)).softmax(-1).matmul(v).transpose(1, 2).flatten(2)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
 

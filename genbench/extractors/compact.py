@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from genbench.contracts import Extractor
 from genbench.extractors.compact_network import CLASSIFIED, POOLED, REGRESSED, CompactNetwork
 from genbench.extractors.inference import blank, check, extractor, fold
 from genbench.resize import resize
-from genbench.weights import SHIPPED, Card, load_into, load_state, resolve, sha256
+from genbench.weights import Card, load_into, load_state, resolve, sha256, shipped_card
 
 VERSION = 1
 SIDE = 32
@@ -22,12 +21,8 @@ SIDE = 32
 
 @cache
 def card() -> Card:
-    """Of the shipped file; written by the training script beside it."""
-    told = json.loads((SHIPPED / "compact.json").read_text(encoding="utf-8"))
-    return Card(
-        name="compact", file=told["file"], bytes=told["bytes"], sha256=told["sha256"], licence=told["licence"],
-        note=told["summary"],
-    )  # fmt: skip
+    """Of the shipped file."""
+    return shipped_card("compact")
 
 
 def load(*, device: str = "cpu", precision: str = "float32", weights: Path | None = None) -> Extractor:

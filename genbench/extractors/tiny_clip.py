@@ -7,7 +7,6 @@ they are one row, "unknown", that was trained to stand for any word.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from genbench.contracts import Extractor
 from genbench.errors import InputRejected
 from genbench.extractors import clip
 from genbench.extractors.inference import check
-from genbench.weights import SHIPPED, Card, load_state, resolve, sha256
+from genbench.weights import Card, load_state, resolve, sha256, shipped_card
 
 VERSION = 1
 PREPROCESSING: Mapping[str, Any] = {
@@ -36,12 +35,8 @@ _START, _END = 49_406, 49_407  # of open_clip's tokenizer; the network finds the
 
 @cache
 def card() -> Card:
-    """Of the shipped file; written by the training script beside it."""
-    told = json.loads((SHIPPED / "tiny-clip.json").read_text(encoding="utf-8"))
-    return Card(
-        name="tiny-clip", file=told["file"], bytes=told["bytes"], sha256=told["sha256"], licence=told["licence"],
-        note=told["summary"],
-    )  # fmt: skip
+    """Of the shipped file."""
+    return shipped_card("tiny-clip")
 
 
 def configuration(words: int) -> dict[str, Any]:

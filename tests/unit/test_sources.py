@@ -299,8 +299,8 @@ def test_the_scale_of_latents_may_stand_in_the_file(tmp_path: Path) -> None:
         shape=(3, 8, 8), latent=Latent(channels=3, factor=2, scale=None),
     )  # fmt: skip
     torch.save({"state_dict": {**state, "scale_factor": torch.tensor(0.25)}}, tmp_path / "m.ckpt")
-    assert sources.latent_scale(release, None) == 0.25
+    assert sources.latent_scale(release, sources.network(release, "unet", **WHERE, fetch=None)) == 0.25
     torch.save({"state_dict": {**state, "other": torch.zeros(3)}}, tmp_path / "n.ckpt")
     other = replace(release, networks={"unet": str(tmp_path / "n.ckpt")})
     with pytest.raises(ValueError, match="holds no scale_factor"):
-        sources.latent_scale(other, None)
+        sources.latent_scale(other, sources.network(other, "unet", **WHERE, fetch=None))
