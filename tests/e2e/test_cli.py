@@ -20,9 +20,11 @@ from baselines.architectures import architecture
 from baselines.configurations import CONFIGURATIONS, Configuration
 from baselines.published import PUBLISHED
 from genbench import pipeline
+from genbench.arrays import Samples
 from genbench.cli import main
 from genbench.datasets import shapes
-from genbench.records import Ref, RunSpec
+from genbench.protocols import protocol
+from genbench.records import Measurement, Ref, RunSpec
 
 SCHEMA = json.loads(files("genbench").joinpath("schemas/run.schema.json").read_text())
 Cli = Callable[..., tuple[int, str, str]]
@@ -403,3 +405,32 @@ def test_pictures_of_classes_and_of_the_way_there(cli: Cli) -> None:
         with Image.open(f"{name}.png") as picture:
             sizes[name] = ((picture.width - 2) // 34, (picture.height - 2) // 34)
     assert sizes == {"classes": (8, 10), "strip": (5, 8), "grid": (8, 2)}
+
+
+def test_a_folder_of_a_model_that_changed_is_another_request(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "weights.safetensors").write_bytes(b"1")
+    spec = RunSpec(model=Ref("diffusers", {"repo": str(tmp_path)}), dataset=Ref("shapes"), num_samples=8)
+    (cell,) = pipeline.bind_cells([Measurement.parse("fid")], protocol("embedded"))
+
+    def request() -> str:
+        return pipeline.request_id(spec, cell, pipeline.Execution())
+
+    first = request()
+    assert request() == first
+    (tmp_path / "unet" / "weights.safetensors").write_bytes(b"22")
+    assert request() != first
+
+
+def test_what_captions_say_is_part_of_what_was_measured() -> None:
+    samples = shapes.load("test").subset(0, 20)
+    other = replace(samples, captions=list(reversed(list(samples.captions or ()))))
+    wanted = [Measurement.parse("clip-score"), Measurement.parse("is")]
+
+    def ids(generated: Samples) -> list[str]:
+        outcome = pipeline.score(generated, None, wanted, protocol=protocol("embedded"))
+        return [result.id for result in outcome.results]
+
+    one, two = ids(samples), ids(other)
+    assert one[0] != two[0], "the score of captions"
+    assert one[1] == two[1], "what reads no captions"

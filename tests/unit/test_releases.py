@@ -86,6 +86,12 @@ def test_arguments_of_presets_select_the_rows_of_the_papers() -> None:
         _, ref = registry.bind("model", Ref(model, dict(LOADERS[model].presets[dataset].arguments)))  # type: ignore[attr-defined]
         found = papers.lookup(ref, "fid", dataset)
         assert found is not None
+        # Not the row that stands in where none has these arguments.
+        assert found.steps in (None, ref.args["steps"])
+        if "scale" in ref.args:
+            unguided = 0.0 if model.startswith("adm") else 1.0
+            known = found.guidance_scale is not None or found.guidance == "none"
+            assert not known or ref.args["scale"] == (found.guidance_scale or unguided)
         return found.value
 
     assert [row("ddpm", "cifar10"), row("ddim", "cifar10"), row("ddim", "celeba")] == [3.17, 4.67, 9.17]

@@ -245,6 +245,8 @@ def test_latent_diffusion_walks_as_its_code_does(latent: tuple[nn.Module, nn.Mod
     z = walk(eps, start(3, 4, 4), [751, 501, 251, 1], bars, bars[0])
     expected = stage.decode((z / 0.5).float())
     assert model.shape == (3, 8, 8) and model.evaluations == 8
+    assert [level.t for level in model.grid()] == [751, 501, 251, 1, 0]
+    assert model.grid()[-1].sigma ** 2 == pytest.approx(1 - bars[0]), "some noise is left"
     assert torch.allclose(model.sample(SEEDS, labels=LABELS), expected, atol=2e-3)
 
 
