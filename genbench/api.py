@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from genbench import pipeline
+from genbench import measuring, pipeline
 from genbench.arrays import Samples
 from genbench.protocols import protocol as named_protocol
 from genbench.records import Measurement, Ref, Result, RunSpec
@@ -26,7 +26,7 @@ def run(
 
     Args:
         model, metrics, dataset: reference texts, such as "ddim(steps=20)" and "fid@compact".
-        execution: fields of `genbench.pipeline.Execution`, such as device and batch_size.
+        execution: fields of `genbench.measuring.Execution`, such as device and batch_size.
 
     Raises:
         GenbenchError: of `genbench.errors`.
@@ -45,7 +45,7 @@ def run(
     )  # fmt: skip
     outcome = pipeline.run(
         spec, [Measurement.parse(m) for m in metrics], protocol=how, output=Path(output),
-        execution=pipeline.Execution(**execution),
+        execution=measuring.Execution(**execution),
     )  # fmt: skip
     return outcome.results
 
@@ -63,7 +63,7 @@ def score(
     Raises:
         GenbenchError: of `genbench.errors`.
     """
-    how = pipeline.Execution(**execution)
+    how = measuring.Execution(**execution)
 
     def opened(source: Source | None, role: str) -> Samples | None:
         if source is None or isinstance(source, Samples):

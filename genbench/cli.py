@@ -19,7 +19,8 @@ from genbench.errors import GenbenchError, UsageError, nearest
 from genbench.records import Measurement, Ref
 
 if TYPE_CHECKING:
-    from genbench.pipeline import Execution, Outcome
+    from genbench.measuring import Execution
+    from genbench.pipeline import Outcome
     from genbench.protocols import Protocol
     from genbench.records import RunSpec
 
@@ -199,7 +200,8 @@ def score(**options: Any) -> None:
 )
 def sample(**options: Any) -> None:
     """Sample a model without measuring; a later `run` with the same options finds the images."""
-    from genbench import images, pictures, pipeline
+    from genbench import images, pipeline
+    from genbench.images import pictures
 
     spec, _ = _spec(options | {"protocol_name": None})
     execution = _execution(options)
@@ -368,7 +370,7 @@ def _measurements(options: dict[str, Any], protocol: Protocol) -> list[Measureme
 
 
 def _execution(options: dict[str, Any], *, watch: bool = True) -> Execution:
-    from genbench.pipeline import Execution
+    from genbench.measuring import Execution
 
     weights: dict[str, Path] = {}
     for text in options.get("weights", ()):

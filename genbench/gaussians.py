@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, eigh, lapack, solve_triangular, svdvals
 from scipy.special import ellipj, ellipkm1
 
-from genbench import statistics
+from genbench import uncertainty
 from genbench.arrays import Features, Moments, Statistics
 from genbench.errors import InputRejected, NotComparable
 from genbench.records import Score
@@ -244,9 +244,9 @@ def without(total: Moments, part: Moments) -> Moments:
 
 
 def distances_without_each_block(
-    features: Features, *, generated: Fit, reference: Fit, blocks: int = statistics.BLOCKS
+    features: Features, *, generated: Fit, reference: Fit, blocks: int = uncertainty.BLOCKS
 ) -> Array:
-    """Frechet distances to a fixed reference without block k, for every block of `statistics.block_numbers` in turn.
+    """Frechet distances to a fixed reference without block k, for every block of `uncertainty.block_numbers` in turn.
 
     Args:
         features: (n, d) of the generated images.
@@ -269,7 +269,7 @@ def distances_without_each_block(
 
 
 def _fits_without_each_block(features: Features, total: Moments, blocks: int) -> Iterator[Moments]:
-    numbers = statistics.block_numbers(len(features), blocks)
+    numbers = uncertainty.block_numbers(len(features), blocks)
     for k in range(min(blocks, len(features))):
         part, start = None, 0
         for block in features.blocks():
@@ -282,7 +282,7 @@ def _fits_without_each_block(features: Features, total: Moments, blocks: int) ->
 
 def _distances_of_few(features: Features, generated: Factored, reference: Fit, blocks: int) -> Array:
     x = np.concatenate(list(features.blocks())) - generated.mean
-    n, numbers = len(x), statistics.block_numbers(len(x), blocks)
+    n, numbers = len(x), uncertainty.block_numbers(len(x), blocks)
     members = [np.flatnonzero(numbers == k) for k in range(min(blocks, n))]
     scale = math.sqrt(n - 1)
     cross = generated.factor @ factored(reference).factor.T * scale

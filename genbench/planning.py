@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genbench import environment, files, generation, pipeline, report
+from genbench import environment, files, generation, measuring, pipeline, report
 from genbench.contracts import Model
 from genbench.errors import MissingAsset
 from genbench.protocols import Protocol
@@ -56,7 +56,7 @@ def plan(
     *,
     protocol: Protocol,
     output: Path,
-    execution: pipeline.Execution,
+    execution: measuring.Execution,
 ) -> Plan:
     """Estimates a run without doing it: one network step is timed, nothing is written."""
     loader, dataset, spec = pipeline.bind_spec(spec)
@@ -71,7 +71,7 @@ def plan(
     seconds, width = 0.0, 0
     for cell in {str(c.extractor_ref): c for c in cells}.values():
         try:
-            extractor = pipeline.load_extractor(cell, execution, device)
+            extractor = measuring.load_extractor(cell, execution, device)
             width += sum(extractor.widths.get(tap, 0) for tap in cell.metric.taps) if extractor else 0
         except MissingAsset as error:
             missing.append(str(error))

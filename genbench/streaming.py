@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import environment, features, pipeline
+from genbench import environment, features, measuring, pipeline
 from genbench.arrays import Evidence, Features, Images, Samples
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, NotComparable, UsageError
@@ -34,7 +34,7 @@ class Evaluator:
         metrics: measurement texts, such as "fid" and "precision@compact".
         protocol: name of a protocol.
         held_out: real images that are not in the reference; they give the floors.
-        execution: fields of `genbench.pipeline.Execution`.
+        execution: fields of `genbench.measuring.Execution`.
 
     Every call of an extractor's network gets a full block: images wait until one is there, and `compute` fills the
     last one up. Values are therefore independent of the sizes of the updates. With `torch.distributed`, every
@@ -48,9 +48,9 @@ class Evaluator:
         metrics: Sequence[str] = ("fid",),
         protocol: str = "embedded",
         held_out: Samples | str | Path | None = None,
-        execution: pipeline.Execution | None = None,
+        execution: measuring.Execution | None = None,
     ) -> None:
-        self._execution = execution or pipeline.Execution()
+        self._execution = execution or measuring.Execution()
         self._reference = self._opened(reference, "reference")
         self._held_out = self._opened(held_out, "held_out")
         self._protocol = named_protocol(protocol)
@@ -61,7 +61,7 @@ class Evaluator:
         self._keeps_images = False
         for cell in pipeline.bind_cells(self._measurements, self._protocol):
             self._keeps_images |= cell.metric.images
-            extractor = pipeline.load_extractor(cell, self._execution, self._device)
+            extractor = measuring.load_extractor(cell, self._execution, self._device)
             if extractor is not None:
                 name = str(cell.extractor_ref)
                 self._extractors[name] = extractor

@@ -403,7 +403,7 @@ def generator(seed: int, count: int) -> Any:
 def memory(sizes: Sizes, count: int) -> Tools:
     """FID of a generator's images, of which a few exist at a time: in one go, and in updates of a training loop."""
     import genbench
-    from genbench.pipeline import Execution
+    from genbench.measuring import Execution
     from genbench.streaming import Evaluator
 
     metric = f"fid@scripts.random_weights:projection(width={sizes.width})"

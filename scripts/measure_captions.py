@@ -20,7 +20,7 @@ from genbench import generation
 from genbench.datasets import shapes
 from genbench.extractors import compact
 from genbench.files import atomic_write
-from genbench.statistics import score_from_share
+from genbench.uncertainty import score_from_share
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "captions.csv"
 COLUMNS = ("model", "num_samples", "seed", "right", "value", "ci_low", "ci_high", "error_method", "torch")

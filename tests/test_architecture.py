@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 LIGHT = {"errors", "records", "files", "papers"}
-FOUNDATION = LIGHT | {"arrays", "contracts", "statistics", "gaussians", "weights", "resize", "images", "arithmetic"}
+FOUNDATION = LIGHT | {
+    "arrays",
+    "contracts",
+    "uncertainty",
+    "gaussians",
+    "neighbours",
+    "weights",
+    "resize",
+    "images",
+    "arithmetic",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
@@ -18,13 +28,13 @@ ALLOWED: dict[str, set[str]] = {
     "papers": {"errors", "records"},
     "arrays": {"errors"},
     "contracts": {"arrays", "records", "errors"},
-    "statistics": {"errors", "records"},
-    "gaussians": {"errors", "arrays", "records", "statistics"},
+    "uncertainty": {"errors", "records"},
+    "neighbours": {"errors", "uncertainty"},
+    "gaussians": {"errors", "arrays", "records", "uncertainty"},
     "weights": {"errors", "records"},
     "resize": {"errors"},
     "arithmetic": set(),
     "images": {"errors", "arrays", "files"},
-    "pictures": {"errors", "arrays"},
     "registry": {"errors", "records", "contracts"},
     "protocols": {"errors", "records"},
     "environment": {"errors"},
@@ -34,13 +44,14 @@ ALLOWED: dict[str, set[str]] = {
     "features": FOUNDATION,
     "generation": FOUNDATION,
     "report": FOUNDATION,
-    "streaming": FOUNDATION | {"pipeline", "protocols", "features", "environment"},
-    "pipeline": FOUNDATION | {"features", "generation", "registry", "protocols", "environment", "report"},
-    "planning": FOUNDATION | {"pipeline", "generation", "registry", "protocols", "environment", "report"},
+    "streaming": FOUNDATION | {"measuring", "pipeline", "protocols", "features", "environment"},
+    "measuring": FOUNDATION | {"features", "registry", "protocols", "environment", "report"},
+    "pipeline": FOUNDATION | {"measuring", "features", "generation", "registry", "protocols", "environment", "report"},
+    "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment"},
     "describe": FOUNDATION | {"registry", "protocols"},
-    "api": FOUNDATION | {"pipeline", "registry", "protocols"},
-    "cli": FOUNDATION | {"pipeline", "registry", "protocols", "report", "planning", "doctor", "describe", "pictures"},
+    "api": FOUNDATION | {"measuring", "pipeline", "registry", "protocols"},
+    "cli": FOUNDATION | {"measuring", "pipeline", "registry", "protocols", "report", "planning", "doctor", "describe"},
 }
 
 

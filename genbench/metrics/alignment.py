@@ -10,7 +10,7 @@ from genbench.contracts import Metric
 from genbench.errors import NotComparable, UsageError
 from genbench.metrics.kernel import unit_vectors
 from genbench.records import Score
-from genbench.statistics import of_mean, score, score_from_mean
+from genbench.uncertainty import of_mean, score, score_from_mean
 
 SCALES = ("hessel", "cosine100", "cosine")
 

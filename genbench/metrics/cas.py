@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from genbench import statistics
+from genbench import uncertainty
 from genbench.arrays import Evidence, Samples
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
@@ -88,12 +88,12 @@ def _score(right: NDArray[np.float64], detail: dict[str, float]) -> Score:
     """The mean of right (repeats, n) of {0, 1}, with an error over images and, where there are repeats, trainings."""
     repeats, count = right.shape
     if repeats == 1:
-        return statistics.score_from_share(float(right.sum()), count, detail=detail)
-    images = statistics.of_mean(right.mean(axis=0), method="images")
-    trainings = statistics.of_mean(right.mean(axis=1), method="trainings")
-    error = statistics.of_independent([part for part in (images, trainings) if part is not None])
+        return uncertainty.score_from_share(float(right.sum()), count, detail=detail)
+    images = uncertainty.of_mean(right.mean(axis=0), method="images")
+    trainings = uncertainty.of_mean(right.mean(axis=1), method="trainings")
+    error = uncertainty.of_independent([part for part in (images, trainings) if part is not None])
     detail = detail | {"training_std": float(right.mean(axis=1).std(ddof=1))}
-    return statistics.score(float(right.mean()), error, bounds=(0.0, 1.0), detail=detail)
+    return uncertainty.score(float(right.mean()), error, bounds=(0.0, 1.0), detail=detail)
 
 
 def cas(

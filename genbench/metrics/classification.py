@@ -9,7 +9,7 @@ from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.records import Score
-from genbench.statistics import score_from_share
+from genbench.uncertainty import score_from_share
 
 
 def ranks(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import statistics
 from genbench.arrays import Evidence, Features, Moments
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
@@ -31,9 +30,19 @@ from genbench.gaussians import (
     influence,
     moments_of,
 )
-from genbench.metrics.recent import remember
-from genbench.metrics.sides import matched
+from genbench.metrics.matching import matched
+from genbench.metrics.memo import remember
 from genbench.records import Score
+from genbench.uncertainty import (
+    BLOCKS,
+    Uncertainty,
+    block_numbers,
+    block_sizes,
+    of_independent,
+    of_influence,
+    of_jackknife,
+)
+from genbench.uncertainty import score as score_from
 
 __all__ = ["FD", "FID", "FID_INF", "MIFID", "PER_CLASS_FID", "SFID", "fid", "frechet_distance", "moments_of"]
 NONNEGATIVE = (0.0, math.inf)
@@ -41,7 +50,7 @@ NONNEGATIVE = (0.0, math.inf)
 
 def _uncertainty(
     features: Features, fit: Fit, reference: Fit, value: float, error: str, blocks: int
-) -> statistics.Uncertainty | None:
+) -> Uncertainty | None:
     """Of one distance to a fixed reference.
 
     Raises:
@@ -60,15 +69,15 @@ def _uncertainty(
             raise NotComparable(
                 f"error='influence' needs more images than features; got {n} of width {d}. Use error='jackknife'."
             )
-        return statistics.of_influence(influence(features, generated=fit, reference=reference))
+        return of_influence(influence(features, generated=fit, reference=reference))
     left_out = _left_out(features, fit, reference, blocks)
-    return None if left_out is None else statistics.of_jackknife(value, left_out, statistics.block_sizes(n, blocks))
+    return None if left_out is None else of_jackknife(value, left_out, block_sizes(n, blocks))
 
 
 def _left_out(features: Features, fit: Fit, reference: Fit, blocks: int) -> Array | None:
     """Distances without each jackknife block; None where a deletion leaves one image, which has no covariance."""
     n = len(features)
-    if n - int(statistics.block_sizes(n, blocks).max()) < 2:
+    if n - int(block_sizes(n, blocks).max()) < 2:
         return None
     return distances_without_each_block(features, generated=fit, reference=reference, blocks=blocks)
 
@@ -102,9 +111,7 @@ def _forms(fit: Fit, target: Fit) -> tuple[Fit, Fit]:
     return fit, factored(target)
 
 
-def _measured(
-    generated: Features, fits: tuple[Fit, Fit], error: str, blocks: int
-) -> tuple[Score, statistics.Uncertainty | None]:
+def _measured(generated: Features, fits: tuple[Fit, Fit], error: str, blocks: int) -> tuple[Score, Uncertainty | None]:
     """The distance without an error bar, and the error bar."""
     fit, target = fits
     distance = frechet_distance(generated=fit, reference=target)
@@ -123,13 +130,13 @@ def _of_statistics(reference: Features | Factored) -> dict[str, float]:
 
 
 def _score(
-    value: float, uncertainty: statistics.Uncertainty | None, detail: Mapping[str, float], reason: str | None = None
+    value: float, uncertainty: Uncertainty | None, detail: Mapping[str, float], reason: str | None = None
 ) -> Score:
     """A squared distance, whose error grows with it: its interval is symmetric on the logarithm."""
-    return statistics.score(value, uncertainty, bounds=NONNEGATIVE, on_log_of=value, detail=detail, reason=reason)
+    return score_from(value, uncertainty, bounds=NONNEGATIVE, on_log_of=value, detail=detail, reason=reason)
 
 
-def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = statistics.BLOCKS) -> Score:
+def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = BLOCKS) -> Score:
     """Frechet distance of pooled features; FID on the Inception network of 2015-12-05, FD-DINOv2 on that extractor.
 
     Args:
@@ -143,7 +150,7 @@ def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks
         it is when two models are compared on it, and the interval covers E[FID_n] at this n, not FID at infinite n.
         Detail `reference_statistics` is 1.0 where mean and covariance of the reference are published ones, of which
         nobody could say how sure they are.
-        It is symmetric on the logarithm (`statistics.score`). Where the generated images have the law of the reference
+        It is symmetric on the logarithm (`uncertainty.score`). Where the generated images have the law of the reference
         (a floor) the first-order term vanishes, and both methods then state an error too large by up to sqrt(2).
 
     Raises:
@@ -157,7 +164,7 @@ def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks
     return _distance(generated, reference, "pooled", error, blocks)
 
 
-def sfid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = statistics.BLOCKS) -> Score:
+def sfid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = BLOCKS) -> Score:
     """Frechet distance of spatial features, which sees where things are; arguments and errors as `fid`.
 
     Source:
@@ -185,7 +192,7 @@ def fid_infinity(
     points: int = 15,
     smallest: int = 0,
     seed: int = 0,
-    blocks: int = statistics.BLOCKS,
+    blocks: int = BLOCKS,
 ) -> Score:
     """Frechet distance extrapolated to infinitely many generated images, against a fixed reference.
 
@@ -228,7 +235,7 @@ def fid_infinity(
         assert uncertainty is not None and uncertainty.corrected is not None
         value = uncertainty.corrected
         detail = {"fid": whole.value, "slope": (whole.value - value) * n, **_of_statistics(theirs)}
-        return statistics.score(value, uncertainty, on_log_of=whole.value, detail=detail)
+        return score_from(value, uncertainty, on_log_of=whole.value, detail=detail)
     if method != "line":
         raise UsageError(f"No method {method!r} to extrapolate fid; there are jackknife and line.")
     smallest = smallest or max(min(5000, n // 10), 2 * d)
@@ -248,14 +255,12 @@ def fid_infinity(
         weights[chosen] += weight / size
     effect = weights * influence(ours, generated=fit, reference=target)
     # n times the effects average to the intercept's fluctuation, so that its error is that of a mean.
-    uncertainty = statistics.of_influence(n * effect)
+    uncertainty = of_influence(n * effect)
     detail = {"fid": whole.value, "slope": float(slope @ values), **_of_statistics(theirs)}
-    return statistics.score(float(intercept @ values), uncertainty, on_log_of=whole.value, detail=detail)
+    return score_from(float(intercept @ values), uncertainty, on_log_of=whole.value, detail=detail)
 
 
-def fid_per_class(
-    *, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = statistics.BLOCKS
-) -> Score:
+def fid_per_class(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks: int = BLOCKS) -> Score:
     """Mean over classes of the Frechet distance between the images of that class on both sides.
 
     Args:
@@ -282,7 +287,7 @@ def fid_per_class(
     classes = np.union1d(*labels)
     names = reference.samples.classes or generated.samples.classes
     detail: dict[str, float] = {}
-    parts: list[statistics.Uncertainty] = []
+    parts: list[Uncertainty] = []
     reason: str | None = None
     for number in classes.tolist():
         name = names[number] if 0 <= number < len(names) else str(number)
@@ -299,7 +304,7 @@ def fid_per_class(
             parts.append(replace(uncertainty, stderr=uncertainty.stderr / len(classes), corrected=None))
         elif error != "none":
             reason = f"none: class {name!r} has {len(members[0])} generated images, and leaving some out leaves one"
-    uncertainty = statistics.of_independent(parts) if len(parts) == len(classes) else None
+    uncertainty = of_independent(parts) if len(parts) == len(classes) else None
     return _score(float(np.mean(list(detail.values()))), uncertainty, detail, reason)
 
 
@@ -336,7 +341,7 @@ def mifid(
     over: str = "reference",
     threshold: float = 0.1,
     error: str = "jackknife",
-    blocks: int = statistics.BLOCKS,
+    blocks: int = BLOCKS,
 ) -> Score:
     """Frechet distance divided by how near the two sets of images come to each other, which punishes memorisation.
 
@@ -363,7 +368,7 @@ def mifid(
             f"mifid takes over='reference' or 'generated' and error='jackknife' or 'none'; got {over!r} and {error!r}."
         )
     ours, theirs = matched(generated, reference, "pooled")
-    numbers = statistics.block_numbers(len(ours), blocks)
+    numbers = block_numbers(len(ours), blocks)
     if over == "reference":
         nearest = _nearest(theirs, ours, numbers)
     else:
@@ -389,9 +394,7 @@ def mifid(
             )
             for k, rest in enumerate(left_out.tolist())
         ]
-        uncertainty = statistics.of_jackknife(
-            penalised(whole, apart), penalties, statistics.block_sizes(len(ours), blocks)
-        )
+        uncertainty = of_jackknife(penalised(whole, apart), penalties, block_sizes(len(ours), blocks))
     detail = {"fid": whole, "nearest": apart}
     return _score(penalised(whole, apart), uncertainty, detail)
 

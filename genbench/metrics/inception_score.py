@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, xlogy
 
-from genbench import statistics
+from genbench import uncertainty
 from genbench.arrays import Evidence, Features
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
@@ -80,7 +80,7 @@ def inception_score(
     splits: int = 1,
     chunk: int = 0,
     shuffle: int | None = None,
-    blocks: int = statistics.BLOCKS,
+    blocks: int = uncertainty.BLOCKS,
 ) -> Score:
     """Exponential of the mean Kullback-Leibler divergence of predicted classes from their average.
 
@@ -110,14 +110,14 @@ def inception_score(
     """
     logits = generated.features("logits")
     count = len(logits)
-    sums = _sums(logits, _splits(count, splits, chunk, shuffle), statistics.block_numbers(count, blocks))
+    sums = _sums(logits, _splits(count, splits, chunk, shuffle), uncertainty.block_numbers(count, blocks))
     scores = _scores(*sums)
     kept = [[np.delete(part, k, axis=1) for part in sums] for k in range(sums[0].shape[1])]
     left_out = [_scores(*parts).mean() for parts in kept] if count > 1 else []
     detail = {"splits": float(len(scores))}
     if len(scores) > 1:
         detail["split_std"] = float(scores.std())
-    return statistics.score_from_jackknife(
+    return uncertainty.score_from_jackknife(
         float(scores.mean()), left_out, sizes=sums[0].sum(axis=0), bounds=(1.0, math.inf), detail=detail
     )
 

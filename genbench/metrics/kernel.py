@@ -19,9 +19,9 @@ from torch import Tensor
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
-from genbench.metrics.sides import matched
+from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.statistics import Uncertainty, block_numbers, block_sizes, of_independent, of_jackknife, score
+from genbench.uncertainty import Uncertainty, block_numbers, block_sizes, of_independent, of_jackknife, score
 
 Kernel = Callable[[Tensor], Tensor]
 """Maps inner products to values of the kernel, entry by entry; may work in place."""

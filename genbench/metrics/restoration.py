@@ -18,9 +18,9 @@ from torch.nn import functional
 from genbench.arrays import Evidence, Images
 from genbench.contracts import Metric
 from genbench.errors import NotComparable, UsageError
-from genbench.metrics.sides import matched
+from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.statistics import score_from_mean
+from genbench.uncertainty import score_from_mean
 
 Array = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
-from genbench.metrics.sides import matched
+from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.statistics import block_numbers, block_sizes, score_from_jackknife
+from genbench.uncertainty import block_numbers, block_sizes, score_from_jackknife
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
 from genbench.records import Score
-from genbench.statistics import block_numbers, block_sizes, of_independent, of_jackknife, score
+from genbench.uncertainty import block_numbers, block_sizes, of_independent, of_jackknife, score
 
 Array = NDArray[np.float64]
 

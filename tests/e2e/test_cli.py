@@ -19,7 +19,7 @@ from PIL import Image
 from baselines.architectures import architecture
 from baselines.configurations import CONFIGURATIONS, Configuration
 from baselines.published import PUBLISHED
-from genbench import pipeline
+from genbench import measuring, pipeline
 from genbench.arrays import Samples
 from genbench.cli import main
 from genbench.datasets import shapes
@@ -414,7 +414,7 @@ def test_a_folder_of_a_model_that_changed_is_another_request(tmp_path: Path) -> 
     (cell,) = pipeline.bind_cells([Measurement.parse("fid")], protocol("embedded"))
 
     def request() -> str:
-        return pipeline.request_id(spec, cell, pipeline.Execution())
+        return pipeline.request_id(spec, cell, measuring.Execution())
 
     first = request()
     assert request() == first

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genbench import pipeline
+from genbench import measuring, pipeline
 from genbench.records import Ref, RunSpec
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ SYSTEMS = [
 def sampled(output: Path, *, batch_size: int, exact: bool, count: int = 70, model: str = "ddim(steps=8)") -> np.ndarray:
     spec = RunSpec(model=Ref.parse(model), dataset=Ref("shapes"), num_samples=count, exact=exact)
     samples, _, _ = pipeline.sample(
-        spec, output=output, execution=pipeline.Execution(device="cpu", batch_size=batch_size)
+        spec, output=output, execution=measuring.Execution(device="cpu", batch_size=batch_size)
     )
     return samples.read(0, count)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from genbench import papers, registry
 from genbench.arrays import Images, Samples
 from genbench.contracts import Dataset
-from genbench.datasets import cifar10, digits, published
+from genbench.datasets import cifar10, digits, of_papers
 from genbench.datasets.cifar10 import CIFAR10
 from genbench.datasets.digits import DIGITS
 from genbench.datasets.folder import FOLDER
@@ -209,7 +209,7 @@ def test_unknown_splits(value: Dataset, split: str, tmp_path: Path) -> None:
 
 # those of the papers
 
-PAPERS = [name for name, (target, _) in registry.BUILTIN["dataset"].items() if "published" in target]
+PAPERS = [name for name, (target, _) in registry.BUILTIN["dataset"].items() if "of_papers" in target]
 
 
 def noise(count: int, side: int, seed: int = 0) -> Images:
@@ -250,7 +250,7 @@ def test_a_folder_a_zip_and_an_array_hold_the_same_set(tmp_path: Path) -> None:
             archive.write(path, path.relative_to(tmp_path))
     write_npz(Samples.of(np.concatenate([pixels, pixels])), tmp_path / "celeba.npz")
     for left in ("celeba", "celeba.zip", "celeba.npz"):
-        samples = published.CELEBA.load("train", directory=tmp_path)
+        samples = of_papers.CELEBA.load("train", directory=tmp_path)
         assert samples is not None
         assert np.array_equal(samples.read(0, samples.count), np.concatenate([pixels, pixels]))
         assert samples.labels is None, "subfolders of faces are no classes"
@@ -262,13 +262,13 @@ def test_the_reference_batch_of_adm_comes_first_and_is_named(tmp_path: Path) -> 
     write_images(Samples.of(noise(3, 64, seed=1)), tmp_path / "imagenet64")
     batch = tmp_path / "VIRTUAL_imagenet64_labeled.npz"
     write_npz(Samples.of(noise(2, 64), labels=np.array([7, 3])), batch)
-    samples = published.IMAGENET64.load("train", directory=str(tmp_path))
+    samples = of_papers.IMAGENET64.load("train", directory=str(tmp_path))
     assert samples is not None
     assert samples.origin == "imagenet64 train (ADM reference batch)"
     assert samples.fingerprint() == open_images(batch).fingerprint()
     assert samples.labels is not None and samples.labels.tolist() == [7, 3]
     batch.unlink()
-    own = published.IMAGENET64.load("train", directory=tmp_path)
+    own = of_papers.IMAGENET64.load("train", directory=tmp_path)
     assert own is not None and own.count == 3 and own.origin == "imagenet64 train"
 
 
@@ -280,28 +280,28 @@ def test_the_subfolders_of_imagenet_are_its_classes(tmp_path: Path) -> None:
         folder = tmp_path / "imagenet64" / f"n{number:04d}"
         folder.mkdir()
         (folder / "a.png").write_bytes(one)
-    samples = published.IMAGENET64.load("train", directory=tmp_path)
+    samples = of_papers.IMAGENET64.load("train", directory=tmp_path)
     assert samples is not None and samples.labels is not None
     assert samples.labels.tolist() == list(range(1000))
     assert samples.classes[17] == "n0017"
     (tmp_path / "imagenet64" / "n0500" / "a.png").unlink()
     with pytest.raises(InputRejected, match="has 999 subfolders, and imagenet64 1000 classes"):
-        published.IMAGENET64.load("train", directory=tmp_path)
+        of_papers.IMAGENET64.load("train", directory=tmp_path)
 
 
 def test_captions_of_coco_come_along_and_a_test_split_may_be_absent(tmp_path: Path) -> None:
     write_images(Samples.of(noise(2, 256)), tmp_path / "coco")
     for number, text in enumerate(("a horse", "a boat")):
         (tmp_path / "coco" / f"{number:06d}.txt").write_text(text)
-    samples = published.COCO.load("val", directory=tmp_path)
+    samples = of_papers.COCO.load("val", directory=tmp_path)
     assert samples is not None and samples.captions == ("a horse", "a boat")
-    assert published.COCO.load("test", directory=tmp_path) is None
-    assert published.COCO.load("test") is None
+    assert of_papers.COCO.load("test", directory=tmp_path) is None
+    assert of_papers.COCO.load("test") is None
     write_images(Samples.of(noise(3, 256)), tmp_path / "coco-test")
-    held_out = published.COCO.load("test", directory=tmp_path)
+    held_out = of_papers.COCO.load("test", directory=tmp_path)
     assert held_out is not None and (held_out.count, held_out.origin) == (3, "coco test")
     with pytest.raises(UsageError, match="coco has no split 'train'"):
-        published.COCO.load("train", directory=tmp_path)
+        of_papers.COCO.load("train", directory=tmp_path)
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -331,17 +331,17 @@ def test_what_is_missing_is_said_with_its_name_and_address(name: str, tmp_path: 
 
 def test_statistics_may_stand_in_place_of_the_images(tmp_path: Path) -> None:
     np.savez(tmp_path / "ffhq.npz", mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
-    samples = published.FFHQ.load("train", directory=tmp_path)
+    samples = of_papers.FFHQ.load("train", directory=tmp_path)
     assert samples is not None
     assert samples.count == 0 and samples.origin == "ffhq train" and list(samples.statistics) == ["pooled"]
     (tmp_path / "ffhq.npz").rename(tmp_path / "ffhq-test.npz")
     with pytest.raises(InputRejected, match="are no samples"):
-        published.FFHQ.load("test", directory=tmp_path)
+        of_papers.FFHQ.load("test", directory=tmp_path)
 
 
 def test_another_resolution_is_refused(tmp_path: Path) -> None:
     for side, shape in ((256, (128, 128)), (64, (64, 128))):
-        value = {256: published.FFHQ, 64: published.CELEBA}[side]
+        value = {256: of_papers.FFHQ, 64: of_papers.CELEBA}[side]
         write_npz(Samples.of(noise(1, 128)[:, :, : shape[0], : shape[1]]), tmp_path / f"{value.name}.npz")
         with pytest.raises(InputRejected, match=rf"is of {side}x{side} pixels, and .*npz of {shape[1]}x{shape[0]};"):
             value.load("train", directory=tmp_path)

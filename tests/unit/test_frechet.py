@@ -14,7 +14,7 @@ from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.gaussians import fit_of, frechet_distance
 from genbench.metrics.frechet import FD, FID, FID_INF, MIFID, PER_CLASS_FID, SFID
-from genbench.statistics import block_numbers, block_sizes, of_jackknife
+from genbench.uncertainty import block_numbers, block_sizes, of_jackknife
 
 Values = NDArray[np.float32]
 

@@ -27,7 +27,7 @@ from genbench.gaussians import (
     moments_of,
     without,
 )
-from genbench.statistics import block_numbers
+from genbench.uncertainty import block_numbers
 
 Array = NDArray[np.float64]
 

@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from genbench import images
 from genbench.arrays import Images, Samples
 from genbench.errors import InputRejected, UsageError
-from genbench.images import open_images, open_reference, prefetch, write_grid, write_images, write_npz
+from genbench.images import containers, npz, open_images, open_reference, prefetch, write_grid, write_images, write_npz
+from genbench.images import encoded as files_of_images
 
 
 def noise(count: int, height: int = 6, width: int = 8, *, seed: int = 0) -> Images:
@@ -439,7 +439,7 @@ def test_fingerprints_change_with_content_order_and_decoder(tmp_path: Path, monk
     before = open_images(trailing).fingerprint()
     write(trailing, {"1.png": a})
     assert len({before, open_images(trailing).fingerprint(), names[1]}) == 3
-    monkeypatch.setattr(images, "DECODER", images.DECODER + 1)
+    monkeypatch.setattr(files_of_images, "DECODER", files_of_images.DECODER + 1)
     assert open_images(tmp_path / "0").fingerprint() not in names
 
 
@@ -453,7 +453,10 @@ def test_fingerprints_know_where_files_end() -> None:
         def read(self, name: str) -> bytes:
             return self.parts[int(name)]
 
-    names = [images._Encoded(Files(parts), ("0", "1"), 1, 1).fingerprint() for parts in ([b"ab", b"c"], [b"a", b"bc"])]
+    names = [
+        files_of_images.EncodedFiles(Files(parts), ("0", "1"), 1, 1).fingerprint()
+        for parts in ([b"ab", b"c"], [b"a", b"bc"])
+    ]
     assert names[0] != names[1]
 
 
@@ -747,7 +750,7 @@ def test_files_that_change_after_opening_are_refused(tmp_path: Path) -> None:
 
 
 def test_larger_files_than_allowed_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_FILE", len(GOOD))
+    monkeypatch.setattr(containers, "MAX_FILE", len(GOOD))
     samples = open_images(write(tmp_path, {"a.png": GOOD, "b.png": GOOD + b"\0"}))
     assert samples.read(0, 1).shape == (1, 3, 6, 8)
     with pytest.raises(InputRejected, match=r"b\.png is larger than"):
@@ -819,7 +822,7 @@ def test_damaged_members_of_zips_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_zip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_UNSUSPICIOUS", 1 << 16)
+    monkeypatch.setattr(containers, "_UNSUSPICIOUS", 1 << 16)
     flat = encoded(np.zeros((200, 200, 3), dtype=np.uint8), kind="BMP")
     path = pack(tmp_path / "a.zip", {f"{i}.bmp": flat for i in range(4)}, zipfile.ZIP_DEFLATED)
     assert "would expand from" in refused(path)
@@ -827,7 +830,7 @@ def test_zip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert open_images(pack(tmp_path / "b.zip", {f"{i}.bmp": flat for i in range(4)})).count == 4
     np.savez_compressed(tmp_path / "a.npz", np.zeros((100, 32, 32, 3), dtype=np.uint8))
     assert "would expand from" in refused(tmp_path / "a.npz")
-    monkeypatch.setattr(images, "_UNSUSPICIOUS", 1 << 20)
+    monkeypatch.setattr(containers, "_UNSUSPICIOUS", 1 << 20)
     assert open_images(path).count == open_images(tmp_path / "a.npz").count - 96 == 4
 
 
@@ -937,7 +940,7 @@ def test_large_images_in_arrays_are_refused(tmp_path: Path) -> None:
 
 
 def test_compressed_arrays_have_a_limit_and_others_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_ARRAY", 500)
+    monkeypatch.setattr(npz, "MAX_ARRAY", 500)
     np.savez(tmp_path / "a.npz", IMAGES)
     np.savez_compressed(tmp_path / "b.npz", IMAGES)
     assert open_images(tmp_path / "a.npz").read(0, 4).shape == (4, 3, 6, 8)

@@ -12,7 +12,7 @@ from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import kernel
 from genbench.metrics.kernel import CMMD, KID, gaussian_less_one, kernel_sums, polynomial
-from genbench.statistics import block_numbers, of_jackknife
+from genbench.uncertainty import block_numbers, of_jackknife
 
 Array = NDArray[np.float32]
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from genbench import neighbours
 from genbench.arrays import Evidence, Features, Samples
+from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import manifold
 from genbench.metrics.manifold import (
@@ -21,7 +23,7 @@ from genbench.metrics.manifold import (
     occupancies,
     realism_scores,
 )
-from genbench.statistics import block_numbers
+from genbench.uncertainty import block_numbers
 
 Array = NDArray[np.float32]
 
@@ -66,8 +68,8 @@ def realism_oracle(generated: Array, reference: Array, k: int) -> NDArray[np.flo
 @pytest.mark.parametrize(("n", "m", "shift"), [(97, 83, 0.0), (40, 131, 0.8), (131, 40, 2.0)])
 def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
     # Tiles that divide nothing, so that every seam is crossed.
-    monkeypatch.setattr(manifold, "_ROWS", 17)
-    monkeypatch.setattr(manifold, "_COLUMNS", 29)
+    monkeypatch.setattr(neighbours, "_ROWS", 17)
+    monkeypatch.setattr(neighbours, "_COLUMNS", 29)
     x, y = normal(0, n, 3, shift), normal(1, m, 3)
     expected = oracle(x, y, k)
     members, full = memberships(x, y, k=k), occupancies(x, y, k=k)
@@ -86,9 +88,9 @@ def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypa
 @pytest.mark.parametrize("spare", [0, 4])
 def test_deleted_blocks_equal_a_computation_without_them(spare: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Few points, so that blocks hold several neighbours of a point; no spare neighbours force the recomputation.
-    monkeypatch.setattr(manifold, "SPARE", spare)
-    monkeypatch.setattr(manifold, "_ROWS", 7)
-    monkeypatch.setattr(manifold, "_COLUMNS", 11)
+    monkeypatch.setattr(neighbours, "SPARE", spare)
+    monkeypatch.setattr(neighbours, "_ROWS", 7)
+    monkeypatch.setattr(neighbours, "_COLUMNS", 11)
     monkeypatch.setattr(manifold, "_PAIRS", 5)
     x, y = normal(2, 45, 2, 0.7), normal(3, 60, 2)
     counts, full = memberships(x, y, k=3), occupancies(x, y, k=3)
@@ -119,7 +121,7 @@ def test_boundaries_count_for_precision_and_recall_and_not_for_density_and_cover
 
 def test_a_point_is_at_distance_zero_from_itself_whatever_the_rounding() -> None:
     x = normal(24, 60, 40) + 30  # squared lengths of 36000, of which float32 keeps two decimals
-    near = manifold.nearest_neighbours(manifold.points(x, centre=0 * x[0], arithmetic="float32"), 4)
+    near = neighbours.nearest_neighbours(neighbours.points(x, centre=0 * x[0], arithmetic="float32"), 4)
     assert (near.squared[:, 0] == 0).all() and (near.squared[:, 1] > 0).all()
     np.testing.assert_array_equal(near.index[:, 0], np.arange(60))
 
@@ -186,7 +188,7 @@ def test_density_counts_a_collapse_onto_a_dense_spot_that_coverage_sees() -> Non
 
 
 @pytest.mark.parametrize("metric", [PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT], ids=lambda m: m.name)
-def test_invariances_hold(metric: manifold.Metric) -> None:
+def test_invariances_hold(metric: Metric) -> None:
     x, y = normal(5, 80, 6, 0.5), normal(6, 90, 6)
     rng = np.random.default_rng(7)
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
@@ -238,9 +240,9 @@ def adm_oracle(generated: Array, reference: Array, k: int, block: int) -> tuple[
 def test_adm_arithmetic_equals_an_oracle_in_half_precision(
     case: str, overflowing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifold, "ADM_BLOCK", 64)
-    monkeypatch.setattr(manifold, "_ROWS", 23)
-    monkeypatch.setattr(manifold, "_COLUMNS", 31)
+    monkeypatch.setattr(neighbours, "ADM_BLOCK", 64)
+    monkeypatch.setattr(neighbours, "_ROWS", 23)
+    monkeypatch.setattr(neighbours, "_COLUMNS", 31)
     rng = np.random.default_rng(8)
     x, y = (np.abs(rng.standard_normal((n, 40))).astype(np.float32) + 1 for n in (150, 140))
     if case == "first-block":  # overflows wherever the first 64 of one side meet anything
@@ -249,8 +251,8 @@ def test_adm_arithmetic_equals_an_oracle_in_half_precision(
         x, y = x * 60, y * 60
     elif case == "only-distances":  # lengths fit half precision, distances between opposite points do not
         x[70], y[5] = 31, -31
-    sides = [manifold.points(z, centre=z[0], arithmetic="fp16-adm") for z in (y, x)]
-    assert len(manifold.distances(*sides).overflowing) == overflowing
+    sides = [neighbours.points(z, centre=z[0], arithmetic="fp16-adm") for z in (y, x)]
+    assert len(neighbours.distances(*sides).overflowing) == overflowing
     counts = memberships(x, y, k=3, arithmetic="fp16-adm")
     p, r = adm_oracle(x, y, 3, 64)
     assert counts.inside.mean() == p
@@ -282,8 +284,8 @@ def test_errors_match_the_spread_over_repetitions() -> None:
 
 def test_one_search_and_one_walk_serve_both_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    original = manifold.Distances.tile
-    monkeypatch.setattr(manifold.Distances, "tile", lambda *a: made.append(1) or original(*a))
+    original = neighbours.Distances.tile
+    monkeypatch.setattr(neighbours.Distances, "tile", lambda *a: made.append(1) or original(*a))
     sides = {"generated": evidence(normal(12, 50, 4)), "reference": evidence(normal(13, 50, 4))}
     PRECISION.compute(**sides)
     first = len(made)

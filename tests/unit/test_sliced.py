@@ -14,7 +14,7 @@ from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics import sliced
 from genbench.metrics.sliced import SWD, directions, sliced_distances, squared_transport
-from genbench.statistics import block_numbers
+from genbench.uncertainty import block_numbers
 
 
 def evidence(values: NDArray[np.float32]) -> Evidence:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics.vendi import VENDI, vendi_scores
-from genbench.statistics import block_numbers, block_sizes, of_jackknife
+from genbench.uncertainty import block_numbers, block_sizes, of_jackknife
 
 
 def evidence(values: NDArray[np.float32], labels: NDArray[np.int64] | None = None) -> Evidence:

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from genbench import statistics
+from genbench import uncertainty
 from genbench.errors import UsageError
-from genbench.statistics import Uncertainty
+from genbench.uncertainty import Uncertainty
 
 
 def _jackknife_of_mean(x: np.ndarray, blocks: int = 20) -> Uncertainty:
-    left_out = statistics.leave_out_blocks(lambda kept: float(x[kept].mean()), len(x), blocks)
-    found = statistics.of_jackknife(float(x.mean()), left_out, statistics.block_sizes(len(x), blocks))
+    left_out = uncertainty.leave_out_blocks(lambda kept: float(x[kept].mean()), len(x), blocks)
+    found = uncertainty.of_jackknife(float(x.mean()), left_out, uncertainty.block_sizes(len(x), blocks))
     assert found is not None
     return found
 
@@ -30,11 +30,11 @@ def _jackknife_of_mean(x: np.ndarray, blocks: int = 20) -> Uncertainty:
     ],
 )
 def test_quantiles_are_those_of_the_tables(df: float, level: float, expected: float) -> None:
-    assert statistics.quantile(df, level) == pytest.approx(expected, abs=1e-6)
+    assert uncertainty.quantile(df, level) == pytest.approx(expected, abs=1e-6)
 
 
 def test_error_of_a_mean_is_the_deviation_over_the_root_of_n() -> None:
-    found = statistics.score_from_mean([1.0, 2.0, 3.0, 4.0])
+    found = uncertainty.score_from_mean([1.0, 2.0, 3.0, 4.0])
     assert found.value == 2.5
     assert found.stderr == pytest.approx(math.sqrt(5 / 3) / 2)
     half = 3.182446 * math.sqrt(5 / 3) / 2  # t with 3 degrees of freedom
@@ -43,38 +43,38 @@ def test_error_of_a_mean_is_the_deviation_over_the_root_of_n() -> None:
 
 
 def test_one_image_has_no_error() -> None:
-    assert statistics.of_mean([3.0]) is None
-    assert statistics.of_jackknife(3.0, [3.0]) is None
-    found = statistics.score_from_mean([3.0])
+    assert uncertainty.of_mean([3.0]) is None
+    assert uncertainty.of_jackknife(3.0, [3.0]) is None
+    found = uncertainty.score_from_mean([3.0])
     assert (found.value, found.stderr, found.ci95, found.error_method) == (3.0, None, None, None)
 
 
 def test_an_error_that_is_not_finite_is_not_given() -> None:
-    found = statistics.score(1.0, Uncertainty(stderr=math.nan, df=3, method="mean"))
+    found = uncertainty.score(1.0, Uncertainty(stderr=math.nan, df=3, method="mean"))
     assert found.stderr is None and found.ci95 is None
 
 
 def test_interval_stops_at_the_bounds() -> None:
     wide = Uncertainty(stderr=1.0, df=math.inf, method="mean")
-    assert statistics.score(0.5, wide, bounds=(0.0, 1.0)).ci95 == (0.0, 1.0)
-    assert statistics.score(0.5, wide, bounds=(0.0, math.inf)).ci95 == pytest.approx((0.0, 2.459964), abs=1e-6)
+    assert uncertainty.score(0.5, wide, bounds=(0.0, 1.0)).ci95 == (0.0, 1.0)
+    assert uncertainty.score(0.5, wide, bounds=(0.0, math.inf)).ci95 == pytest.approx((0.0, 2.459964), abs=1e-6)
 
 
 def test_interval_on_a_logarithm_is_a_factor() -> None:
     error = Uncertainty(stderr=0.5, df=math.inf, method="influence")
     factor = math.exp(1.959963985 * 0.5 / 2.0)
-    assert statistics.score(2.0, error, on_log_of=2.0).ci95 == pytest.approx((2 / factor, 2 * factor))
+    assert uncertainty.score(2.0, error, on_log_of=2.0).ci95 == pytest.approx((2 / factor, 2 * factor))
     # A value that is the number less a constant has the interval of the number less that constant.
-    assert statistics.score(-1.0, error, on_log_of=2.0).ci95 == pytest.approx((2 / factor - 3, 2 * factor - 3))
+    assert uncertainty.score(-1.0, error, on_log_of=2.0).ci95 == pytest.approx((2 / factor - 3, 2 * factor - 3))
     small = Uncertainty(stderr=1e-6, df=math.inf, method="influence")
-    plain = statistics.score(2.0, small).ci95
-    assert statistics.score(2.0, small, on_log_of=2.0).ci95 == pytest.approx(plain, abs=1e-11)
+    plain = uncertainty.score(2.0, small).ci95
+    assert uncertainty.score(2.0, small, on_log_of=2.0).ci95 == pytest.approx(plain, abs=1e-11)
 
 
 @pytest.mark.parametrize("number", [0.0, 1e-9])
 def test_interval_of_a_number_far_below_its_error_is_symmetric(number: float) -> None:
     error = Uncertainty(stderr=0.5, df=math.inf, method="influence")
-    found = statistics.score(number, error, bounds=(0.0, math.inf), on_log_of=number)
+    found = uncertainty.score(number, error, bounds=(0.0, math.inf), on_log_of=number)
     assert found.ci95 == pytest.approx((0.0, 0.979982), abs=1e-6)
 
 
@@ -84,41 +84,41 @@ def test_interval_on_a_logarithm_covers_a_squared_distance() -> None:
     for _ in range(4000):
         x = rng.normal(size=(30, 2)) + 0.4
         mean = x.mean(axis=0)
-        value, error = float(mean @ mean), statistics.of_influence(2 * (x - mean) @ mean)
+        value, error = float(mean @ mean), uncertainty.of_influence(2 * (x - mean) @ mean)
         for i, on in enumerate((None, value)):
-            low, high = statistics.score(value, error, on_log_of=on).ci95 or (0.0, 0.0)
+            low, high = uncertainty.score(value, error, on_log_of=on).ci95 or (0.0, 0.0)
             hits[i] += low <= 2 * (0.4**2 + 1 / 30) <= high
     assert hits[0] / 4000 < 0.92 and hits[1] / 4000 == pytest.approx(0.96, abs=0.01)
 
 
 @pytest.mark.parametrize("count", [1, 5, 19, 20, 21, 103, 1000])
 def test_blocks_are_even_and_all_taken(count: int) -> None:
-    sizes = statistics.block_sizes(count)
+    sizes = uncertainty.block_sizes(count)
     assert len(sizes) == min(20, count) and sizes.sum() == count
     assert sizes.max() - sizes.min() <= 1
 
 
 def test_more_images_move_none_to_another_block() -> None:
-    assert np.array_equal(statistics.block_numbers(1000)[:137], statistics.block_numbers(137))
+    assert np.array_equal(uncertainty.block_numbers(1000)[:137], uncertainty.block_numbers(137))
 
 
 def test_blocks_do_not_fall_into_step_with_labels() -> None:
     """With i mod 20 every block of these 2,000 images would hold one of the ten classes only."""
-    numbers, labels = statistics.block_numbers(2000), np.arange(2000) % 10
+    numbers, labels = uncertainty.block_numbers(2000), np.arange(2000) % 10
     table = np.zeros((20, 10))
     np.add.at(table, (numbers, labels), 1)
     assert table.min() > 0 and table.max() < 25  # 10 expected, binomial deviation 3
 
 
 def test_images_in_the_order_of_their_classes_spread_evenly() -> None:
-    numbers = statistics.block_numbers(2000)
+    numbers = uncertainty.block_numbers(2000)
     for first in range(0, 2000, 200):
         assert np.array_equal(np.bincount(numbers[first : first + 200], minlength=20), np.full(20, 10))
 
 
 def test_fewer_than_two_blocks_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 2 blocks; got 1"):
-        statistics.block_numbers(10, 1)
+        uncertainty.block_numbers(10, 1)
 
 
 def test_single_image_jackknife_of_a_mean_is_exact() -> None:
@@ -137,7 +137,7 @@ def test_blocks_of_unequal_size_leave_a_mean_unbiased(count: int) -> None:
 
 def test_equal_blocks_give_the_textbook_formula() -> None:
     left_out = np.array([1.0, 2.0, 4.0, 7.0])
-    found = statistics.of_jackknife(3.0, left_out)
+    found = uncertainty.of_jackknife(3.0, left_out)
     assert found is not None
     assert found.stderr == pytest.approx(math.sqrt(3 / 4 * np.square(left_out - left_out.mean()).sum()))
     assert found.corrected == pytest.approx(4 * 3.0 - 3 * left_out.mean())
@@ -146,8 +146,8 @@ def test_equal_blocks_give_the_textbook_formula() -> None:
 def test_jackknife_removes_the_bias_of_a_variance_exactly() -> None:
     """The plug-in variance has a bias of exactly -s/n, which deleting one image at a time removes."""
     x = np.random.default_rng(3).normal(size=30)
-    left_out = statistics.leave_out_blocks(lambda kept: float(x[kept].var()), 30, blocks=30)
-    found = statistics.of_jackknife(float(x.var()), left_out)
+    left_out = uncertainty.leave_out_blocks(lambda kept: float(x[kept].var()), 30, blocks=30)
+    found = uncertainty.of_jackknife(float(x.var()), left_out)
     assert found is not None and found.corrected == pytest.approx(x.var(ddof=1), rel=1e-12)
 
 
@@ -164,7 +164,7 @@ def test_interval_of_a_jackknife_covers_as_often_as_it_says() -> None:
     rng, hits = np.random.default_rng(5), 0
     for _ in range(2000):
         x = rng.normal(size=40)
-        found = statistics.score(float(x.mean()), _jackknife_of_mean(x))
+        found = uncertainty.score(float(x.mean()), _jackknife_of_mean(x))
         assert found.ci95 is not None
         hits += found.ci95[0] <= 0 <= found.ci95[1]
     assert hits / 2000 == pytest.approx(0.95, abs=0.011)
@@ -179,18 +179,18 @@ def test_errors_shrink_with_the_root_of_n() -> None:
 def test_independent_parts_add_in_squares() -> None:
     part = Uncertainty(stderr=3.0, df=19, method="jackknife-20", corrected=1.0)
     other = Uncertainty(stderr=4.0, df=math.inf, method="mean")
-    found = statistics.of_independent([part, other])
+    found = uncertainty.of_independent([part, other])
     assert found is not None
     assert found.stderr == pytest.approx(5.0) and found.corrected is None
     assert found.df == pytest.approx(25.0**2 / (9.0**2 / 19))
     assert found.method == "jackknife-20+mean"
-    twice = statistics.of_independent([part, part])
+    twice = uncertainty.of_independent([part, part])
     assert twice is not None and twice.df == pytest.approx(38) and twice.method == "jackknife-20"
-    assert statistics.of_independent([]) is None
+    assert uncertainty.of_independent([]) is None
 
 
 def test_parts_without_variance_have_none_together() -> None:
-    found = statistics.of_independent([Uncertainty(stderr=0.0, df=3, method="mean")] * 2)
+    found = uncertainty.of_independent([Uncertainty(stderr=0.0, df=3, method="mean")] * 2)
     assert found is not None and found.stderr == 0.0 and math.isinf(found.df)
 
 
@@ -200,7 +200,7 @@ def test_parts_without_variance_have_none_together() -> None:
 )
 def test_interval_of_a_share_is_wilsons(hits: int, count: int, low: float, high: float) -> None:
     """The last row is the example of Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662."""
-    found = statistics.score_from_share(hits, count)
+    found = uncertainty.score_from_share(hits, count)
     assert found.value == hits / count
     assert found.ci95 == pytest.approx((low, high), abs=1e-4)
     assert found.stderr == pytest.approx(math.sqrt(found.value * (1 - found.value) / count))

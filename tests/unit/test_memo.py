@@ -9,7 +9,7 @@ import pytest
 
 from genbench.arrays import Evidence, Features, Samples
 from genbench.metrics import frechet
-from genbench.metrics.recent import _RECENT, remember
+from genbench.metrics.memo import _RECENT, remember
 
 
 def of(values: np.ndarray, path: Path | None = None) -> Features:

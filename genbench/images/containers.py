@@ -1,0 +1,136 @@
+"""Folders and zips as sources of encoded files. Zips are never extracted."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import threading
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from genbench.errors import InputRejected
+from genbench.images.refusals import Unfit, reason, shown
+
+MAX_FILE = 1 << 28
+"""Bytes of one image file."""
+
+
+MAX_RATIO = 200
+
+
+_UNSUSPICIOUS = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    path: Path
+
+    def names(self) -> list[str]:
+        """Relative POSIX paths of all files, in no order."""
+        try:
+            return list(_walk(self.path, "", frozenset()))
+        except OSError as error:
+            raise InputRejected(f"{shown(self.path)} cannot be listed: {reason(error)}.") from error
+
+    def read(self, name: str) -> bytes:
+        with self.stream(name) as file:
+            return _limited(file)
+
+    def stream(self, name: str) -> IO[bytes]:
+        place = self.path / name
+        if not stat.S_ISREG(place.stat().st_mode):  # opening a pipe would wait for its writer
+            raise Unfit("is no regular file")
+        return place.open("rb")
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Files below a folder. Links to folders are followed, as data sets are often made of them, but not in circles."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {identity})
+            else:
+                yield prefix + entry.name
+
+
+class Zip:
+    """A zip that is opened once a process: pickling drops the handle, and a forked child, which would share the file
+    position of its parent, opens its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def __getstate__(self) -> Path:
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        Zip.__init__(self, path)
+
+    def archive(self) -> zipfile.ZipFile:
+        with self._lock:
+            if self._opened is None or self._opened[0] != os.getpid():
+                self._opened = (os.getpid(), open_zip(self.path))
+            return self._opened[1]
+
+    def names(self) -> list[str]:
+        entries = self.archive().infolist()
+        for entry in entries:
+            _check_entry(self.path, entry)
+        names = [entry.filename for entry in entries if not entry.filename.endswith("/")]
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise InputRejected(f"{shown(self.path)} holds {shown(name)} {times} times; write the zip anew.")
+        return names
+
+    def read(self, name: str) -> bytes:
+        with self.archive().open(name) as file:
+            return _limited(file)
+
+    def stream(self, name: str) -> IO[bytes]:
+        return self.archive().open(name)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Opens a zip and refuses one that would grow out of proportion to its size on disk, as entries may overlap."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # a damaged directory raises whatever its fields lead to
+        raise InputRejected(f"{shown(path)} cannot be read as a zip archive: {reason(error)}.") from error
+    expanded, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if expanded > max(_UNSUSPICIOUS, MAX_RATIO * packed):
+        archive.close()
+        raise InputRejected(
+            f"{shown(path)} would expand from {packed:,} to {expanded:,} bytes, more than {MAX_RATIO} times; "
+            "if that is meant, store it without compression."
+        )
+    return archive
+
+
+def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
+    name, problem = entry.filename, None
+    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+        problem = "a path that leaves the archive"
+    elif stat.S_ISLNK(entry.external_attr >> 16):
+        problem = "a symbolic link"
+    elif entry.flag_bits & 1:
+        problem = "an encrypted file"
+    if problem:
+        raise InputRejected(f"{shown(path)} contains {problem}: {shown(name)}; write the zip anew from plain files.")
+
+
+def _limited(file: IO[bytes]) -> bytes:
+    data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise Unfit(f"is larger than {MAX_FILE:,} bytes")
+    return data

@@ -1,0 +1,268 @@
+"""Arrays of images, labels, captions and published statistics in npz and npy files. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import struct
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.arrays import Images, Samples, Statistics
+from genbench.errors import InputRejected
+from genbench.images.captions import fault_of
+from genbench.images.containers import open_zip
+from genbench.images.refusals import Unfit, naming, shown, verdict
+
+_log = logging.getLogger(__name__)
+
+MAX_ARRAY = 8 << 30
+"""Bytes of a compressed array, which has to be held in memory; uncompressed ones are read in place at any size."""
+
+
+STATISTICS = (("pooled", ("mu", "sigma"), 2048), ("spatial", ("mu_s", "sigma_s"), 2023))
+"""Taps of Inception, the names of mean and covariance in published files, and the number of features."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where the pixels of an array lie.
+
+    Attributes:
+        path: of the .npy or .npz file; `member` of the latter.
+        packed: whether the member is compressed.
+        offset: where the first pixel is: in the file, or in the expanded member if that is packed.
+        shape: (n, h, w, c) if `channels_last`, else (n, c, h, w).
+    """
+
+    path: Path
+    member: str | None
+    packed: bool
+    offset: int
+    shape: tuple[int, ...]
+    channels_last: bool
+
+
+class _Array:
+    """A uint8 array of images in an .npy file or in a member of an .npz.
+
+    Uncompressed ones are mapped and read in place. Compressed ones are expanded into memory when first read.
+    """
+
+    def __init__(self, place: _Place) -> None:
+        self.place = place
+        self._lock = threading.Lock()
+        self._values: NDArray[np.uint8] | None = None
+        self._digest = ""
+
+    def __getstate__(self) -> _Place:
+        return self.place
+
+    def __setstate__(self, place: _Place) -> None:
+        _Array.__init__(self, place)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) as stored."""
+        _, a, b, c = self.place.shape
+        return (c, a, b) if self.place.channels_last else (a, b, c)
+
+    def values(self) -> NDArray[np.uint8]:
+        with self._lock:
+            if self._values is None:
+                place = self.place
+                with naming(place.path):
+                    if place.packed:
+                        self._values = self._expand()
+                    else:
+                        self._values = np.memmap(place.path, np.uint8, mode="r", offset=place.offset, shape=place.shape)
+            return self._values
+
+    def _expand(self) -> NDArray[np.uint8]:
+        values = np.empty(self.place.shape, dtype=np.uint8)
+        data, position = values.reshape(-1).data, -self.place.offset
+        for piece in self._pieces(self.place.offset):
+            if position >= 0:
+                data[position : position + len(piece)] = piece
+            position += len(piece)
+        if position != len(data):
+            raise Unfit("ends too early")
+        return values
+
+    def _pieces(self, first: int) -> Iterator[bytes]:
+        """The member's bytes, at first so many; zipfile compares the checksum at the end."""
+        with open_zip(self.place.path) as archive, archive.open(str(self.place.member)) as file:
+            piece = file.read(first)
+            while piece:
+                yield piece
+                piece = file.read(1 << 20)
+
+    def read(self, start: int, stop: int) -> Images:
+        block = self.values()[start:stop]
+        if self.place.channels_last:
+            block = block.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(np.broadcast_to(block, (len(block), 3, *self.shape[1:])))
+
+    def fingerprint(self) -> str:
+        """That of `Samples.of` on the same images, however the array is laid out or packed."""
+        if not self._digest:
+            if self.place.member is not None and not self.place.packed:
+                with naming(self.place.path):
+                    for _ in self._pieces(1 << 20):  # pixels that are read in place have met no checksum
+                        pass
+            count, _, height, width = (self.place.shape[0], *self.shape)
+            total = hashlib.sha256(f"{(count, 3, height, width)}".encode())
+            rows = max(1, (1 << 24) // (3 * height * width))
+            for start in range(0, count, rows):
+                total.update(self.read(start, min(start + rows, count)).data)
+            self._digest = total.hexdigest()
+        return self._digest
+
+
+def open_array(path: Path, max_pixels: int) -> Samples:
+    labels: NDArray[np.int64] | None = None
+    captions: tuple[str, ...] | None = None
+    member, packed = None, False
+    try:
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                shape, dtype, offset = _array_header(file, path.stat().st_size)
+        else:
+            with open_zip(path) as archive:
+                entries = {entry.filename: entry for entry in archive.infolist()}
+                if "arr_0.npy" not in entries:
+                    there = ", ".join(sorted(name.removesuffix(".npy") for name in entries)[:5]) or "nothing"
+                    hint = "; statistics can be a reference, but are no samples" if "sigma.npy" in entries else ""
+                    raise Unfit(f"has no array arr_0 but {shown(there)}{hint}")
+                entry = entries["arr_0.npy"]
+                with archive.open(entry) as file:
+                    shape, dtype, offset = _array_header(file, entry.file_size)
+                member, packed = entry.filename, entry.compress_type != zipfile.ZIP_STORED
+                if not packed:
+                    offset += _start_of(path, entry)
+                elif entry.file_size > MAX_ARRAY:
+                    raise Unfit(f"is compressed and would take {entry.file_size:,} bytes; save it with numpy.savez")
+                if "arr_1.npy" in entries:
+                    labels = _labels(archive, entries["arr_1.npy"], shape)
+                if "captions.npy" in entries:
+                    captions = _texts(archive, entries["captions.npy"], shape)
+        channels_last = _layout(shape, dtype, max_pixels)
+    except InputRejected:
+        raise
+    except Exception as error:  # damaged archives and headers raise whatever their fields lead to
+        raise InputRejected(f"{shown(path)} {verdict(error)}.") from error
+    array = _Array(
+        _Place(path=path, member=member, packed=packed, offset=offset, shape=shape, channels_last=channels_last)
+    )
+    channels, height, width = array.shape
+    if channels == 1:
+        _log.warning("%s: the images are greyscale; the channel is repeated three times.", path)
+    return Samples(
+        count=shape[0], shape=(3, height, width), read=array.read, origin=str(path), fingerprint=array.fingerprint,
+        labels=labels, captions=captions,
+    )  # fmt: skip
+
+
+def _array_header(file: IO[bytes], size: int, *, symmetric: bool = False) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, dtype and length of the header of an .npy file of `size` bytes, which must agree; no data is read.
+
+    Args:
+        symmetric: whether the order of the axes makes no difference.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise Unfit(f"is an array file of version {version[0]}.{version[1]}; 1.0 and 2.0 are read")
+    parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = parse(file)
+    if dtype.hasobject:
+        raise Unfit("holds Python objects, which are never loaded; save plain numbers")
+    if fortran and len(shape) > 1 and not symmetric:
+        raise Unfit("is in Fortran order; save numpy.ascontiguousarray of it")
+    count = dtype.itemsize
+    for axis in shape:
+        count *= axis
+    if min(shape, default=1) < 1 or file.tell() + count != size:
+        raise Unfit(f"is damaged: {size:,} bytes do not hold an array {shape} of {dtype}")
+    return shape, dtype, file.tell()
+
+
+def _layout(shape: tuple[int, ...], dtype: np.dtype[Any], max_pixels: int) -> bool:
+    """Whether channels come last."""
+    if dtype != np.uint8:
+        raise Unfit(f"holds {dtype}; images are uint8 in [0, 255]")
+    if len(shape) != 4:
+        raise Unfit(f"has the shape {shape}; images are (n, h, w, c) or (n, c, h, w)")
+    last, first = shape[3] in (1, 3), shape[1] in (1, 3)
+    if last == first:
+        what = "both the first and the last axis may be channels" if last else "neither has 1 or 3 channels"
+        raise Unfit(f"has the shape {shape}, neither clearly (n, h, w, c) nor (n, c, h, w): {what}")
+    height, width = shape[1:3] if last else shape[2:4]
+    if height * width > max_pixels:
+        raise Unfit(f"has images of {width}x{height} pixels, more than {max_pixels:,}")
+    return last
+
+
+def _labels(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: tuple[int, ...]) -> NDArray[np.int64]:
+    with archive.open(entry) as file:
+        shape, dtype, _ = _array_header(file, entry.file_size)
+        if dtype.kind not in "iu" or shape != images[:1]:
+            raise Unfit(f"has labels {dtype} {shape} in arr_1; they are integers, one an image: {images[:1]}")
+        values = np.frombuffer(file.read(), dtype=dtype)
+    if int(values.min()) < 0 or int(values.max()) >= 1 << 31:
+        raise Unfit(f"has labels from {values.min()} to {values.max()} in arr_1; they count classes from 0")
+    return values.astype(np.int64)
+
+
+def _texts(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: tuple[int, ...]) -> tuple[str, ...]:
+    with archive.open(entry) as file:
+        shape, dtype, _ = _array_header(file, entry.file_size)
+        if dtype.kind != "U" or shape != images[:1]:
+            raise Unfit(f"has captions {dtype} {shape}; they are unicode texts, one an image: {images[:1]}")
+        texts = tuple(np.frombuffer(file.read(), dtype=dtype).tolist())
+    for number, text in enumerate(texts):
+        if problem := fault_of(text):
+            raise Unfit(f"has a caption of image {number} that {problem}")
+    return texts
+
+
+def _start_of(path: Path, entry: zipfile.ZipInfo) -> int:
+    """Where the data of a member begins; the lengths in its local header may differ from those in the directory."""
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        local = file.read(30)
+    return entry.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
+
+
+def read_statistics(
+    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], names: tuple[str, str], width: int
+) -> Statistics:
+    absent = [name for name in names if f"{name}.npy" not in entries]
+    if absent:
+        raise Unfit(f"has no {absent[0]}; statistics are a mean {names[0]} and a covariance {names[1]}")
+    arrays = []
+    for name, wanted in zip(names, ((width,), (width, width)), strict=True):
+        entry = entries[f"{name}.npy"]
+        with archive.open(entry) as file:
+            shape, dtype, _ = _array_header(file, entry.file_size, symmetric=True)
+            if shape != wanted or dtype.kind != "f" or dtype.itemsize not in (4, 8):
+                raise Unfit(f"has {name} {dtype} {shape}; that of Inception is float32 or float64 {wanted}")
+            values = np.frombuffer(file.read(), dtype=dtype).astype(np.float64).reshape(shape)
+        if not np.isfinite(values).all():
+            raise Unfit(f"has values in {name} that are not finite")
+        arrays.append(values)
+    mean, covariance = arrays
+    if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max() or covariance.diagonal().min() < 0:
+        raise Unfit(f"has a {names[1]} that is not symmetric or has negative variances, and so is no covariance")
+    # Rounding differs between the two halves where they were computed one by one; equal halves stay as they are.
+    return Statistics(extractor="inception", mean=mean, covariance=(covariance + covariance.T) / 2)
+
+
+def no_images(start: int, stop: int) -> Images:
+    raise InputRejected("A file of statistics holds no images.")

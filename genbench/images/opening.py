@@ -1,0 +1,148 @@
+"""Paths to `Samples`: folders, zips, npz and npy files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from PIL import ImageFile
+
+from genbench.arrays import Images, Samples
+from genbench.errors import InputRejected, UsageError
+from genbench.images.captions import read_captions
+from genbench.images.containers import Folder, Zip, open_zip
+from genbench.images.encoded import MAX_PIXELS, classes_of_folders, survey
+from genbench.images.npz import STATISTICS, no_images, open_array, read_statistics
+from genbench.images.refusals import EXTENSIONS, shown, verdict
+
+
+def open_images(
+    path: str | os.PathLike[str], *, labels_from_folders: bool = True, max_pixels: int = MAX_PIXELS
+) -> Samples:
+    """Opens a set of 8-bit images of one size; greyscale is repeated to three channels.
+
+    Args:
+        path: one of
+            a folder, searched recursively for png, jpg, jpeg, webp, bmp and tif(f) files (hidden ones are skipped), in
+            the order of their relative POSIX paths;
+            a .zip of such a folder, read without extracting it;
+            an .npz with uint8 `arr_0`, (n, h, w, c) or (n, c, h, w) with c = 1 or 3, and optionally integer labels
+            (n,) in `arr_1` and captions (n,), an array of a unicode dtype, in `captions`; or an .npy with images alone.
+            Captions of a folder or a zip stand in `metadata.jsonl` or `metadata.csv`, with the name of the image
+            relative to that file in the column `file_name` and its text in `caption`, `text` or `prompt` (the layout of
+            Hugging Face's `imagefolder`), or in a text file of one line beside each image, 0001.txt beside 0001.png.
+        labels_from_folders: whether two or more subfolders that together hold all images are classes. Folders around
+            all images are passed over.
+        max_pixels: of one image, checked before anything is allocated. Pillow's own limit of 178 million holds too.
+
+    Returns:
+        Samples of uint8 (n, 3, h, w) RGB. `read` may be called from several threads and after pickling.
+
+    Raises:
+        InputRejected: nothing there; sizes differ; a file that is empty, damaged, of another format, animated, or
+            larger than allowed; more than 8 bits a channel; transparency (a fully opaque alpha channel is dropped);
+            CMYK and other colour spaces than RGB and grey; an EXIF orientation that would turn the image; arrays of
+            another dtype or shape or with objects; archives that expand suspiciously or name files outside
+            themselves; captions that leave out an image, name one that is not there or name one twice, that are
+            empty, in several columns or not UTF-8. What only decoding can show (damaged pixels, alpha below 255) is
+            raised by `read`.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise UsageError("Pillow was told to pad truncated images (ImageFile.LOAD_TRUNCATED_IMAGES); set it to False.")
+    place = Path(path)
+    try:
+        exists = place.exists()
+    except OSError:
+        exists = False
+    if not exists:
+        raise InputRejected(f"There is no {shown(place)}; give a folder, a zip, an npz or an npy file of images.")
+    kind = place.suffix.lower()
+    if place.is_dir():
+        files: Folder | Zip = Folder(place)
+    elif kind == ".zip":
+        files = Zip(place)
+    elif kind in (".npz", ".npy"):
+        return open_array(place, max_pixels)
+    else:
+        hint = " One image is no set; give its folder." if kind in EXTENSIONS else ""
+        raise InputRejected(f"{shown(place)} is no folder, .zip, .npz or .npy of images.{hint}")
+    visible = [n for n in files.names() if not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/"))]
+    encoded = survey(files, visible, max_pixels)
+    labels, classes = classes_of_folders(encoded.names) if labels_from_folders else (None, ())
+    return Samples(
+        count=len(encoded.names), shape=(3, encoded.height, encoded.width), read=encoded.read, origin=str(place),
+        fingerprint=encoded.fingerprint, labels=labels, captions=read_captions(files, visible, encoded.names),
+        classes=classes,
+    )  # fmt: skip
+
+
+def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = True) -> Samples:
+    """Opens real images as `open_images` does, and the statistics that are published in place of them or beside them.
+
+    Args:
+        path: as of `open_images`; or an .npz with `mu` (2048,) and `sigma` (2048, 2048) of the pooled features of
+            Inception, as TTUR, pytorch-fid and EDM write them; or a reference batch of guided diffusion, with images in
+            `arr_0`, `mu` and `sigma` of the whole training set, and `mu_s` (2023,) and `sigma_s` for sFID.
+
+    Returns:
+        Samples with `statistics`; of a file without images, 0 of them. Nothing in a file says what resize was before
+        the network: that is for the protocol to agree with.
+
+    Raises:
+        InputRejected: a mean without a covariance; another width, shape or dtype than float32 or float64; values that
+            are not finite, a matrix that is not symmetric or has a negative diagonal; and the causes of `open_images`.
+    """
+    place = Path(path)
+    if place.suffix.lower() != ".npz" or not place.is_file():
+        return open_images(place, labels_from_folders=labels_from_folders)
+    try:
+        with open_zip(place) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            found = {
+                tap: read_statistics(archive, entries, names, width)
+                for tap, names, width in STATISTICS
+                if any(f"{name}.npy" in entries for name in names)
+            }
+    except InputRejected:
+        raise
+    except Exception as error:  # damaged archives and headers raise whatever their fields lead to
+        raise InputRejected(f"{shown(place)} {verdict(error)}.") from error
+    if "arr_0.npy" in entries or not found:
+        return replace(open_images(place), statistics=found)
+    content = hashlib.sha256("".join(f"{tap} {found[tap].digest()} " for tap in sorted(found)).encode()).hexdigest()
+    return Samples(
+        count=0, shape=(3, 0, 0), read=no_images, origin=str(place), fingerprint=partial(str, content),
+        statistics=found,
+    )  # fmt: skip
+
+
+def prefetch(samples: Samples, size: int, workers: int = 2) -> Iterator[Images]:
+    """All images in order, `size` at a time as `Samples.batches` gives them, read ahead by threads.
+
+    Args:
+        samples: whose `read` may be called from several threads, as that of `open_images` may.
+        workers: threads; at most workers + 1 batches exist beside the one that was handed out. 0 reads in the caller.
+
+    Raises:
+        InputRejected: from the reader, when the batch it concerns is reached.
+    """
+    if workers < 1:
+        yield from samples.batches(size)
+        return
+    ahead: deque[Future[Images]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="genbench-read")
+    try:
+        for start in range(0, samples.count, size):
+            ahead.append(pool.submit(samples.read, start, min(start + size, samples.count)))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown()

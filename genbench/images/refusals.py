@@ -1,0 +1,47 @@
+"""Why files are refused, in words that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import UnidentifiedImageError
+
+from genbench.errors import InputRejected
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Unfit(Exception):
+    """The end of a sentence that begins with the name of a file."""
+
+
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """Turns what readers and decoders raise on damaged files, which is errors of every kind, into one that names it."""
+    try:
+        yield
+    except InputRejected:
+        raise
+    except Exception as error:
+        raise InputRejected(f"{shown(place)} {verdict(error)}; replace or remove it.") from error
+
+
+def shown(name: object) -> str:
+    """A file name on one line, whatever characters it has."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
+
+
+def reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return shown(" ".join(text.split())[:160] or type(error).__name__).rstrip(".")
+
+
+def verdict(error: Exception) -> str:
+    if isinstance(error, Unfit | InputRejected):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return f"is not an image of {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    return f"cannot be read: {reason(error)}"

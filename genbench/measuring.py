@@ -1,0 +1,302 @@
+"""One measurement: components, evidence, checks, floor and result. Every number is made in `measure`."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genbench import features, files, report, weights
+from genbench.arrays import Evidence, Samples, Statistics
+from genbench.contracts import Extractor, Metric
+from genbench.errors import InputRejected, MissingAsset, NotComparable
+from genbench.protocols import Protocol
+from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
+
+_log = logging.getLogger(__name__)
+
+Watch = Callable[[str, float, float], None]
+"""watch(stage, done, total), for progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How the work is done; nothing here is meant to change a number.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
+        batch_size: images a call of the model; None chooses by device.
+        workers: threads that decode images.
+        data_dir: where data sets that are files lie.
+        weights: extractor name to a weight file that is used instead of the published one.
+        fresh: sample and measure anew although there are results.
+        lenient: leave out, with a warning, what cannot be measured on these images, instead of refusing the whole.
+        extractor_precision: "float32" or "exact", the slow reference path of the extractors.
+    """
+
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int = 2
+    data_dir: Path | None = None
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    fresh: bool = False
+    lenient: bool = False
+    extractor_precision: str = "float32"
+    watch: Watch | None = None
+
+    def report(self, stage: str, done: float, total: float) -> None:
+        """Tells whoever watches."""
+        if self.watch is not None:
+            self.watch(stage, done, total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One measurement with its components found and its arguments written out."""
+
+    metric: Metric
+    metric_ref: Ref
+    extractor_ref: Ref | None
+    load_extractor: Callable[..., Extractor] | None
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        return str(Measurement(self.metric_ref, self.extractor_ref))
+
+
+def load_extractor(cell: Cell, execution: Execution, device: str) -> Extractor | None:
+    if cell.load_extractor is None or cell.extractor_ref is None:
+        return None
+    given = execution.weights.get(cell.extractor_ref.name)
+    return cell.load_extractor(
+        device=device, precision=execution.extractor_precision, weights=given, **cell.extractor_ref.args
+    )
+
+
+_WORDS = {"floor_held_out": "held-out", "floor_reference": "real"}
+
+
+@dataclass(slots=True)
+class Comparison:
+    """The sets of images by role, and their evidence by extractor, extracted once for all metrics that share it."""
+
+    roles: dict[str, Samples | None]
+    cells: Sequence[Cell]
+    execution: Execution
+    device: str
+    extractors: dict[str, Extractor | None] = field(default_factory=dict)
+    found: dict[tuple[str, str], Evidence] = field(default_factory=dict)
+
+    def extractor(self, cell: Cell) -> Extractor | None:
+        name = str(cell.extractor_ref)
+        if name not in self.extractors:
+            self.extractors[name] = load_extractor(cell, self.execution, self.device)
+        return self.extractors[name]
+
+    def evidence(self, cell: Cell, role: str) -> Evidence | None:
+        samples, name = self.roles.get(role), str(cell.extractor_ref)
+        if samples is None:
+            return None
+        if role == cell.metric.against and (known := statistics_of(cell, samples)):
+            return Evidence(samples=samples, statistics=known)
+        if (name, role) not in self.found:
+            extractor = self.extractor(cell)
+            taps = self._taps(name, role, samples)
+            done = 0
+
+            def watch(count: int) -> None:
+                nonlocal done
+                done += count
+                self.execution.report(f"features of {_WORDS.get(role, role)} images", done, samples.count)
+
+            self.found[name, role] = features.evidence(
+                samples, extractor, taps, cache=weights.cache_directory() / "features", device=self.device,
+                workers=self.execution.workers, watch=watch,
+            )  # fmt: skip
+        return self.found[name, role]
+
+    def _taps(self, name: str, role: str, samples: Samples) -> list[str]:
+        """Union of what the metrics on this extractor read of this role, so that one pass serves all of them."""
+        wanted: dict[str, None] = {}
+        for cell in self.cells:
+            needed = ("generated", cell.metric.against, f"floor_{cell.metric.floor}")
+            if role == cell.metric.against and statistics_of(cell, samples):
+                continue
+            if str(cell.extractor_ref) == name and role in needed:
+                wanted |= dict.fromkeys(cell.metric.taps)
+        if samples.captions is None:
+            wanted.pop(features.CAPTIONS, None)
+        return list(wanted)
+
+
+def statistics_of(cell: Cell, reference: Samples) -> Mapping[str, Statistics]:
+    """Published statistics by tap, where they are of the cell's extractor and are all that its metric reads."""
+    if not cell.metric.moments or cell.extractor_ref is None:
+        return {}
+    known = {tap: s for tap, s in reference.statistics.items() if s.extractor == cell.extractor_ref.name}
+    return {tap: known[tap] for tap in cell.metric.taps} if known.keys() >= set(cell.metric.taps) else {}
+
+
+def check(cell: Cell, role: str, samples: Samples) -> None:
+    metric = cell.metric
+    if role != "generated" and statistics_of(cell, samples):
+        return
+    if not samples.count:
+        there = ", ".join(f"{tap} of {known.extractor}" for tap, known in samples.statistics.items())
+        raise InputRejected(
+            f"{cell} needs the images of the {role}; {samples.origin} holds the mean and the covariance of features "
+            f"alone ({there}), which suffice for a Frechet distance on these and for nothing else."
+        )
+    if samples.count < metric.minimum:
+        raise InputRejected(
+            f"{metric.name} needs at least {metric.minimum} {role} images; {samples.origin} has {samples.count}."
+        )
+    if metric.labels and samples.labels is None:
+        raise InputRejected(f"{metric.name} needs labels, and the {role} images ({samples.origin}) have none.")
+    if metric.captions and role == "generated" and samples.captions is None:
+        raise InputRejected(f"{metric.name} needs captions, and the {role} images ({samples.origin}) have none.")
+
+
+def check_pairs(metric: Metric, generated: Samples, reference: Samples) -> None:
+    """Refuses sides whose images i cannot belong together, as far as numbers, labels and captions tell."""
+    if generated.count != reference.count:
+        raise InputRejected(
+            f"{metric.name} compares image i with image i, and {generated.origin} has {generated.count} images, "
+            f"{reference.origin} {reference.count}. Give as many, in one order."
+        )
+    told: tuple[tuple[str, Any, Any], ...] = (
+        ("label", generated.labels, reference.labels),
+        ("caption", generated.captions, reference.captions),
+    )
+    for what, ours, theirs in told:
+        if ours is None or theirs is None:
+            continue
+        i = next((i for i in range(generated.count) if ours[i] != theirs[i]), None)
+        if i is not None:
+            raise InputRejected(
+                f"{metric.name} compares image i with image i, and image {i} has the {what} {ours[i]!s} in "
+                f"{generated.origin} and {theirs[i]!s} in {reference.origin}. Give both in one order."
+            )
+
+
+def uses_reference(metric: Metric) -> bool:
+    """Whether the metric compares with real images, which its signature says."""
+    return "reference" in inspect.signature(metric.compute).parameters
+
+
+def _compute(cell: Cell, device: str, generated: Evidence, reference: Evidence | None) -> Score:
+    names = inspect.signature(cell.metric.compute).parameters
+    given: dict[str, Any] = dict(cell.metric_ref.args)
+    if "reference" in names:
+        given["reference"] = reference
+    if "device" in names:
+        given["device"] = device
+    return cell.metric.compute(generated=generated, **given)
+
+
+def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result:
+    """Applies one metric, to the generated images and to the real ones that give its floor."""
+    started = time.perf_counter()
+    metric = cell.metric
+    generated = comparison.roles["generated"]
+    reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
+    assert generated is not None
+    if uses_reference(metric) and reference is None:
+        raise InputRejected(f"{metric.name} needs a {metric.against} set, and there is none here.")
+    for role, samples in (("generated", generated), ("reference", reference)):
+        if samples is not None:
+            check(cell, role, samples)
+    if reference is not None and metric.paired:
+        check_pairs(metric, generated, reference)
+    elif reference is not None and reference.shape != generated.shape and not metric.taps:
+        raise InputRejected(f"{metric.name} compares pixels: {generated.shape} against {reference.shape}.")
+    generated_evidence = comparison.evidence(cell, "generated")
+    reference_evidence = comparison.evidence(cell, metric.against) if uses_reference(metric) else None
+    limit = cell.protocol.references.get(metric.name)
+    if reference_evidence is not None and limit and limit < reference_evidence.samples.count:
+        reference_evidence = reference_evidence.first(limit)
+    assert generated_evidence is not None
+    score = _compute(cell, comparison.device, generated_evidence, reference_evidence)
+    floor = _floor(cell, comparison, reference_evidence)
+    extractor = comparison.extractor(cell)
+    reference_side = None if reference_evidence is None else _reference_side(reference_evidence)
+    key = extractor.key if extractor else None
+    hashed = [str(cell.metric_ref), metric.version, key, reference_side and reference_side.digest, generated.count]
+    return Result(
+        metric=str(cell.metric_ref),
+        metric_version=metric.version,
+        extractor=str(cell.extractor_ref) if cell.extractor_ref else None,
+        extractor_key=key,
+        score=score,
+        floor=floor,
+        generated=side_of(generated, captions=metric.captions),
+        reference=reference_side,
+        protocol=cell.protocol.name,
+        protocol_hash=digest([*hashed, spec.quantise if spec else None], 16),
+        higher_is_better=metric.higher_is_better,
+        spec=spec,
+        seconds=round(time.perf_counter() - started, 3),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        environment=made_with,
+    )
+
+
+def attempt(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result | None:
+    """`measure`, or a warning and None where that is allowed."""
+    comparison.execution.report(f"measuring {cell.metric.name}", 0, 0)
+    try:
+        return measure(cell, comparison, spec, made_with)
+    except (InputRejected, MissingAsset, NotComparable) as error:
+        if not comparison.execution.lenient:
+            raise
+        _log.warning("%s is left out: %s", cell.metric.name, error)
+        return None
+
+
+def side_of(samples: Samples, *, captions: bool = False) -> Side:
+    """For metrics that read captions these are part of the identity: the same images may be asked for otherwise."""
+    content = samples.fingerprint()
+    if captions:
+        content = digest([content, list(samples.captions or ())])
+    return Side(name=samples.origin, count=samples.count, digest=content)
+
+
+def _reference_side(evidence: Evidence) -> Side:
+    """What the generated images were compared with: the images, or what was published about more of them."""
+    if not evidence.statistics:
+        return side_of(evidence.samples)
+    name = f"{evidence.samples.origin}, statistics of an unknown number of images"
+    return Side(name=name, count=None, digest=digest([s.digest() for _, s in sorted(evidence.statistics.items())]))
+
+
+def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Score | None:
+    """The metric of real images in the place of the generated ones; kept in the cache, because no model changes it."""
+    role = cell.metric.floor
+    samples = comparison.roles.get(f"floor_{role}") if role else None
+    if role is None or samples is None:
+        return None
+    lacking = (cell.metric.labels and samples.labels is None) or (cell.metric.captions and samples.captions is None)
+    if lacking or samples.count < cell.metric.minimum:
+        return None
+    extractor = comparison.extractor(cell)
+    identity = [str(cell.metric_ref), cell.metric.version, extractor.key if extractor else None]
+    identity += [samples.fingerprint(), _reference_side(reference).digest if reference is not None else None]
+    identity += [digest(list(samples.captions or ()))] if cell.metric.captions else []
+    path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
+    if path.exists():
+        return report.read_score(json.loads(path.read_text(encoding="utf-8")))
+    evidence = comparison.evidence(cell, f"floor_{role}")
+    assert evidence is not None
+    try:
+        score = _compute(cell, comparison.device, evidence, reference)
+    except (InputRejected, NotComparable):
+        return None  # such as too few real images of a class: the floor is then not known
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.atomic_write(path, json.dumps(report.write_score(score), allow_nan=False).encode())
+    return score

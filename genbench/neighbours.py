@@ -1,0 +1,293 @@
+"""Squared distances and nearest neighbours in tiles, so that memory grows with n and not with n squared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.uncertainty import block_numbers
+
+ARITHMETICS = ("float32", "fp16-adm")
+ADM_BLOCK = 10_000
+"""Rows and columns of one distance block of ADM's evaluator: the unit that falls back to float32 as a whole."""
+
+_ROWS, _COLUMNS = 1024, 2048
+"""Of a tile, 8 MiB, which stays in the cache. Neither is less than 64 times the neighbours that are sought: in shorter
+rows torch finds them by another algorithm, four times slower."""
+SPARE = 4
+"""Neighbours stored beyond the k-th, so that deleting a block of 5 % of the points leaves k of them but for 1 point in
+10,000; those few are recomputed."""
+
+_STRIP = 256
+RESOLUTION = 2.0**-21
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """A set of features ready for distances.
+
+    Attributes:
+        values: float32 (n, d); rounded to half precision for "fp16-adm".
+        norms: float32 (n,), squared lengths; rounded likewise.
+        full: the values and lengths before rounding, for blocks that overflow in half precision; None for "float32".
+    """
+
+    values: Tensor
+    norms: Tensor
+    full: tuple[Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbours:
+    """The nearest points of every point in its own set, the point itself among them.
+
+    Attributes:
+        squared: float32 (n, m), squared distances, ascending.
+        index: int64 (n, m).
+    """
+
+    squared: Tensor
+    index: Tensor
+
+    def radii(self, k: int) -> Tensor:
+        """Squared distance to the k-th nearest other point, (n,): the point itself is counted out once."""
+        return self.squared[:, k].contiguous()
+
+
+def points(
+    features: NDArray[np.float32], *, centre: NDArray[np.float32], arithmetic: str, device: str = "cpu"
+) -> Points:
+    """Moves features to a device.
+
+    Args:
+        features: float32 (n, d).
+        centre: float32 (d,), subtracted in "float32": it changes no distance, and makes lengths as small as the
+            distances, so that less cancels. ADM's arithmetic knows no centre.
+        arithmetic: "float32" or "fp16-adm".
+
+    Raises:
+        UsageError: another arithmetic.
+        InputRejected: features that are not finite.
+    """
+    if arithmetic not in ARITHMETICS:
+        raise UsageError(f"No arithmetic {arithmetic!r} for distances; there are {' and '.join(ARITHMETICS)}.")
+    exact = arithmetic == "float32"
+    copied = np.array(features)
+    if exact:
+        copied -= centre
+    values = torch.from_numpy(copied).to(device)
+    norms = values.square().sum(1)
+    if not torch.isfinite(norms).all():
+        raise InputRejected(
+            "Features, or their squared lengths in float32, are not finite; check the extractor's output."
+        )
+    if exact:
+        return Points(values=values, norms=norms)
+    half = values.half().float()
+    return Points(values=half, norms=_half(half.square().half().float().sum(1)), full=(values, norms))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distances:
+    """Squared distances of the points of x to those of y, made a tile at a time.
+
+    Attributes:
+        overflowing: blocks of ADM_BLOCK rows and columns, by number, that half precision cannot hold.
+    """
+
+    x: Points
+    y: Points
+    overflowing: frozenset[tuple[int, int]] = frozenset()
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """float32 (rows, columns), never negative. Both lie in one block of ADM_BLOCK each.
+
+        In ADM's arithmetic every operation is rounded to half precision, in the order |x|^2 - 2 x.y + |y|^2, with sums
+        kept in float32; a block of which any entry is not finite is made in float32 as a whole.
+        """
+        x, y = self.x, self.y
+        if x.full is None or y.full is None:
+            return _plain((x.values[rows], x.norms[rows]), (y.values[columns], y.norms[columns]))
+        if (rows.start // ADM_BLOCK, columns.start // ADM_BLOCK) in self.overflowing:
+            return _plain((x.full[0][rows], x.full[1][rows]), (y.full[0][columns], y.full[1][columns]))
+        return _rounded(x, y, rows, columns)
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Every tile once, with its rows and its columns; the columns change fastest."""
+        for rows in _spans(0, len(self.x), _ROWS):
+            for columns in _spans(0, len(self.y), _COLUMNS):
+                yield rows, columns, self.tile(rows, columns)
+
+
+def distances(x: Points, y: Points) -> Distances:
+    """Distances between two sets, once it is known which blocks half precision can hold."""
+    if x.full is None:
+        return Distances(x=x, y=y)
+    found = {
+        (rows.start // ADM_BLOCK, columns.start // ADM_BLOCK)
+        for rows in _spans(0, len(x), ADM_BLOCK)
+        for columns in _spans(0, len(y), ADM_BLOCK)
+        if _overflows(x, y, rows, columns)
+    }
+    return Distances(x=x, y=y, overflowing=frozenset(found))
+
+
+def _plain(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+    tile = torch.addmm(y[1][None], x[0], y[0].T, alpha=-2)
+    return tile.add_(x[1][:, None]).clamp_(min=0)
+
+
+def _rounded(x: Points, y: Points, rows: slice, columns: slice) -> Tensor:
+    product = _half(2 * _half(x.values[rows] @ y.values[columns].T))
+    return _half(_half(x.norms[rows][:, None] - product) + y.norms[columns][None]).clamp_(min=0)
+
+
+def _half(x: Tensor) -> Tensor:
+    return x.half().float()
+
+
+def _overflows(x: Points, y: Points, rows: slice, columns: slice) -> bool:
+    """Whether half precision yields an infinity or a NaN somewhere in a block."""
+    longest = [float(norms.max()) for norms in (x.norms[rows], y.norms[columns])]
+    if not all(np.isfinite(longest)):
+        return True
+    # No intermediate exceeds (|x| + |y|)^2 by more than its roundings, so that most blocks need not be looked at.
+    if (longest[0] ** 0.5 + longest[1] ** 0.5) ** 2 < 0.99 * torch.finfo(torch.float16).max:
+        return False
+    parts = _spans(rows.start, rows.stop, 512)
+    return any(not bool(torch.isfinite(_rounded(x, y, part, columns)).all()) for part in parts)
+
+
+def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover start..stop and never straddle a multiple of ADM_BLOCK."""
+    while start < stop:
+        end = min(start + size, stop, (start // ADM_BLOCK + 1) * ADM_BLOCK)
+        yield slice(start, end)
+        start = end
+
+
+def nearest_neighbours(x: Points, count: int) -> Neighbours:
+    """The `count` nearest points of every point in its own set, itself included.
+
+    In "float32" a point is at distance 0 from itself whatever the rounding, and only tiles on and above the diagonal
+    are made, each read along its rows and along its columns. In "fp16-adm" the point's distance to itself is what half
+    precision makes of it, and the rounding is not symmetric, so that all tiles are made.
+    """
+    count = min(count, len(x))
+    between = distances(x, x)
+    best = torch.full((len(x), count), torch.inf, device=x.values.device)
+    index = torch.zeros((len(x), count), dtype=torch.int64, device=x.values.device)
+
+    def merge(rows: slice, tile: Tensor, first: int) -> None:
+        near = tile.topk(min(count, tile.shape[1]), largest=False)
+        values, chosen = torch.cat([best[rows], near.values], dim=1).topk(count, largest=False)
+        best[rows] = values
+        index[rows] = torch.cat([index[rows], near.indices + first], dim=1).gather(1, chosen)
+
+    if x.full is not None:
+        for rows, columns, tile in between.tiles():
+            merge(rows, tile, columns.start)
+        return Neighbours(squared=best, index=index)
+    for rows in _spans(0, len(x), _ROWS):
+        merge(rows, _among_themselves(between, rows), rows.start)
+        for columns in _spans(rows.stop, len(x), _COLUMNS):
+            tile = between.tile(rows, columns)
+            merge(rows, tile, columns.start)
+            merge(columns, tile.T.contiguous(), rows.start)
+    return Neighbours(squared=best, index=index)
+
+
+def _among_themselves(between: Distances, rows: slice) -> Tensor:
+    """The tile on the diagonal, made of narrow strips above it and mirrored: symmetric, and 0 on the diagonal."""
+    size = rows.stop - rows.start
+    tile = torch.zeros((size, size), device=between.x.values.device)
+    for strip in _spans(rows.start, rows.stop, _STRIP):
+        inside = slice(strip.start - rows.start, strip.stop - rows.start)
+        tile[inside, inside.start :] = between.tile(strip, slice(strip.start, rows.stop))
+    tile.triu_(1)
+    return tile + tile.T
+
+
+def radii_without_blocks(x: Points, near: Neighbours, blocks: Tensor, k: int) -> Tensor | None:
+    """Squared radii of all points when one block of them at a time does not exist.
+
+    Args:
+        blocks: int64 (n,), the block of every point.
+
+    Returns:
+        float32 (n, number of blocks); the entry of a point in its own block has no meaning. None where a deletion
+        leaves fewer than k other points.
+    """
+    sizes = torch.bincount(blocks)
+    if len(x) - int(sizes.max()) <= k:
+        return None
+    result = torch.empty((len(x), len(sizes)), device=near.squared.device)
+    between = distances(x, x)
+    for b in range(len(sizes)):
+        kept = blocks[near.index] != b
+        rank = kept.cumsum(1)
+        result[:, b] = near.squared.gather(1, (rank == k + 1).int().argmax(1)[:, None])[:, 0]
+        # A point of the block itself is never asked for, so that only the others are worth recomputing.
+        for i in torch.nonzero((rank[:, -1] <= k) & (blocks != b))[:, 0].tolist():
+            every = _spans(0, len(x), _COLUMNS)
+            row = torch.cat([between.tile(slice(i, i + 1), columns)[0] for columns in every])
+            if x.full is None:
+                row[i] = 0
+            result[i, b] = row[blocks != b].kthvalue(k + 1).values
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Both sides on one device, the generated points in an order in which jackknife blocks can be told apart.
+
+    Attributes:
+        order: int64 (n,): generated point i is image order[i].
+        blocks: int64 (n,): the jackknife block of generated point i. Ascending, except in ADM's arithmetic, whose
+            result may depend on the order of the images.
+    """
+
+    generated: Points
+    reference: Points
+    order: Tensor
+    blocks: Tensor
+
+    def by_image(self, values: Tensor) -> NDArray[np.generic]:
+        """Values of the generated points, in the order of the images."""
+        result = torch.empty_like(values)
+        result[self.order] = values
+        return result.cpu().numpy()
+
+
+def pair_of(
+    generated: NDArray[np.float32], reference: NDArray[np.float32], k: int, arithmetic: str, device: str
+) -> Pair:
+    if k < 1:
+        raise UsageError(f"k must be at least 1; got {k}.")
+    if generated.shape[1] != reference.shape[1]:
+        raise NotComparable(
+            f"Features of widths {generated.shape[1]} and {reference.shape[1]} cannot be compared; use one extractor."
+        )
+    if len(reference) <= k or not len(generated):
+        raise NotComparable(
+            f"Radii to the {k}-th neighbour need at least {k + 1} reference images and some generated ones; there are "
+            f"{len(reference)} and {len(generated)}."
+        )
+    numbers = block_numbers(len(generated))
+    order = np.arange(len(generated)) if arithmetic == "fp16-adm" else np.argsort(numbers, kind="stable")
+    centre = np.asarray(reference.mean(axis=0, dtype=np.float64), dtype=np.float32)
+    return Pair(
+        generated=points(generated[order], centre=centre, arithmetic=arithmetic, device=device),
+        reference=points(reference, centre=centre, arithmetic=arithmetic, device=device),
+        order=torch.from_numpy(order).to(device),
+        blocks=torch.from_numpy(numbers[order]).to(device),
+    )
