@@ -105,8 +105,11 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes of this machine out of a directory while the block runs.
+
+    Args:
+        patience: seconds to wait for another process that holds it.
 
     Raises:
         GenbenchError: another process holds it. Correctness does not hang on the lock, which some network file systems
@@ -116,7 +119,7 @@ def locked(directory: Path) -> Iterator[None]:
 
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(directory / ".lock", timeout=0):
+        with FileLock(directory / ".lock", timeout=patience):
             yield
     except Timeout as error:
         raise GenbenchError(

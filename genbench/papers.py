@@ -6,13 +6,13 @@ here needs more than the csv module, so that listing and planning stay light.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
+from genbench import tables
 from genbench.errors import InputRejected, MissingAsset
 from genbench.records import Measurement, Ref, Result, Scalar
 
@@ -107,15 +107,13 @@ def read(path: Path) -> tuple[Reported, ...]:
                 cells[name] = cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell
         return Reported(**cells)  # type: ignore[arg-type]
 
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file, strict=True)
+    rows = []
+    for number, row in enumerate(tables.read(path, COLUMNS), start=2):
         try:
-            header = next(lines, [])
-            if tuple(header) != COLUMNS:
-                raise ValueError(f"its columns are {', '.join(header) or 'missing'}, not {', '.join(COLUMNS)}")
-            return tuple(parsed(dict(zip(COLUMNS, cells, strict=True))) for cells in lines)
-        except (ValueError, csv.Error) as error:
-            raise InputRejected(f"Cannot read {path.name}, line {lines.line_num}: {error}.") from error
+            rows.append(parsed(row))
+        except ValueError as error:
+            raise InputRejected(f"Cannot read {path.name}, line {number}: {error}.") from error
+    return tuple(rows)
 
 
 @cache

@@ -5,16 +5,13 @@ One row is one result, in long format with fixed columns, so that a new metric a
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genbench import papers
-from genbench.errors import InputRejected
+from genbench import papers, tables
 from genbench.files import atomic_write
 from genbench.records import SCHEMA, Ref, Result, RunSpec, Score, Side, canonical, finite
 
@@ -191,11 +188,7 @@ def _text(value: object) -> str:
 
 def table_csv(results: Iterable[Result]) -> str:
     """Rows with a header; UTF-8, LF."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row(r) for r in results)
-    return buffer.getvalue()
+    return tables.text(COLUMNS, (row(r) for r in results))
 
 
 def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
@@ -204,24 +197,8 @@ def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
     Raises:
         InputRejected: the file is no leaderboard of this version.
     """
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise InputRejected(
-                    f"{path} has other columns than a leaderboard of this version; nothing was written."
-                )
-            rows = {_sort_key(r): r for r in reader}
-    for result in results:
-        new = row(result)
-        rows[_sort_key(new)] = new
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows[key] for key in sorted(rows))
-    atomic_write(path, buffer.getvalue().encode())
-    return len(rows)
+    new = {result.id: row(result) for result in results}
+    return tables.merge(path, COLUMNS, list(new.values()), identity=lambda row: row["id"], order=_sort_key)
 
 
 def _sort_key(values: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import datetime
 import gc
 import importlib.metadata
-import io
 import os
 import statistics
 import sys
@@ -38,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.files import atomic_write
+from genbench import tables
 from genbench.report import columns
 from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
 
@@ -566,20 +564,10 @@ def table_text(task: Task, found: Mapping[str, Measured], table: Sequence[Mappin
 
 def write(path: Path, new: Sequence[Mapping[str, str]], order: Sequence[str]) -> None:
     """Writes rows in place of those of the same tasks, in the order of the tasks."""
-    kept: list[Mapping[str, str]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise SystemExit(f"{path} has other columns than the table of benchmarks; nothing was written.")
-            done = {row["task"] for row in new}
-            kept = [row for row in reader if row["task"] not in done]
     place = {name: i for i, name in enumerate(order)}
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted([*kept, *new], key=lambda row: place.get(row["task"], len(place))))
-    atomic_write(path, buffer.getvalue().encode())
+    tables.merge(
+        path, COLUMNS, new, identity=lambda row: row["task"], order=lambda row: place.get(row["task"], len(place))
+    )
 
 
 def main() -> None:

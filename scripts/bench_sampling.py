@@ -28,12 +28,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import ctypes
 import datetime
 import gc
 import importlib.metadata
-import io
 import os
 import statistics
 import sys
@@ -46,7 +44,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench.files import atomic_write
+from genbench import tables
 from genbench.report import columns
 from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
 
@@ -495,24 +493,14 @@ def versions(tool: str) -> str:
 
 def write(path: Path, new: Sequence[Mapping[str, str]]) -> None:
     """Writes rows in place of those of the same task on the same device with as many threads."""
-    kept: list[Mapping[str, str]] = []
-
-    def place(row: Mapping[str, str]) -> tuple[str, ...]:
-        return row["task"], row["device"], row["threads"]
-
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise SystemExit(f"{path} has other columns than the table of sampling; nothing was written.")
-            done = {place(row) for row in new}
-            kept = [row for row in reader if place(row) not in done]
     order = list(TASKS)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted([*kept, *new], key=lambda row: (row["device"], row["threads"], order.index(row["task"]))))
-    atomic_write(path, buffer.getvalue().encode())
+    tables.merge(
+        path,
+        COLUMNS,
+        new,
+        identity=lambda row: (row["task"], row["device"], row["threads"]),
+        order=lambda row: (row["device"], row["threads"], order.index(row["task"])),
+    )
 
 
 def table_text(table: Sequence[Mapping[str, str]], found: Mapping[str, Measured]) -> str:

@@ -18,7 +18,6 @@ Rows of other features in the file are kept. 200 replications leave a coverage o
 from __future__ import annotations
 
 import argparse
-import csv
 import inspect
 import math
 import time
@@ -30,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import registry
+from genbench import registry, tables
 from genbench.arrays import Evidence, Features, Moments, Samples
 from genbench.errors import NotComparable
 from genbench.gaussians import Fit, fit_of, frechet_distance
@@ -207,18 +206,10 @@ def explanation(coverage: float, ratio: float, degenerate: bool) -> str:
 def merge(path: Path, rows: list[dict[str, str]]) -> None:
     """Replaces the rows of the same metric, features and n; the file is sorted."""
 
-    def key(row: dict[str, str]) -> tuple[str, str, int]:
+    def key(row: tables.Row) -> tuple[str, str, int]:
         return row["features"], row["metric"], int(row["n"])
 
-    held: dict[tuple[str, str, int], dict[str, str]] = {}
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            held = {key(row): row for row in csv.DictReader(file)}
-    held |= {key(row): row for row in rows}
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(held[k] for k in sorted(held))
+    tables.merge(path, COLUMNS, rows, identity=key, order=key)
 
 
 def main() -> None:

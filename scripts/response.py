@@ -17,9 +17,7 @@ encoder of `shapes` has no opinion on them. Rows of other data sets in the file 
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
-import io
 import math
 import os
 import tempfile
@@ -31,11 +29,10 @@ import numpy as np
 from tqdm import tqdm
 
 import genbench
-from genbench import pipeline, registry
+from genbench import pipeline, registry, tables
 from genbench.arrays import Samples
 from genbench.datasets import shapes
 from genbench.errors import GenbenchError, UsageError
-from genbench.files import atomic_write
 from genbench.images import open_images
 from genbench.protocols import PROTOCOLS
 from genbench.records import Measurement, Score
@@ -231,22 +228,10 @@ def write(path: Path, new: Sequence[Mapping[str, str]]) -> None:
     """Writes rows in place of those of the same data sets.
 
     Raises:
-        UsageError: the file is another table.
+        InputRejected: the file is another table.
     """
-    kept: list[Mapping[str, str]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise UsageError(f"{path} has other columns than the response table; nothing was written.")
-            measured = {row["dataset"] for row in new}
-            kept = [row for row in reader if row["dataset"] not in measured]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     # Sorting is stable: within a data set the order is that of corruptions, strengths and metrics.
-    writer.writerows(sorted([*kept, *new], key=lambda row: row["dataset"]))
-    atomic_write(path, buffer.getvalue().encode())
+    tables.merge(path, COLUMNS, new, identity=lambda row: row["dataset"], order=lambda row: row["dataset"])
 
 
 def table_text(responses: Sequence[Response]) -> str:

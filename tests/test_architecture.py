@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LIGHT = {"errors", "records", "files", "papers"}
+LIGHT = {"errors", "records", "files", "tables", "papers"}
 FOUNDATION = LIGHT | {
     "arrays",
     "contracts",
@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
     "files": {"errors"},
-    "papers": {"errors", "records"},
+    "tables": {"errors", "files"},
+    "papers": {"errors", "records", "tables"},
     "arrays": {"errors"},
     "contracts": {"arrays", "records", "errors"},
     "uncertainty": {"errors", "records"},

@@ -14,7 +14,7 @@ from PIL import Image
 from genbench import registry
 from genbench.arrays import Samples
 from genbench.datasets import shapes
-from genbench.errors import GenbenchError, UsageError
+from genbench.errors import GenbenchError, InputRejected, UsageError
 from genbench.records import Measurement, Score
 from scripts import response
 from scripts.corruptions import CORRUPTIONS, chosen, gaussian_blur, gaussian_noise, jpeg
@@ -316,5 +316,5 @@ def test_rows_replace_those_of_their_data_set_alone(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (rows[1]["value"], rows[1]["z"], rows[1]["baseline"], rows[1]["responds"]) == ("", "", "1.25", "refused")
     board.write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="other columns"):
+    with pytest.raises(InputRejected, match="not those of this version"):
         response.write(board, response.rows("z", made))
