@@ -129,15 +129,32 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """A score without one part of the images at a time: what the error of a difference of two scores is made of.
+
+    Attributes:
+        left_out: the value without block k of `uncertainty.block_numbers`; of a metric that is a mean, the mean of the
+            images that are not in the block.
+        sizes: images in each block.
+    """
+
+    left_out: tuple[float, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One number and how sure it is.
 
     Attributes:
         value: of the metric, in the units its contract names.
-        stderr: standard error over the sampling of images; None where no sound method is known.
-        ci95: 95 % interval, (low, high).
-        error_method: how `stderr` and `ci95` were made, such as "jackknife-20".
+        stderr: standard error over the sampling of generated images, for this reference; None where no sound method is
+            known.
+        ci95: 95 % interval, (low, high), of the expectation of the metric at this number of images.
+        error_method: how `stderr` and `ci95` were made, such as "jackknife-20"; where there are none, "none: " and the
+            reason.
         detail: further numbers, such as the mean and covariance terms of a Frechet distance.
+        blocks: the value without each jackknife block, for `genbench.differences`; None where there is none.
     """
 
     value: float
@@ -145,6 +162,7 @@ class Score:
     ci95: tuple[float, float] | None = None
     error_method: str | None = None
     detail: Mapping[str, float] = field(default_factory=dict)
+    blocks: Blocks | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
