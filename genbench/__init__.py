@@ -1,36 +1,70 @@
 """genbench: evaluate generative image models, with an error bar and a protocol behind every number.
 
-Start at `genbench.pipeline.run`, or at `genbench --help`. Names are imported when they are first used, so that
-`import genbench` costs nothing.
+Start at `genbench.run` and `genbench.score`, or at `genbench --help`. Names are imported when they are first used, so
+that `import genbench` costs nothing.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genbench.api import run as run
+    from genbench.api import score as score
+    from genbench.arrays import Evidence as Evidence
+    from genbench.arrays import Features as Features
+    from genbench.arrays import Moments as Moments
+    from genbench.arrays import Samples as Samples
+    from genbench.contracts import Dataset as Dataset
+    from genbench.contracts import Extractor as Extractor
+    from genbench.contracts import Metric as Metric
+    from genbench.contracts import Model as Model
+    from genbench.errors import ComponentError as ComponentError
+    from genbench.errors import GenbenchError as GenbenchError
+    from genbench.errors import InputRejected as InputRejected
+    from genbench.errors import MissingAsset as MissingAsset
+    from genbench.errors import NotComparable as NotComparable
+    from genbench.errors import OutOfResources as OutOfResources
+    from genbench.errors import UsageError as UsageError
+    from genbench.generation import quantise as quantise
+    from genbench.measuring import Execution as Execution
+    from genbench.records import Measurement as Measurement
+    from genbench.records import Ref as Ref
+    from genbench.records import Result as Result
+    from genbench.records import RunSpec as RunSpec
+    from genbench.records import Score as Score
+    from genbench.streaming import Evaluator as Evaluator
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Measurement": "records",
-    "Ref": "records",
-    "Result": "records",
-    "RunSpec": "records",
-    "Score": "records",
-    "Dataset": "contracts",
-    "Extractor": "contracts",
-    "Metric": "contracts",
-    "Model": "contracts",
-    "Evidence": "arrays",
-    "Features": "arrays",
-    "Moments": "arrays",
-    "Samples": "arrays",
-    "Evaluator": "streaming",
-    "run": "api",
-    "score": "api",
+_HOMES = {
+    "api": ("run", "score"),
+    "arrays": ("Evidence", "Features", "Moments", "Samples"),
+    "contracts": ("Dataset", "Extractor", "Metric", "Model"),
+    "errors": (
+        "ComponentError",
+        "GenbenchError",
+        "InputRejected",
+        "MissingAsset",
+        "NotComparable",
+        "OutOfResources",
+        "UsageError",
+    ),
+    "generation": ("quantise",),
+    "measuring": ("Execution",),
+    "records": ("Measurement", "Ref", "Result", "RunSpec", "Score"),
+    "streaming": ("Evaluator",),
 }
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"genbench.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'genbench' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would otherwise believe that every name exists
+
+    def __getattr__(name: str) -> object:
+        if name in _HOME:
+            return getattr(import_module(f"genbench.{_HOME[name]}"), name)
+        raise AttributeError(f"module 'genbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__doc__", "__file__", "__name__", "__path__"])

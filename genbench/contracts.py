@@ -130,12 +130,19 @@ class Preset(Protocol):
         source: of the preset, such as paper and table.
     """
 
-    arguments: Mapping[str, Scalar]
-    num_samples: int | None
-    protocol: str | None
-    files: tuple[str, ...]
-    differs: tuple[str, ...]
-    source: str
+    # Properties, because records that are frozen have them too; a plain attribute would have to be writable.
+    @property
+    def arguments(self) -> Mapping[str, Scalar]: ...
+    @property
+    def num_samples(self) -> int | None: ...
+    @property
+    def protocol(self) -> str | None: ...
+    @property
+    def files(self) -> tuple[str, ...]: ...
+    @property
+    def differs(self) -> tuple[str, ...]: ...
+    @property
+    def source(self) -> str: ...
 
 
 class Model(Protocol):
@@ -154,11 +161,16 @@ class Model(Protocol):
         evaluations: network evaluations an image.
     """
 
-    shape: tuple[int, int, int]
-    key: str
-    conditioning: Literal["none", "label", "caption"]
-    classes: int
-    evaluations: int
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def conditioning(self) -> Literal["none", "label", "caption"]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def evaluations(self) -> int: ...
 
     def sample(
         self,

@@ -22,7 +22,7 @@ from genbench.arrays import Images, Samples
 from genbench.contracts import Model
 from genbench.errors import InputRejected, MissingAsset, UsageError
 from genbench.files import atomic_write
-from genbench.records import RunSpec, canonical
+from genbench.records import QUANTISERS, RunSpec, canonical
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,6 @@ SHARD = 256
 """Images a file; a multiple of `EXACT_BLOCK`."""
 EXACT_BLOCK = 32
 """Images of every call of the network in exact mode."""
-
-QUANTISERS = ("round", "truncate")
 
 
 def image_seeds(seed: int, start: int, stop: int) -> NDArray[np.uint64]:

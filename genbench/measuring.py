@@ -6,6 +6,7 @@ import datetime
 import inspect
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from typing import Any
 from genbench import features, files, report, weights
 from genbench.arrays import Evidence, Samples, Statistics
 from genbench.contracts import Extractor, Metric
-from genbench.errors import InputRejected, MissingAsset, NotComparable
+from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError
 from genbench.protocols import Protocol
 from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
 
 _log = logging.getLogger(__name__)
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,4})?")
 
 Watch = Callable[[str, float, float], None]
 """watch(stage, done, total), for progress."""
@@ -49,6 +52,19 @@ class Execution:
     lenient: bool = False
     extractor_precision: str = "float32"
     watch: Watch | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not _DEVICE.fullmatch(self.device):
+            raise UsageError(f"device is auto, cpu, cuda, cuda:INDEX or mps; got {self.device!r}.")
+        if self.batch_size is not None and (type(self.batch_size) is not int or self.batch_size < 1):
+            raise UsageError(f"batch_size is a whole number of at least 1, or None; got {self.batch_size!r}.")
+        if type(self.workers) is not int or self.workers < 0:
+            raise UsageError(f"workers is a whole number of at least 0; got {self.workers!r}.")
+        if self.extractor_precision not in ("float32", "exact"):
+            raise UsageError(f"extractor_precision is 'float32' or 'exact'; got {self.extractor_precision!r}.")
+        paths = {name: Path(path) for name, path in dict(self.weights).items()}
+        object.__setattr__(self, "weights", paths)
+        object.__setattr__(self, "data_dir", None if self.data_dir is None else Path(self.data_dir))
 
     def report(self, stage: str, done: float, total: float) -> None:
         """Tells whoever watches."""

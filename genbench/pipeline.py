@@ -76,10 +76,6 @@ def bind_spec(spec: RunSpec) -> tuple[Callable[..., Model], Dataset, RunSpec]:
     preset = registry.preset(spec.model.name, dataset.name)
     told = {**preset.arguments, **spec.model.args} if preset else spec.model.args
     load_model, model_ref = registry.bind("model", Ref(spec.model.name, told))
-    if spec.num_samples < 1:
-        raise UsageError(f"The number of samples must be at least 1; got {spec.num_samples}.")
-    if spec.quantise not in generation.QUANTISERS:
-        raise UsageError(f"No quantiser {spec.quantise!r}; there are {', '.join(generation.QUANTISERS)}.")
     return load_model, dataset, replace(spec, model=model_ref, dataset=dataset_ref)
 
 

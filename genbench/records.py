@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from genbench.errors import UsageError
+from genbench.errors import UsageError, shown
 
 Scalar = str | int | float | bool | None
 SCHEMA = "genbench.run/1"
+PRECISIONS = ("float32", "bfloat16")
+QUANTISERS = ("round", "truncate")
 
 _NAME = r"[A-Za-z_][\w.\-]*(?::[A-Za-z_][\w.]*)?"
 _REF = re.compile(rf"({_NAME})(?:\((.*)\))?", re.DOTALL)
@@ -58,6 +60,8 @@ class Ref:
         Raises:
             UsageError: anything else.
         """
+        if not isinstance(text, str):
+            raise UsageError(f"A component is named by a text such as 'ddim(steps=50)'; got {shown(repr(text)[:80])}.")
         match = _REF.fullmatch(text.strip())
         if match:
             try:
@@ -69,11 +73,14 @@ class Ref:
                     and all(k.arg for k in call.keywords)
                 ):
                     args = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+                    if len(args) < len(call.keywords):
+                        raise UsageError(f"{shown(text)} gives an argument twice; give each once.")
                     if all(isinstance(v, Scalar) for v in args.values()):
                         return cls(match[1], args)
-            except (SyntaxError, ValueError):
+            except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two are what deep nesting gives
                 pass
-        raise UsageError(f"Cannot read {text!r}; write NAME or NAME(key=literal, ...), such as ddim(steps=50).")
+        given = text if len(text) <= 200 else f"{text[:200]}..."
+        raise UsageError(f"Cannot read {given!r}; write NAME or NAME(key=literal, ...), such as ddim(steps=50).")
 
     def __str__(self) -> str:
         inner = ", ".join(f"{k}={v!r}" for k, v in self.args.items())
@@ -89,10 +96,18 @@ class Measurement:
 
     metric: Ref
     extractor: Ref | None = None
+    optional: bool = field(default=False, compare=False)
+    """Whether it may be left out, with a warning, where it cannot be measured: so is what `all` stands for."""
 
     @classmethod
     def parse(cls, text: str) -> Measurement:
-        """Reads `METRIC` or `METRIC@EXTRACTOR`, each with arguments in parentheses if any."""
+        """Reads `METRIC` or `METRIC@EXTRACTOR`, each with arguments in parentheses if any.
+
+        Raises:
+            UsageError: anything else.
+        """
+        if not isinstance(text, str):
+            raise UsageError(f"A measurement is a text such as 'fid' or 'fid@compact'; got {shown(repr(text)[:80])}.")
         metric, at, extractor = text.partition("@")
         return cls(Ref.parse(metric), Ref.parse(extractor) if at else None)
 
@@ -121,6 +136,18 @@ class RunSpec:
     precision: Literal["float32", "bfloat16"] = "float32"
     exact: bool = False
     quantise: Literal["round", "truncate"] = "round"
+
+    def __post_init__(self) -> None:
+        for name, given, least in (("num_samples", self.num_samples, 1), ("seed", self.seed, 0)):
+            if type(given) is not int or given < least:
+                raise UsageError(f"{name} is a whole number of at least {least}; got {given!r}.")
+        for name, chosen, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("quantise", self.quantise, QUANTISERS),
+            ("exact", self.exact, (True, False)),
+        ):
+            if type(chosen) is not type(known[0]) or chosen not in known:
+                raise UsageError(f"{name} is {' or '.join(map(repr, known))}; got {chosen!r}.")
 
     @property
     def id(self) -> str:

@@ -70,15 +70,24 @@ class Card:
 class Published(Protocol):
     """What a card of a model's weights says. Models know no classes of this package."""
 
-    name: str
-    url: str
-    licence: str
-    source: str
-    bytes: int | None
-    estimated_bytes: int
-    sha256: str | None
-    md5: str | None
-    member: str | None
+    @property
+    def name(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def bytes(self) -> int | None: ...
+    @property
+    def estimated_bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str | None: ...
+    @property
+    def md5(self) -> str | None: ...
+    @property
+    def member(self) -> str | None: ...
 
 
 def of_published(card: Published) -> Card:

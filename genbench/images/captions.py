@@ -9,9 +9,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from genbench.errors import InputRejected
+from genbench.errors import InputRejected, shown
 from genbench.images.containers import Folder, Zip
-from genbench.images.refusals import Unfit, naming, reason, shown
+from genbench.images.refusals import Unfit, naming, reason
 
 _log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from genbench.errors import InputRejected
-from genbench.images.refusals import Unfit, reason, shown
+from genbench.errors import InputRejected, shown
+from genbench.images.refusals import Unfit, reason
 
 MAX_FILE = 1 << 28
 """Bytes of one image file."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genbench.arrays import Images
-from genbench.errors import InputRejected
+from genbench.errors import InputRejected, shown
 from genbench.images.captions import caption_files
 from genbench.images.containers import Folder, Zip
-from genbench.images.refusals import EXTENSIONS, FORMATS, Unfit, naming, shown, verdict
+from genbench.images.refusals import EXTENSIONS, FORMATS, Unfit, naming, verdict
 
 DECODER = 1
 """Raised when the same files would give other pixels; part of every fingerprint."""

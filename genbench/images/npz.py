@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.arrays import Images, Samples, Statistics
-from genbench.errors import InputRejected
+from genbench.errors import InputRejected, shown
 from genbench.images.captions import fault_of
 from genbench.images.containers import open_zip
-from genbench.images.refusals import Unfit, naming, shown, verdict
+from genbench.images.refusals import Unfit, naming, verdict
 
 _log = logging.getLogger(__name__)
 

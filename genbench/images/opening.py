@@ -14,12 +14,12 @@ from pathlib import Path
 from PIL import ImageFile
 
 from genbench.arrays import Images, Samples
-from genbench.errors import InputRejected, UsageError
+from genbench.errors import InputRejected, UsageError, shown
 from genbench.images.captions import read_captions
 from genbench.images.containers import Folder, Zip, open_zip
 from genbench.images.encoded import MAX_PIXELS, classes_of_folders, survey
 from genbench.images.npz import STATISTICS, no_images, open_array, read_statistics
-from genbench.images.refusals import EXTENSIONS, shown, verdict
+from genbench.images.refusals import EXTENSIONS, verdict
 
 
 def open_images(

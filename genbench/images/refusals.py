@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import UnidentifiedImageError
 
-from genbench.errors import InputRejected
+from genbench.errors import InputRejected, shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -27,11 +27,6 @@ def naming(place: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputRejected(f"{shown(place)} {verdict(error)}; replace or remove it.") from error
-
-
-def shown(name: object) -> str:
-    """A file name on one line, whatever characters it has."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def reason(error: Exception) -> str:
