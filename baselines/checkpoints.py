@@ -147,11 +147,14 @@ def _read(path: Path) -> dict[str, State]:
             content: Any = load_file(path)
         else:
             content = _unpickle(path)
+    except CheckpointError:
+        raise
     except (
         OSError,
         RuntimeError,
         ValueError,
         KeyError,
+        zipfile.BadZipFile,
         EOFError,
         AttributeError,
         pickle.UnpicklingError,
@@ -163,27 +166,82 @@ def _read(path: Path) -> dict[str, State]:
         raise CheckpointError(
             f"{path} cannot be read as weights ({reason}). A broken download, or not of torch.save or safetensors?"
         ) from error
+    return _sets(path, content)
+
+
+_TRAINED = ("state_dict", "model", "model_state_dict", "net_model", "net", "network", "unet", "params")
+_AVERAGED = ("ema", "ema_model", "model_ema", "ema_state_dict", "ema_params", "average")
+"""Under which names the files of other repositories hold trained weights and their average, in the order of search."""
+
+
+def _sets(path: Path, content: Any) -> dict[str, State]:
+    """The sets of weights in what a file holds."""
     if isinstance(content, list | tuple) and content and isinstance(content[0], Mapping):
         # ermongroup/ddim: [network, optimiser, epoch, step] and, with an average, its weights.
         sets = {"raw": _tensors(content[0])}
         if len(content) > 4 and isinstance(content[-1], Mapping):
             sets["average"] = _tensors(content[-1])
         return sets if "average" in sets else {"only": sets["raw"]}
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    tensors = _tensors(content) if isinstance(content, Mapping) else {}
-    if not tensors:
+    if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds no weights; expected names with tensors, or a state_dict of them.")
-    return {"only": tensors}
+    if tensors := _tensors(content):
+        inside = content.get("state_dict")
+        return {"only": (_tensors(inside) if isinstance(inside, Mapping) else {}) or tensors}
+    inner = {name: _tensors(value) for name, value in content.items() if isinstance(value, Mapping)}
+    trained = next((inner[name] for name in _TRAINED if inner.get(name)), None)
+    named = next((name for name in _AVERAGED if name in content), None)
+    average = inner.get(named) if named else None
+    if named and not average and isinstance(content[named], Mapping) and content[named]:
+        raise CheckpointError(
+            f"{path} keeps its average under {named!r} as a list without names, which is not read; save the averaged "
+            "weights as a state_dict."
+        )
+    if trained is None and not average:
+        raise CheckpointError(
+            f"{path} holds no weights, neither at its top nor under {', '.join((*_TRAINED, *_AVERAGED))}; it has the "
+            f"keys {_first_ten([str(name) for name in content]) or 'of nothing'}."
+        )
+    if trained is None or not average:
+        return {"average": average} if average else {"only": trained or {}}
+    return {"raw": trained, "average": average}
 
 
 def _unpickle(path: Path) -> Any:
     """torch.load restricted to tensors and containers; what else a file holds becomes placeholders."""
     if not zipfile.is_zipfile(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _unpickle_old(path)
+    _check_archive(path)
     unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     with torch.serialization.safe_globals([_stand_in(name) for name in unknown]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _unpickle_old(path: Path) -> Any:
+    """A file of torch before 1.6, which tells of one unknown class at a time."""
+    allowed: list[str] = []
+    while True:
+        try:
+            with torch.serialization.safe_globals([_stand_in(name) for name in allowed]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            if unknown is None or unknown[1] in allowed or len(allowed) > 100:
+                raise
+            allowed.append(unknown[1])
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses a damaged file: torch itself does not compare the check sums of its own archives."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            inside = [name for name in names if name.endswith((".ckpt", ".pt", ".pth", ".bin", ".safetensors"))]
+            todo = f"extract {inside[0]} and give its path" if inside else "it holds no file of weights"
+            raise CheckpointError(f"{path} is an archive of {len(names)} files; {todo}.")
+        if (damaged := archive.testzip()) is not None:
+            raise CheckpointError(
+                f"{path} is damaged: the check sum of {damaged} in it is wrong. Download or save the file anew."
+            )
 
 
 def _tensors(content: Mapping[Any, Any]) -> State:
@@ -192,10 +250,11 @@ def _tensors(content: Mapping[Any, Any]) -> State:
 
 # --- which layout, where in the file, which weights -----------------------------------------------------------------
 
-_PREFIXES = (
-    "", "module.", "model.", "model.module.", "model.diffusion_model.", "diffusion_model.", "first_stage_model.",
+_PARTS = (
+    "", "model.", "model.module.", "model.diffusion_model.", "diffusion_model.", "first_stage_model.",
     "cond_stage_model.", "transformer.", "cond_stage_model.transformer.", "unet.", "vae.",
 )  # fmt: skip
+_PREFIXES = (*_PARTS, *(f"module.{part}" for part in _PARTS))
 """What stands before the names of a network: of DataParallel, and of the parts of a latent diffusion model."""
 
 _DROPPED = re.compile(r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?position_ids$")
@@ -263,8 +322,10 @@ def _choose(
     if ema not in (True, False, "auto"):
         raise CheckpointError(f"ema must be True, False or 'auto'; got {ema!r}.")
     if "only" not in sets:
+        if ema is False and "raw" not in sets:
+            raise CheckpointError(f"{path.name} holds an average alone; use ema='auto'.")
         state = sets["raw" if ema is False else "average"]
-        # DataParallel's prefix is on the trained weights alone.
+        # DataParallel's prefix may be on the trained weights alone.
         return _stripped(
             state, prefix if any(k.startswith(prefix) for k in state) else ""
         ), "raw" if ema is False else "average"

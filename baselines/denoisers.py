@@ -7,12 +7,12 @@ denoiser to denoiser (`guidance`). Each consumer takes from a `Prediction` what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from baselines.schedules import Level
+from baselines.schedules import Level, Process
 
 Condition = Mapping[str, Tensor]
 """Keyword arguments of the network beside image and timestep, such as y (labels) and context."""
@@ -93,17 +93,35 @@ def denoiser(network: Network, kind: str, *, learned_variance: bool = False, dat
     """
 
     def predict(x: Tensor, level: Level, condition: Condition) -> Prediction:
-        t = torch.full((len(x),), level.t, dtype=torch.float32, device=x.device)
+        t = torch.as_tensor(level.t, dtype=torch.float32, device=x.device).expand(len(x))
         if kind == "edm":
-            if level.alpha != 1:
+            if not bool(torch.as_tensor(level.alpha == 1).all()):
                 raise ValueError(f"edm networks run on grids with alpha = 1, such as karras_grid; it is {level.alpha}.")
             norm = (level.sigma**2 + data_std**2) ** 0.5
             output = network(x / norm, t, **condition)
-            x0 = (data_std / norm) ** 2 * x + level.sigma * data_std / norm * output
+            x0 = (data_std / norm) ** 2 * x + level.sigma * data_std / norm * output  # Karras et al. 2022 eq. 7
             return Prediction(x0, (x - x0) / level.sigma)
         output, variance = network(x, t, **condition), None
         if learned_variance:
             output, variance = output.chunk(2, dim=1)
         return Prediction(*from_output(kind, output, x, level.alpha, level.sigma), variance)
+
+    return predict
+
+
+def rescaled(denoise: Denoiser, process: Process) -> Denoiser:
+    """The same denoiser on the levels of another process than the one that its network was trained on.
+
+    The clean image of x / alpha depends on sigma / alpha alone: so a state is brought to the scale of the level of
+    equal ratio, and the network is told what `process`, its own, says of that level.
+
+    Source: Karras et al. 2022 App. C.3, where it is the change of variables between VP and VE.
+    """
+
+    def predict(x: Tensor, p: Level, condition: Condition) -> Prediction:
+        q = process.at(p.ratio)
+        prediction = denoise(x * (q.alpha / p.alpha), q, condition)
+        eps = (x - p.alpha * prediction.x0) / p.sigma
+        return replace(prediction, eps=eps)
 
     return predict

@@ -1,20 +1,28 @@
-"""Noise as a function of (image seed, draw), so that an image never depends on its batch or on a device.
+"""Noise as a function of (image seed, draw, stream), so that an image never depends on its batch or on a device.
 
-Philox-4x32-10 is a counter-based generator: the image's seed is the key, the draw and the position inside the image are
-the counter. Any draw of any image can be made alone, which resuming, sharding and batching need; a stateful
-generator an image would have to be replayed from the start, and one a batch depends on the batch.
+Philox-4x32-10 is a counter-based generator: the image's seed is the key; position, draw and stream are the counter.
+Any draw of any image can be made alone, which resuming, sharding and batching need. A stateful generator for each
+image would have to be replayed from the start, and one generator for a batch would make images depend on the batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Noise = Callable[[int, Tensor], Tensor]
-"""noise(draw, like) is standard normal, of the shape, dtype and device of `like`. Draw 0 is the starting noise."""
+
+class Noise(Protocol):
+    """Standard normal noise, of the shape, dtype and device of `like`.
+
+    Draw 0 is the starting noise; the step at i of a walk draws number i + 1. Streams are independent of each other:
+    what needs a second noise within one step, such as a corrector, draws the same number from another stream.
+    """
+
+    def __call__(self, draw: int, like: Tensor, stream: int = 0) -> Tensor: ...
+
 
 _LOW = 0xFFFFFFFF
 
@@ -48,18 +56,19 @@ def image_noise(seeds: Tensor) -> Noise:
         seeds: (b,) int64; all 64 bits count.
 
     Returns:
-        A function of (draw, like) with `like` of shape (b, ...). Computed in float32 whatever the dtype of `like`;
-        the bits are the same on every device, the normal deviates up to the rounding of its log and cosine.
+        A function of (draw, like, stream) with `like` of shape (b, ...); draw and stream lie in [0, 2^32).
+        Computed in float32 whatever the dtype of `like`. The bits are the same on every device, the normal deviates
+        up to the rounding of its log and cosine.
     """
 
-    def draw(index: int, like: Tensor) -> Tensor:
+    def noise(draw: int, like: Tensor, stream: int = 0) -> Tensor:
         if len(like) != len(seeds):
             raise ValueError(f"Noise for {len(seeds)} seeds was asked for a batch of {len(like)}.")
         size = math.prod(like.shape[1:])
         blocks = torch.arange(-(-size // 4), device=like.device)[None]
         key = seeds.to(like.device)[:, None]
         zero = torch.zeros_like(blocks)
-        words = philox((blocks, zero + index, zero, zero), (key & _LOW, (key >> 32) & _LOW))
+        words = philox((blocks, zero + draw, zero + stream, zero), (key & _LOW, (key >> 32) & _LOW))
         # Box-Muller on 24-bit uniforms centred in their cells, so that the logarithm never sees 0.
         u = [((w >> 8).float() + 0.5) * 2.0**-24 for w in words]
         radius = [torch.sqrt(-2.0 * torch.log(v)) for v in (u[0], u[2])]
@@ -68,4 +77,4 @@ def image_noise(seeds: Tensor) -> Noise:
         normal = torch.stack([r0 * a0.cos(), r0 * a0.sin(), r1 * a1.cos(), r1 * a1.sin()], dim=-1)
         return normal.flatten(1)[:, :size].reshape(like.shape).to(like.dtype)
 
-    return draw
+    return noise

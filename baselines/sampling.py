@@ -1,8 +1,9 @@
-"""The sampling loop."""
+"""From a start to a result: the sampling loop, and what a sampler is where there is no such loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,38 @@ from baselines.denoisers import Condition, Denoiser
 from baselines.noise import Noise
 from baselines.schedules import Grid
 from baselines.steps import Step
+
+Watch = Callable[[int, int, Tensor], None]
+"""watch(done, steps, x) is called after every step, for progress and pictures."""
+
+
+class Sampler(Protocol):
+    """Brings a start to a result, calling the denoiser as often as it needs.
+
+    A walk down a grid is one (`walk`). Adaptive solvers, models of tokens and generators of one pass are others, whose
+    "denoiser" may be any function.
+    """
+
+    def __call__(
+        self, denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None
+    ) -> Tensor: ...
+
+
+def walk(make_step: Callable[[], Step], grid: Grid) -> Sampler:
+    """The sampler that walks down a grid.
+
+    Args:
+        make_step: makes the step of one run, so that a step may remember the ones before it (multistep methods).
+    """
+
+    def run(denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None) -> Tensor:
+        def report(i: int, state: Tensor) -> None:
+            if watch is not None:
+                watch(i + 1, len(grid) - 1, state)
+
+        return sample(denoise, make_step(), grid, x, noise, condition, watch=report)
+
+    return run
 
 
 @torch.no_grad()

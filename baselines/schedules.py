@@ -1,30 +1,52 @@
 """How much noise is added when, and which of those levels a sampler visits.
 
-A noisy image is x_t = alpha x_0 + sigma eps. A `Grid` is the list of levels a sampler walks down, as Python floats:
-coefficients cost no device copy and keep float64, and the level on which the last step lands is data, not a branch.
+A noisy image is x_t = alpha x_0 + sigma eps. A `Process` says what a network is told about a level. A `Grid` is the
+list of levels that a sampler walks down, as Python floats, so that coefficients cost no device copy and keep float64.
+The last level is part of the grid, so that samplers need no special case for it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 class Level(NamedTuple):
-    """A noise level: what the network is told (`t`), signal scale and noise scale of x = alpha x_0 + sigma eps."""
+    """A noise level of x = alpha x_0 + sigma eps.
+
+    Attributes:
+        t: what the network is told, a timestep or another function of the level.
+        alpha, sigma: scales of signal and noise. A denoiser, but no step, also takes levels of which every image has
+            its own: t of shape (b,), alpha and sigma of shape (b, 1, 1, 1), all tensors.
+    """
 
     t: float
     alpha: float
     sigma: float
 
+    @property
+    def ratio(self) -> float:
+        """Noise over signal, sigma / alpha, on which alone the clean image of x / alpha depends."""
+        return self.sigma / self.alpha
+
 
 Grid = Sequence[Level]
 CLEAN = Level(t=-1.0, alpha=1.0, sigma=0.0)
+
+
+class Process(Protocol):
+    """How noise is added, for the network that was trained so: every role of a system may have another process."""
+
+    def at(self, ratio: float) -> Level:
+        """The level of a noise-to-signal ratio sigma / alpha, on or between the trained ones."""
+        ...
 
 
 def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2) -> NDArray[np.float64]:
@@ -67,6 +89,57 @@ def signal(beta: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.cumprod(1.0 - beta, dtype=np.float64)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discrete:
+    """A variance-preserving process in discrete time, as of DDPM and its descendants.
+
+    Attributes:
+        schedule, steps, low, high: see `betas`.
+        told: factor from the timestep to what the network is told; 1000 / steps where improved diffusion rescales
+            timesteps (`rescale_timesteps`), which is its default.
+
+    Source:
+        openai/improved-diffusion `gaussian_diffusion.py:_scale_timesteps`.
+    """
+
+    schedule: str = "linear"
+    steps: int = 1000
+    low: float = 1e-4
+    high: float = 2e-2
+    told: float = 1.0
+
+    @property
+    def beta(self) -> NDArray[np.float64]:
+        """Variances of the forward process, float64 (steps,)."""
+        return betas(self.schedule, self.steps, low=self.low, high=self.high)
+
+    def grid(self, timesteps: Sequence[int], *, last: Level = CLEAN) -> list[Level]:
+        """The descending grid over `timesteps`, ending on `last`."""
+        return discrete_grid(self.beta, timesteps, last=last, told=self.told)
+
+    def at(self, ratio: float) -> Level:
+        """The level of a ratio sigma / alpha; between two timesteps t is linear in the logarithm of the ratio.
+
+        Raises:
+            ValueError: a ratio below that of timestep 0 or above that of the last one.
+        """
+        logs = _log_ratios(self)
+        wanted = math.log(ratio) if ratio > 0 else -math.inf
+        # A ratio that was computed from alpha and sigma of the first or last level may miss it by rounding.
+        if not logs[0] - 1e-9 <= wanted <= logs[-1] + 1e-9:
+            low, high = math.exp(logs[0]), math.exp(logs[-1])
+            raise ValueError(f"sigma / alpha of this process lies in [{low:.4g}, {high:.4g}]; got {ratio:.4g}.")
+        alpha = (1 + ratio**2) ** -0.5
+        return Level(float(np.interp(wanted, logs, np.arange(self.steps))) * self.told, alpha, ratio * alpha)
+
+
+@cache
+def _log_ratios(process: Discrete) -> NDArray[np.float64]:
+    """Logarithms of sigma / alpha of every timestep, float64 (steps,), ascending."""
+    remaining = signal(process.beta)
+    return 0.5 * np.log((1 - remaining) / remaining)
+
+
 def subsequence(steps: int, total: int, spacing: str) -> list[int]:
     """The timesteps that a sampler of `steps` steps visits, ascending.
 
@@ -81,7 +154,9 @@ def subsequence(steps: int, total: int, spacing: str) -> list[int]:
             `sections` of those counts, whose sum is `steps`.
 
     Raises:
-        ValueError: steps out of range, an unknown spacing, or an offset that leaves the process.
+        ValueError: steps out of range; an unknown spacing; an offset that leaves the process; a number of steps of
+            which "uniform" or "offset" would leave out more than the last tenth of the process, so that a walk from
+            pure noise would begin where much of the image is left.
 
     Source:
         ermongroup/ddim `runners/diffusion.py`, where "uniform" yields more than S entries when S does not divide T
@@ -97,6 +172,11 @@ def subsequence(steps: int, total: int, spacing: str) -> list[int]:
         chosen = [first + stride * i for i in range(steps)]
         if chosen[-1] >= total:
             raise ValueError(f"spacing='offset' with {steps} of {total} steps would visit timestep {chosen[-1]}.")
+        if 10 * (total - stride * steps) > total:
+            raise ValueError(
+                f"spacing={spacing!r} with {steps} of {total} steps would begin at timestep {chosen[-1]}, where much "
+                f"of the image is left, with pure noise; use spacing='respaced' or 'trailing', or a divisor of {total}."
+            )
         return chosen
     if spacing == "quadratic":
         return sorted({int(v) for v in np.linspace(0.0, math.sqrt(0.8 * total), steps) ** 2})
@@ -143,24 +223,40 @@ def sections(counts: Sequence[int], total: int) -> list[int]:
     return visited
 
 
-def discrete_grid(beta: NDArray[np.float64], timesteps: Sequence[int], *, last: Level = CLEAN) -> list[Level]:
+def discrete_grid(
+    beta: NDArray[np.float64], timesteps: Sequence[int], *, last: Level = CLEAN, told: float = 1.0
+) -> list[Level]:
     """The descending grid over `timesteps` of a discrete process, ending on `last`.
 
     Latent diffusion's DDIM lands on alpha-bar of timestep 0 instead of on the clean image: pass that level as `last`.
+
+    Args:
+        told: factor from the timestep to what the network is told, see `Discrete`.
     """
     remaining = signal(beta)
     return [
-        Level(float(t), float(remaining[t] ** 0.5), float((1.0 - remaining[t]) ** 0.5))
+        Level(t * told, float(remaining[t] ** 0.5), float((1.0 - remaining[t]) ** 0.5))
         for t in sorted(timesteps, reverse=True)
     ] + [last]
 
 
-def edm_level(sigma: float) -> Level:
-    """EDM's level of a noise scale: the signal keeps its scale and the network is told log(sigma) / 4.
+@dataclass(frozen=True, slots=True)
+class Exploding:
+    """A variance-exploding process: the signal keeps its scale, and `told` maps sigma to what the network is told."""
 
-    Source: Karras et al. 2022 Table 1.
-    """
-    return Level(math.log(sigma) / 4, 1.0, sigma)
+    told: Callable[[float], float]
+
+    def at(self, ratio: float) -> Level:
+        """The level of a ratio, which is sigma itself."""
+        return Level(self.told(ratio), 1.0, ratio)
+
+
+def _quarter_log(sigma: float) -> float:
+    return math.log(sigma) / 4
+
+
+EDM = Exploding(_quarter_log)
+"""The process of EDM: the network is told log(sigma) / 4. Source: Karras et al. 2022 Table 1."""
 
 
 def karras_grid(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[Level]:
@@ -170,4 +266,4 @@ def karras_grid(steps: int, *, low: float = 0.002, high: float = 80.0, rho: floa
     """
     ramp = np.arange(steps) / max(steps - 1, 1)
     sigmas = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return [edm_level(float(s)) for s in sigmas] + [CLEAN]
+    return [EDM.at(float(s)) for s in sigmas] + [CLEAN]

@@ -1,8 +1,10 @@
 """One step of each sampler: from a level of the grid to the next.
 
 A step is a function step(denoise, x, grid, i, noise, condition) -> x. All coefficients are Python floats computed from
-the two levels, so every closed form holds on any sub-sequence of a process: with p = grid[i] and q = grid[i + 1],
-beta = 1 - (alpha_p / alpha_q)^2 and beta-tilde = beta (sigma_q / sigma_p)^2 are those of the shortened chain.
+the two levels p = grid[i] and q = grid[i + 1], so every closed form holds on any sub-sequence of any process. The
+transition from q up to p scales by alpha_p / alpha_q and adds noise of variance
+beta = sigma_p^2 - (alpha_p / alpha_q)^2 sigma_q^2, which is 1 - (alpha_p / alpha_q)^2 where variance is preserved, and
+beta-tilde = beta (sigma_q / sigma_p)^2 is the variance of q given p and the clean image.
 Draw 0 of the noise is the starting point; the step at i draws number i + 1.
 """
 
@@ -16,16 +18,28 @@ from torch import Tensor
 
 from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.noise import Noise
-from baselines.schedules import Grid, Level, edm_level
+from baselines.schedules import EDM, Grid, Level, Process
 
 Step = Callable[[Denoiser, Tensor, Grid, int, Noise, Condition], Tensor]
 Variance = Literal["small", "large", "learned"] | float
 
 
 def _variances(p: Level, q: Level) -> tuple[float, float]:
-    """(beta, beta-tilde) of the transition from q up to p."""
-    beta = 1 - (p.alpha / q.alpha) ** 2
-    return beta, beta * (q.sigma / p.sigma) ** 2
+    """Variance of the transition from q up to p, and of its reverse given the clean image: (beta, beta-tilde)."""
+    beta = _transition(p, q)
+    return beta, beta * (q.sigma / p.sigma) ** 2  # Ho et al. 2020 eq. 7
+
+
+def _transition(p: Level, q: Level) -> float:
+    """Variance of the noise that the transition from q up to p adds."""
+    kept = (p.alpha / q.alpha) ** 2
+    if abs(p.alpha**2 + p.sigma**2 - 1) < _ROUNDING and abs(q.alpha**2 + q.sigma**2 - 1) < _ROUNDING:
+        return 1 - kept  # the same on variance-preserving levels, without the rounding of the sigmas
+    return p.sigma**2 - kept * q.sigma**2
+
+
+_ROUNDING = 1e-12
+"""Largest difference of alpha^2 + sigma^2 from 1 of a variance-preserving level in float64."""
 
 
 def ddpm(variance: Variance = "small") -> Step:
@@ -58,13 +72,14 @@ def ddpm(variance: Variance = "small") -> Step:
         if q.sigma == 0:
             # beta-tilde is 0 on the last transition; the original codes put that of the transition before in its place.
             small = _variances(grid[i - 1], p)[1] if i > 0 else beta
+        # Ho et al. 2020 eq. 7, for any alpha and sigma.
         mean = q.alpha * beta / p.sigma**2 * prediction.x0 + p.alpha / q.alpha * (q.sigma / p.sigma) ** 2 * x
         spread: Tensor | float
         if variance == "learned":
             if prediction.variance is None:
                 raise ValueError("variance='learned' needs a network that outputs a variance; this one does not.")
             share = (prediction.variance + 1) / 2
-            spread = (share * math.log(beta) + (1 - share) * math.log(small)).exp()
+            spread = (share * math.log(beta) + (1 - share) * math.log(small)).exp()  # Nichol and Dhariwal eq. 15
         elif variance == "large":
             spread = small if q.sigma == 0 else beta
         elif variance == "small":
@@ -72,7 +87,7 @@ def ddpm(variance: Variance = "small") -> Step:
         else:
             spread = beta ** float(variance) * small ** (1 - float(variance))
         if prediction.gradient is not None:
-            mean = mean + spread * prediction.gradient
+            mean = mean + spread * prediction.gradient  # Dhariwal and Nichol 2021 Alg. 1
         if q.sigma == 0:
             return mean
         return mean + spread**0.5 * noise(i + 1, x)
@@ -87,7 +102,7 @@ def shifted(prediction: Prediction, x: Tensor, p: Level) -> Prediction:
     """
     if prediction.gradient is None:
         return prediction
-    eps = prediction.eps - p.sigma * prediction.gradient
+    eps = prediction.eps - p.sigma * prediction.gradient  # Alg. 2
     return Prediction((x - p.sigma * eps) / p.alpha, eps, prediction.variance)
 
 
@@ -109,44 +124,57 @@ def ddim(eta: float = 0.0) -> Step:
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
         prediction = shifted(denoise(x, p, condition), x, p)
-        spread = eta * q.sigma / p.sigma * math.sqrt(max(1 - (p.alpha / q.alpha) ** 2, 0.0))
-        x = q.alpha * prediction.x0 + math.sqrt(max(q.sigma**2 - spread**2, 0.0)) * prediction.eps
+        spread = eta * q.sigma / p.sigma * math.sqrt(max(_transition(p, q), 0.0))  # eq. 16
+        x = q.alpha * prediction.x0 + math.sqrt(max(q.sigma**2 - spread**2, 0.0)) * prediction.eps  # eq. 12
         return x + spread * noise(i + 1, x) if spread else x
 
     return step
 
 
-def heun(churn: float = 0.0, *, low: float = 0.0, high: float = math.inf, inflation: float = 1.0) -> Step:
+def heun(
+    churn: float = 0.0,
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+    inflation: float = 1.0,
+    process: Process = EDM,
+) -> Step:
     """The trapezoidal rule on the probability-flow ODE, second order; its last step, onto a clean level, is Euler's.
 
     On any grid the ODE reads d(x / alpha) / d(sigma / alpha) = eps, whose Euler step is `ddim(0)`.
 
     Args:
-        churn: S_churn of EDM, on EDM's grids only: fresh noise raises a level by the share
+        churn: S_churn of EDM: fresh noise raises the ratio sigma / alpha of a level by the share
             min(churn / steps, sqrt(2) - 1) before the step down from there. 0 is deterministic.
-        low, high: S_min and S_max, the range of sigma in which noise is added.
+        low, high: S_min and S_max, the range of sigma / alpha in which noise is added.
         inflation: S_noise, the standard deviation of the fresh noise.
+        process: of the grid; it says what the network is told of a raised level.
 
     Raises:
-        ValueError: when called, churn at a level whose alpha is not 1.
+        ValueError: when called, churn on a level that is not of `process`.
 
     Source: Karras et al. 2022 Alg. 1 and 2.
     """
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
-        share = min(churn / (len(grid) - 1), math.sqrt(2) - 1) if low <= p.sigma <= high else 0.0
+        share = min(churn / (len(grid) - 1), math.sqrt(2) - 1) if low <= p.ratio <= high else 0.0
         if share > 0:
-            if p.alpha != 1:
-                raise ValueError(f"churn runs on grids with alpha = 1, such as karras_grid; it is {p.alpha} here.")
-            fresh = inflation * p.sigma * math.sqrt((1 + share) ** 2 - 1)
-            p, x = edm_level(p.sigma * (1 + share)), x + fresh * noise(i + 1, x)
-        slope = shifted(denoise(x, p, condition), x, p).eps
-        length = q.sigma / q.alpha - p.sigma / p.alpha
-        there = q.alpha * (x / p.alpha + length * slope)
+            p, x = _churned(x, p, share, process, inflation * noise(i + 1, x))
+        slope = shifted(denoise(x, p, condition), x, p).eps  # Alg. 2 line 7
+        length = q.ratio - p.ratio
+        there = q.alpha * (x / p.alpha + length * slope)  # line 8
         if q.sigma == 0:
             return there
         slope_there = shifted(denoise(there, q, condition), there, q).eps
-        return q.alpha * (x / p.alpha + length * 0.5 * (slope + slope_there))
+        return q.alpha * (x / p.alpha + length * 0.5 * (slope + slope_there))  # line 11
 
     return step
+
+
+def _churned(x: Tensor, p: Level, share: float, process: Process, fresh: Tensor) -> tuple[Level, Tensor]:
+    """A noisier level and the state raised to it. Source: Karras et al. 2022 Alg. 2 lines 4 to 6."""
+    if abs(process.at(p.ratio).alpha - p.alpha) > 1e-6:
+        raise ValueError(f"churn needs the process of its grid: alpha is {p.alpha} here, not that of {process}.")
+    q = process.at(p.ratio * (1 + share))
+    return q, q.alpha * (x / p.alpha + p.ratio * math.sqrt((1 + share) ** 2 - 1) * fresh)

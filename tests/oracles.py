@@ -61,8 +61,8 @@ def circle(steps: int, *, start: float = 1.5, end: float = 0.0) -> list[Level]:
 def keyed(seed: int = 0) -> Noise:
     """Normal noise in the dtype of the state, a function of the draw alone."""
 
-    def noise(draw: int, like: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(1000 * seed + draw)
+    def noise(draw: int, like: Tensor, stream: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(1000 * seed + draw + 500_000 * stream)
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
     return noise

@@ -184,6 +184,8 @@ def test_sub_sequences_of_every_count() -> None:
         for theirs, spacing in ((leading, "uniform"), (offset, "offset"), (trailing, "trailing")):
             if spacing == "offset" and steps == 1000:
                 continue  # they visit timestep 1000 of 0 to 999; refused here
+            if spacing in ("uniform", "offset") and 1000 % steps > 100:
+                continue  # they begin far inside the process; refused here
             theirs.set_timesteps(steps)
             found = theirs.timesteps.tolist()[::-1]
             if found != subsequence(steps, 1000, spacing):

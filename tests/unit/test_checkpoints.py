@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -293,8 +294,7 @@ def test_nothing_in_a_file_is_executed(state: dict[str, Tensor], tmp_path: Path)
     assert not target.exists()
     old = tmp_path / "old.ckpt"
     torch.save({"state_dict": state, "callback": Touch(target)}, old, _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match="cannot be read as weights"):
-        load_network(old, ARGUMENTS)
+    assert same(load_network(old, ARGUMENTS), reference())
     assert not target.exists()
 
 
@@ -353,3 +353,68 @@ def test_row_order_is_part_of_the_architecture(state: dict[str, Tensor], tmp_pat
     assert same(right, reference())
     assert torch.equal(wrong.state_dict()[key], state["input_blocks.3.1.qkv.weight"][..., 0])
     assert not torch.equal(wrong.state_dict()[key], right.state_dict()[key])
+
+
+@pytest.mark.parametrize(
+    ("trained", "averaged"), [("model", "ema"), ("net_model", "ema_model"), ("model_state_dict", "ema_state_dict")]
+)
+def test_weights_and_average_under_the_names_of_other_repositories(
+    trained: str, averaged: str, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    shadow = {name: value + 1 for name, value in state.items()}
+    content = {trained: {f"module.{k}": v for k, v in state.items()}, averaged: shadow, "step": 3, "optim": {"lr": 0.1}}
+    path = save(content, tmp_path / "both.pt")
+    raw, average = load_network(path, ARGUMENTS, ema=False), load_network(path, ARGUMENTS)
+    assert same(raw, reference()) and (raw.origin.weights, average.origin.weights) == ("raw", "average")
+    assert torch.equal(average.head.bias, raw.head.bias + 1)
+    del content[averaged]
+    assert same(load_network(save(content, tmp_path / "one.pt"), ARGUMENTS), reference())
+    alone = save({averaged: state}, tmp_path / "alone.pt")
+    assert same(load_network(alone, ARGUMENTS), reference())
+    with pytest.raises(CheckpointError, match="holds an average alone"):
+        load_network(alone, ARGUMENTS, ema=False)
+
+
+def test_a_file_without_weights_tells_what_it_has(state: dict[str, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"under state_dict, model, .*; it has the keys optimizer, step\."):
+        load_network(save({"optimizer": {"a": 1}, "step": 3}, tmp_path / "none.pt"), ARGUMENTS)
+    listed = {"model": state, "ema": {"decay": 0.9, "shadow_params": list(state.values())}}
+    with pytest.raises(CheckpointError, match="under 'ema' as a list without names"):
+        load_network(save(listed, tmp_path / "list.pt"), ARGUMENTS)
+
+
+def test_the_prefix_of_a_wrapped_model_stands_before_that_of_its_parts(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    wrapped = {f"module.model.diffusion_model.{name}": value for name, value in state.items()}
+    assert same(load_network(save({"state_dict": wrapped}, tmp_path / "w.ckpt"), ARGUMENTS), reference())
+
+
+def test_damage_inside_a_file_of_the_right_length_is_noticed(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = save(state, tmp_path / "whole.ckpt")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(255 - value for value in content[middle : middle + 400])
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged\.ckpt is damaged: the check sum of \S+ in it is wrong"):
+        load_network(damaged, ARGUMENTS)
+
+
+def test_an_archive_around_the_file_is_not_the_file(state: dict[str, Tensor], tmp_path: Path) -> None:
+    save(state, tmp_path / "model.ckpt")
+    with zipfile.ZipFile(tmp_path / "celeba.zip", "w") as archive:
+        archive.write(tmp_path / "model.ckpt", "model.ckpt")
+    with pytest.raises(CheckpointError, match=r"is an archive of 1 files; extract model\.ckpt and give its path"):
+        load_network(tmp_path / "celeba.zip", ARGUMENTS)
+
+
+class Callback:
+    """Stands for a class of a training library."""
+
+
+def test_old_files_of_lightning_load_too(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "old.ckpt"
+    content = {"state_dict": state, "callbacks": {"x": Callback()}, "hyper_parameters": Path("a")}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    assert same(load_network(path, ARGUMENTS), reference())

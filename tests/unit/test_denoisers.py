@@ -9,8 +9,8 @@ import torch
 from oracles import gaussian, mixture, mixture_density
 from torch import Tensor
 
-from baselines.denoisers import denoiser, from_output, target
-from baselines.schedules import Level, edm_level
+from baselines.denoisers import Condition, Prediction, denoiser, from_output, rescaled, target
+from baselines.schedules import EDM, Discrete, Level
 
 MIXTURE = ((-1.0, 0.2, 1.1), 0.2, (0.3, 0.5, 0.2))
 
@@ -71,7 +71,7 @@ def test_learned_variance_is_the_second_half_of_the_channels() -> None:
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 80.0])
 def test_preconditioning_of_edm(sigma: float) -> None:
     """For data of the standard deviation that the wrapper assumes the ideal network outputs 0."""
-    level, x = edm_level(sigma), normal(3, 1, 4, 4) * math.hypot(sigma, 0.5)
+    level, x = EDM.at(sigma), normal(3, 1, 4, 4) * math.hypot(sigma, 0.5)
     found = denoiser(lambda x, t: torch.zeros_like(x), "edm", data_std=0.5)(x, level, {})
     assert torch.allclose(found.x0, gaussian(0.0, 0.5)(x, level, {}).x0, rtol=1e-12, atol=0)
 
@@ -108,3 +108,38 @@ def test_the_oracles_are_gradients_of_their_densities(angle: float) -> None:
     assert torch.allclose(found.eps, -level.sigma * slope, rtol=1e-10, atol=1e-12)
     one, same = mixture((0.3,), 0.5, (1.0,)), gaussian(0.3, 0.5)
     assert torch.allclose(one(x.detach(), level, {}).x0, same(x.detach(), level, {}).x0, rtol=0, atol=1e-10)
+
+
+def test_every_image_may_have_a_level_of_its_own() -> None:
+    x = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    told: list[list[float]] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        told.append(t.tolist())
+        return t.view(-1, 1, 1, 1) * x
+
+    one = [Level(0.5, 0.9, 0.4), Level(2.0, 0.6, 0.8), Level(3.0, 0.1, 0.99)]
+    columns = [torch.tensor(column) for column in zip(*one, strict=True)]
+    together = Level(columns[0], *(column.view(-1, 1, 1, 1) for column in columns[1:]))  # type: ignore[arg-type]
+    for kind in ("eps", "x0", "v", "score"):
+        denoise = denoiser(network, kind)
+        found = denoise(x, together, {})
+        assert told[-1] == columns[0].tolist()
+        for i, level in enumerate(one):
+            alone = denoise(x[i : i + 1], level, {})
+            assert torch.allclose(found.x0[i], alone.x0[0]) and torch.allclose(found.eps[i], alone.eps[0])
+
+
+def test_a_network_of_one_process_serves_the_levels_of_another() -> None:
+    """Gaussian data has one answer at every level, whatever the process."""
+    process, told = Discrete(schedule="cosine"), []
+
+    def exact(x: Tensor, p: Level, condition: Condition) -> Prediction:
+        told.append(p)
+        return gaussian(0.3, 0.7)(x, p, condition)
+
+    x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for level in (EDM.at(0.2), EDM.at(4.0), Level(-1.0, 0.5, 2.0)):
+        found, expected = rescaled(exact, process)(x, level, {}), gaussian(0.3, 0.7)(x, level, {})
+        assert told[-1] == process.at(level.ratio)
+        assert torch.allclose(found.x0, expected.x0, rtol=1e-12) and torch.allclose(found.eps, expected.eps, rtol=1e-12)

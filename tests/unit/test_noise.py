@@ -88,7 +88,8 @@ def test_normal() -> None:
 
 def test_independent_of_neighbouring_seeds_draws_and_positions() -> None:
     noise = image_noise(torch.tensor([5, 6, 5 + 2**32, -5]))
-    drawn = torch.stack([noise(draw, like(4, 20_000)) for draw in (0, 1, 1000)]).view(12, -1).double()
+    draws = ((0, 0), (1, 0), (1000, 0), (1, 1), (1, 7))
+    drawn = torch.stack([noise(draw, like(4, 20_000), stream) for draw, stream in draws]).view(20, -1).double()
     deviation = 4.5 / 20_000**0.5
     for a, b in combinations(drawn, 2):
         assert not torch.equal(a, b)

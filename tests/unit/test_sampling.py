@@ -12,7 +12,7 @@ from torch import Tensor
 from baselines.denoisers import Condition, Denoiser, denoiser
 from baselines.guidance import clip, on_x0
 from baselines.noise import Noise, image_noise
-from baselines.sampling import sample
+from baselines.sampling import sample, walk
 from baselines.schedules import Grid, betas, discrete_grid, karras_grid, subsequence
 from baselines.steps import Step, ddim, ddpm, heun
 
@@ -96,3 +96,17 @@ def test_an_image_is_the_same_alone_and_in_any_batch(step: Step) -> None:
     together = run(list(range(32)))
     assert torch.equal(run([17, 5]), together[[17, 5]])
     assert not torch.allclose(together[0], together[1])
+
+
+def test_a_walk_makes_a_step_a_run_and_tells_how_far_it_is() -> None:
+    made: list[int] = []
+    told: list[tuple[int, int, float]] = []
+
+    def make_step() -> Step:
+        made.append(1)
+        return lambda denoise, x, grid, i, noise, condition: x + 1
+
+    sampler = walk(make_step, GRID)
+    for _ in range(2):
+        sampler(gaussian(), torch.zeros(1), keyed(), {}, lambda done, steps, x: told.append((done, steps, float(x[0]))))
+    assert len(made) == 2 and told == 2 * [(i, 10, float(i)) for i in range(1, 11)]

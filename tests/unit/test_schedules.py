@@ -7,7 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from baselines.schedules import CLEAN, betas, discrete_grid, edm_level, karras_grid, sections, signal, subsequence
+from baselines.schedules import (
+    CLEAN,
+    EDM,
+    Discrete,
+    Exploding,
+    Level,
+    betas,
+    discrete_grid,
+    karras_grid,
+    sections,
+    signal,
+    subsequence,
+)
 
 T = 1000
 ALL = range(1, T + 1)
@@ -89,6 +101,12 @@ def test_betas_are_variances_of_a_process_that_loses_its_signal(kind: str) -> No
 def test_uniform_and_offset_for_every_count() -> None:
     for steps in ALL:
         expected = list(range(0, T, T // steps))[:steps]
+        # What is left beyond the last stride is more than a tenth of the process: 501 steps would end at 500.
+        if T - steps * (T // steps) > T / 10:
+            for spacing in ("uniform", "offset"):
+                with pytest.raises(ValueError, match=rf"would begin at timestep \d+.*respaced.* a divisor of {T}"):
+                    subsequence(steps, T, spacing)
+            continue
         assert subsequence(steps, T, "uniform") == expected
         if steps < T:
             assert subsequence(steps, T, "offset") == [t + 1 for t in expected]
@@ -159,6 +177,8 @@ def test_trailing_for_every_count() -> None:
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic", "respaced", "trailing"])
 def test_every_sub_sequence_stays_in_the_process(spacing: str) -> None:
     for steps in ALL:
+        if spacing == "uniform" and T % steps > T / 10:
+            continue
         found = subsequence(steps, T, spacing)
         assert found == sorted(set(found)) and found[0] >= 0 and found[-1] < T
         assert len(found) == steps or spacing == "quadratic"
@@ -198,8 +218,8 @@ def test_karras_grid() -> None:
     assert [grid[0].sigma, grid[17].sigma] == pytest.approx([80, 0.002], rel=1e-12)
     roots = np.array([level.sigma for level in grid[:-1]]) ** (1 / 7)
     assert np.diff(roots) == pytest.approx(np.full(17, (0.002 ** (1 / 7) - 80 ** (1 / 7)) / 17), rel=1e-9)
-    assert all(level == edm_level(level.sigma) for level in grid[:-1])
-    assert edm_level(80.0) == (math.log(80) / 4, 1.0, 80.0)
+    assert all(level == EDM.at(level.sigma) for level in grid[:-1])
+    assert EDM.at(80.0) == (math.log(80) / 4, 1.0, 80.0)
     assert [level.sigma for level in karras_grid(1)] == pytest.approx([80, 0])
 
 
@@ -208,3 +228,36 @@ def test_counts_of_sections_are_a_spacing() -> None:
     assert adm == sections([90, 60, 60, 20, 20], 1000) and len(adm) == 250
     with pytest.raises(ValueError, match="makes 250 steps; got steps=100"):
         subsequence(100, 1000, "90,60,60,20,20")
+
+
+# Processes: what a network is told of a level, on and between the trained ones.
+
+
+@pytest.mark.parametrize("told", [1.0, 0.25])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "scaled_linear", "sigmoid"])
+def test_a_process_finds_its_own_levels_and_those_between(schedule: str, told: float) -> None:
+    process = Discrete(schedule=schedule, steps=400, told=told)
+    grid = process.grid(range(400))
+    assert grid[-1] == CLEAN and [level.t for level in grid[:-1]] == [t * told for t in range(399, -1, -1)]
+    for level in grid[:-1]:
+        assert process.at(level.sigma / level.alpha) == pytest.approx(level, rel=1e-8, abs=1e-8)
+    between = process.at(math.sqrt(grid[100].ratio * grid[101].ratio))
+    assert between.t == pytest.approx((grid[100].t + grid[101].t) / 2, rel=1e-8)
+    assert between.alpha**2 + between.sigma**2 == pytest.approx(1, rel=1e-14)
+    for ratio in (0.0, grid[-2].ratio * 0.99, grid[0].ratio * 1.01):
+        with pytest.raises(ValueError, match=r"sigma / alpha of this process lies in \["):
+            process.at(ratio)
+
+
+def test_rescaled_timesteps_are_those_of_improved_diffusion() -> None:
+    """`_scale_timesteps` there is t * (1000 / num_timesteps): 0 to 999.75 for 4000 steps."""
+    process = Discrete(schedule="cosine", steps=4000, told=1000 / 4000)
+    plain = Discrete(schedule="cosine", steps=4000)
+    chosen = subsequence(10, 4000, "respaced")
+    assert [level.t for level in process.grid(chosen)][:2] == [999.75, 888.75]
+    assert [level[1:] for level in process.grid(chosen)] == [level[1:] for level in plain.grid(chosen)]
+
+
+def test_an_exploding_process_keeps_the_signal() -> None:
+    assert EDM.at(0.5) == Level(math.log(0.5) / 4, 1.0, 0.5)
+    assert Exploding(lambda sigma: sigma).at(3.0) == Level(3.0, 1.0, 3.0)

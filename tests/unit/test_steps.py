@@ -17,7 +17,18 @@ from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.guidance import clip, on_x0
 from baselines.noise import Noise
 from baselines.sampling import sample
-from baselines.schedules import CLEAN, Grid, Level, betas, discrete_grid, edm_level, karras_grid, signal, subsequence
+from baselines.schedules import (
+    CLEAN,
+    EDM,
+    Discrete,
+    Grid,
+    Level,
+    betas,
+    discrete_grid,
+    karras_grid,
+    signal,
+    subsequence,
+)
 from baselines.steps import Step, ddim, ddpm, heun
 
 STD = 0.5
@@ -388,7 +399,48 @@ def test_churn_tells_the_network_the_raised_level() -> None:
         heun(churn)(denoise, normal(1, 1, 2, 2), grid, 3, keyed(), {})
         raised, following = levels[-2:]
         assert raised.sigma == pytest.approx(grid[3].sigma * (1 + share), rel=1e-14)
-        assert raised == edm_level(raised.sigma) and following == grid[4]
+        assert raised == EDM.at(raised.sigma) and following == grid[4]
+
+
+def test_churn_on_a_variance_preserving_grid_is_churn_on_edms_grid_of_the_same_ratios() -> None:
+    process = Discrete()
+    grid = process.grid(subsequence(20, 1000, "uniform"))
+    ratios = [EDM.at(level.ratio) for level in grid[:-1]] + [CLEAN]
+    settings = {"low": 0.1, "high": 30.0, "inflation": 1.003}
+    here = propagate(gaussian(0.2, STD), heun(8.0, **settings, process=process), grid, 0.0, grid[0].sigma)
+    there = propagate(gaussian(0.2, STD), heun(8.0, **settings), ratios, 0.0, ratios[0].sigma)
+    assert here == pytest.approx(there, rel=1e-9)
+
+
+# Processes that do not preserve variance.
+
+
+@pytest.mark.parametrize(("step", "power"), [(ddpm("small"), 0), (ddpm("large"), 1), (ddim(1.0), 0)])
+def test_added_variance_where_the_signal_keeps_its_scale(step: Step, power: int) -> None:
+    """Reverse diffusion of score SDE's VE process (Song et al. 2021 App. F): sigma_p^2 - sigma_q^2."""
+    grid = karras_grid(12)
+    for i, (p, q) in enumerate(pairwise(grid[:-1])):
+        beta = p.sigma**2 - q.sigma**2
+        assert spread(step, grid, i) == pytest.approx(beta * (1 if power else (q.sigma / p.sigma) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ancestral_sampling_of_a_variance_exploding_grid_converges(variance: str) -> None:
+    errors = [
+        abs(propagate(gaussian(0.0, STD), ddpm(variance), karras_grid(n), 0.0, 80.0)[1] - STD)  # type: ignore[arg-type]
+        for n in (64, 128, 256)
+    ]
+    assert errors[0] < 0.06 and all(later < 0.6 * earlier for earlier, later in pairwise(errors))
+
+
+def test_any_scaling_of_a_process_takes_the_same_steps() -> None:
+    """x / alpha follows the same chain whatever alpha is; "large" alone is a variance of the noisier level's scale."""
+    grid = uniform(10)
+    factors = [1.0 + 0.3 * math.sin(i) for i in range(10)]
+    scaled = [Level(p.t, f * p.alpha, f * p.sigma) for f, p in zip(factors, grid[:-1], strict=True)] + [CLEAN]
+    for step in (ddpm("small"), ddim(0.7), heun()):
+        plain = propagate(gaussian(0.2, STD), step, grid, 0.0, 1.0)
+        assert propagate(gaussian(0.2, STD), step, scaled, 0.0, factors[0]) == pytest.approx(plain, rel=1e-9)
 
 
 # What cannot be meant.
@@ -403,7 +455,7 @@ def test_arguments_out_of_range() -> None:
             ddim(eta)
     with pytest.raises(ValueError, match="needs a network that outputs a variance"):
         ddpm("learned")(gaussian(), normal(1, 1, 2, 2), uniform(10), 0, keyed(), {})
-    with pytest.raises(ValueError, match="alpha = 1"):
+    with pytest.raises(ValueError, match="churn needs the process of its grid: alpha is"):
         heun(1.0)(gaussian(), normal(1, 1, 2, 2), uniform(10), 0, keyed(), {})
 
 
