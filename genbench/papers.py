@@ -6,14 +6,16 @@ here needs more than the csv module, so that listing and planning stay light.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from genbench import tables
-from genbench.errors import InputRejected, MissingAsset
+from genbench.errors import InputRejected, MissingAsset, UsageError
 from genbench.records import Measurement, Ref, Result, Scalar
 
 TIERS = ("read", "secondary", "digitised", "recalled")
@@ -28,6 +30,8 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 class Reported:
     """A number as a paper prints it. Text is empty and numbers are None where the sources do not say.
 
+    The columns of PROTOCOL tell apart what is not said and what there is no such thing of: NOT_STATED and empty.
+
     Attributes:
         system, variant, conditioning: what was evaluated, in the words of the paper.
         paper, arxiv, year: where the number is printed, which need not be the paper of the system.
@@ -37,6 +41,19 @@ class Reported:
             s that is 1 without guidance.
         metric, value: such as "fid", 3.17; percentages and fractions as printed.
         num_samples, reference, extractor: the protocol: generated images, split they are compared with, network.
+        split, subset: "train", "val" or "test" of the reference, and which images of it where it is not simply those of
+            the split, such as "ADM reference batch", "filtered", "COCO 2014".
+        num_reference: reference images of this metric.
+        resize, scaling, weights: of the extractor, as its arguments here; the weights by the name of a public file.
+        arithmetic, neighbours: of the distances between features, and k, of metrics on manifolds.
+        parts, logits: of an Inception score: parts whose scores are averaged ("10", or "chunks of 5000"), and whether
+            the logits are "biased" as TensorFlow's classifier has them, or "unbiased".
+        factor: of a CLIP score: what the cosine was multiplied with.
+        estimator: of an extrapolated distance: "line" is a line through subsets.
+        quantise: rule from floats to 8 bits.
+        runs: whether the number is the least or the mean of several; empty where nothing is said of several.
+        candidates: of how many images each is the best one; empty where nothing is said of a choice.
+        prompts: captions that were drawn, of systems that are conditioned on text.
         origin: "own" (by the authors of the system), "quoted" from elsewhere, or "remeasured" by other people.
         source: table, figure or section of the paper.
         read_in: where the number was read for this list.
@@ -61,6 +78,22 @@ class Reported:
     num_samples: int | None
     reference: str
     extractor: str
+    split: str
+    subset: str
+    num_reference: str
+    resize: str
+    scaling: str
+    weights: str
+    arithmetic: str
+    neighbours: str
+    parts: str
+    logits: str
+    factor: str
+    estimator: str
+    quantise: str
+    runs: str
+    candidates: str
+    prompts: str
     origin: str
     source: str
     read_in: str
@@ -74,7 +107,13 @@ class Reported:
         return f"{f'arXiv:{self.arxiv}' if self.arxiv else self.paper}, {self.source}"
 
 
+NOT_STATED = "not stated"
+"""What a column of the protocol holds where the sources do not say."""
+
 COLUMNS = tuple(field.name for field in fields(Reported))
+PROTOCOL = COLUMNS[COLUMNS.index("split") : COLUMNS.index("origin")]
+"""Columns of how a number was measured, beside those of the samples and of the extractor."""
+
 NUMBERS = {"year": int, "resolution": int, "steps": int, "guidance_scale": float, "value": float, "num_samples": int}
 
 
@@ -143,12 +182,24 @@ DATASETS: dict[str, tuple[str, int]] = {
 }
 """Names of this project's data sets, without punctuation, to those of the papers. Others, such as shapes, have none."""
 
+SIZES = {
+    ("CIFAR-10", "train"): 50_000, ("CIFAR-10", "test"): 10_000, ("ImageNet", "train"): 1_281_167,
+    ("ImageNet", "val"): 50_000, ("LSUN Bedroom", "train"): 3_033_042, ("LSUN Cat", "train"): 1_657_266,
+    ("LSUN Horse", "train"): 2_000_340, ("LSUN Church", "train"): 126_227, ("CelebA", "train"): 162_770,
+}  # fmt: skip
+"""Images of a split, where there is one split of that name. ADM's published statistics are of all of them."""
+
 METRICS = {"clip-score": "clip_score", "cas": "cas_top1", "fd": "fid"}
 """Names of this project's metrics to those of the file, where they differ."""
 
-LEGACY_RESIZES = ("tf1", "nvidia", "bilinear")
-"""Of `inception`: those that the published numbers were made with; they agree to about 0.1 in FID on CIFAR-10, where
-antialiased ones do not."""
+METRICS_DINOV2 = {
+    "fid": "fd_dinov2",
+    "fd": "fd_dinov2",
+    "fid-inf": "fd_inf_dinov2",
+    "kid": "kd_dinov2",
+    "authpct": "authpct",
+}
+"""The same on the features of DINOv2; all others are the name with `_dinov2`."""
 
 Want = Mapping[str, Scalar]
 """Columns of the row that is wanted; `variant` need only begin like this."""
@@ -227,12 +278,6 @@ def _ldm(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[
         yield {**want, "system": f"{system}-G", "guidance": "cfg", "guidance_scale": scale}
 
 
-HEADLINE = {
-    "ddpm": "cifar10", "ddim": "cifar10", "adm-g": "imagenet256", "adm-u": "imagenet256", "cfg": "imagenet64",
-    "ldm": "imagenet256",
-}  # fmt: skip
-"""Data set of the row that is shown where a system's paper has nothing on the data set of the run."""
-
 _ROWS = {"ddpm": _ddpm, "ddim": _ddim, "adm-g": _adm_g, "adm-u": _adm_u, "cfg": _cfg, "ldm": _ldm}
 
 
@@ -244,7 +289,7 @@ def _column(metric: str) -> str:
     """The metric of the file for one of this project, as text with or without extractor: `fd@dinov2` is fd_dinov2."""
     what = Measurement.parse(metric)
     if what.extractor is not None and what.extractor.name.startswith("dinov2"):
-        return f"{what.metric.name}_dinov2"
+        return METRICS_DINOV2.get(what.metric.name, f"{what.metric.name}_dinov2")
     return METRICS.get(what.metric.name, what.metric.name.replace("-", "_"))
 
 
@@ -263,33 +308,28 @@ def _agrees(row: Reported, want: Want) -> bool:
 
 
 def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
-    """The number that stands in the papers for a system of this project.
+    """The number that stands in the papers for a system of this project on a data set.
 
     Args:
         model: with its arguments, such as ddim(steps=50, eta=0.0); those not given are as in the paper's headline row.
         metric: of this project, such as "fid" or "fd@dinov2".
-        dataset: of this project. Where the paper has numbers on it, they are searched; else those on the data set of
-            its headline row (HEADLINE), so that a run on `shapes` sees the CIFAR-10 number; `comparable` says that.
+        dataset: of this project.
 
     Returns:
         The row that the arguments select (steps, eta, variance, scale): by the authors of the system before those of a
-        later paper, measured before quoted, never disputed. Where no row has these arguments, the headline row; None
-        where there is none either.
+        later paper, measured before quoted, never disputed. Where no row has these arguments, the headline row on that
+        data set, and `comparable` says what differs. None where no paper of the system has numbers on the data set.
 
     Source:
         DDPM Tables 1 and 3, DDIM Table 1 (also for DDPM in few steps), ADM Tables 4 to 6, classifier-free guidance
         Tables 1 and 2, LDM Tables 1, 2, 3 and 10. Inception scores of DDIM are from Watson et al. 2022, and precision
         and recall of DDPM from StudioGAN, since the authors print none.
     """
-    if model.name not in _ROWS:
+    published = DATASETS.get(_plain(dataset))
+    if model.name not in _ROWS or published is None:
         return None
     column = _column(metric)
-    published = DATASETS.get(_plain(dataset))
-    papers = {want["arxiv"] for want in _ROWS[model.name](model.args, *(published or DATASETS[HEADLINE[model.name]]))}
-    if published is None or not any(r.arxiv in papers and (r.dataset, r.resolution) == published for r in reported()):
-        published = DATASETS[HEADLINE[model.name]]
     rows = [r for r in reported() if r.metric == column and (r.dataset, r.resolution) == published and not r.disputed]
-    # A run with arguments that no paper used still sees the headline row; what differs is told by who compares.
     for args in (model.args, {}):
         for want in _ROWS[model.name](args, *published):
             found = [row for row in rows if _agrees(row, want)]
@@ -309,20 +349,6 @@ def _architecture(extractor: str) -> tuple[str, ...]:
     return found.groups() if found else ()
 
 
-def _network(ours: str, theirs: str) -> list[str]:
-    """Why the features of two extractors differ, as a list of at most one reason."""
-    name, published = _plain(ours), _plain(theirs)
-    if name and not published:
-        return ["extractor not stated"]
-    if bool(name) != bool(published) or not published.startswith(name):
-        return ["other extractor"]
-    if _architecture(ours) != _architecture(theirs):
-        return ["other size of the extractor"]
-    if name == "inception" and Ref.parse(ours).args.get("resize", "tf1") not in LEGACY_RESIZES:
-        return ["other resize"]
-    return []
-
-
 def instead(name: str, given: Scalar, published: Scalar) -> str:
     """The words for an argument of a model that is another one than the paper's."""
     if name == "steps":
@@ -332,68 +358,297 @@ def instead(name: str, given: Scalar, published: Scalar) -> str:
     return f"{name}={given!r} instead of {published!r}"
 
 
+# Whether two numbers may be ranked. A rule looks at one thing and yields the reasons against it, usually none or one.
+
+
+@dataclass(frozen=True, slots=True)
+class _Ours:
+    """A result with the arguments of its metric and of its extractor written out, and its model and data set."""
+
+    result: Result
+    metric: Ref
+    extractor: Ref | None
+    model: Ref
+    dataset: tuple[str, int] | None
+
+    @classmethod
+    def of(cls, result: Result) -> _Ours:
+        return cls(
+            result=result,
+            metric=_written_out("metric", result.metric),
+            extractor=_written_out("extractor", result.extractor) if result.extractor else None,
+            model=result.spec.model if result.spec else Ref(""),
+            dataset=DATASETS.get(_plain(result.spec.dataset.name)) if result.spec else None,
+        )
+
+
+@cache
+def _written_out(kind: str, text: str) -> Ref:
+    """A component with all defaults, as the registry writes it out; as given where it is not known here."""
+    from genbench import registry
+
+    ref = Ref.parse(text)
+    try:
+        bound: Ref = registry.bind(kind, ref)[1]
+    except (UsageError, ImportError):
+        return ref
+    return bound
+
+
+@cache
+def published_keys(extractor: str) -> frozenset[str]:
+    """Keys that an extractor has with its public weights.
+
+    Args:
+        extractor: with its arguments, such as "inception(resize='nvidia')".
+
+    Returns:
+        One key for each precision; none where the extractor, or the digest of its public file, is not known.
+    """
+    from genbench import registry, weights
+
+    try:
+        loader, ref = registry.bind("extractor", Ref.parse(extractor))
+    except (UsageError, ImportError):
+        return frozenset()
+    module: Any = inspect.getmodule(loader)
+    names = inspect.signature(module.card).parameters
+    public = module.card(**{name: value for name, value in ref.args.items() if name in names})
+    if len(public.sha256 or "") != 64:
+        return frozenset()
+    versions = (
+        weights.extractor_key(ref.name, module.VERSION, public.sha256, p, ref.args) for p in ("float32", "exact")
+    )
+    return frozenset(versions)
+
+
+def _differs(words: str, given: object, stated: str) -> Iterator[str]:
+    """The reason of a column: not stated, not known of ours, or another value. An empty column asks for nothing."""
+    if stated == NOT_STATED:
+        yield f"{words} not stated"
+    elif stated and given is None:
+        yield f"{words} not known"
+    elif stated and str(given) != stated:
+        yield f"{words} {given} instead of {stated}"
+
+
+def _what(ours: _Ours, row: Reported) -> Iterator[str]:
+    if ours.dataset != (row.dataset, row.resolution):
+        yield "other data set"
+    if _column(ours.result.measurement) != row.metric:
+        yield "other metric"
+
+
+def _features(ours: _Ours, row: Reported) -> Iterator[str]:
+    name, published = _plain(ours.extractor.name if ours.extractor else ""), _plain(row.extractor)
+    if name and not published:
+        yield "extractor not stated"
+    elif bool(name) != bool(published) or not published.startswith(name):
+        yield "other extractor"
+    elif _architecture(str(ours.extractor or "")) != _architecture(row.extractor):
+        yield "other size of the extractor"
+    elif ours.extractor is not None:
+        # NVIDIA's is TensorFlow's in other words: they agree to 0.02 grey levels.
+        resize, theirs = (TENSORFLOW if r == "nvidia" else r for r in (ours.extractor.args.get("resize"), row.resize))
+        if theirs == NOT_STATED:
+            yield "resize not stated"
+        elif theirs and resize != theirs:
+            yield "other resize"
+        yield from _differs("scaling", ours.extractor.args.get("scaling"), row.scaling)
+        yield from _weights(ours, row)
+
+
+TENSORFLOW = "tf1"
+"""Resize of TensorFlow 1."""
+
+
+def _weights(ours: _Ours, row: Reported) -> Iterator[str]:
+    if row.weights == NOT_STATED:
+        yield "weights of the extractor not stated"
+    elif row.weights:
+        known, key = published_keys(str(ours.extractor)), ours.result.extractor_key
+        if not known or key is None:
+            yield "weights of the extractor not known"
+        elif key not in known:
+            yield "other weights of the extractor"
+
+
+def _samples(ours: _Ours, row: Reported) -> Iterator[str]:
+    count, spec = ours.result.generated.count, ours.result.spec
+    if row.num_samples is None:
+        yield "number of samples not stated"
+    elif row.num_samples != count:
+        yield f"{count} instead of {row.num_samples} samples"
+    if spec is not None and spec.precision != "float32":
+        yield f"samples in {spec.precision}"
+    # Where a source says nothing of it, this is no reason: it is worth hundredths, and hardly any source does.
+    if spec is not None and row.quantise in ("round", "truncate") and spec.quantise != row.quantise:
+        yield f"pixels by quantise={spec.quantise!r} instead of {row.quantise!r}"
+
+
+def _reference(ours: _Ours, row: Reported) -> Iterator[str]:
+    reference = ours.result.reference
+    if reference is None or ours.dataset != (row.dataset, row.resolution):
+        return
+    split = _split(reference.name)
+    if not row.reference:
+        yield "reference not stated"
+        return
+    if row.split == NOT_STATED:
+        yield "reference split not stated"
+    elif row.split and split != row.split:
+        yield "other reference split"
+    if row.subset == NOT_STATED:
+        yield "subset of the reference not stated"
+    elif row.subset not in ("", ADM_BATCH, "COCO 2014"):
+        yield f"other reference images ({row.subset})"
+    count = reference.count
+    if count is None and ADM_BATCH in reference.name:
+        count = SIZES.get((row.dataset, split))
+    if row.num_reference == NOT_STATED:
+        yield "number of reference images not stated"
+    elif count is None:
+        yield "number of reference images not known"
+    elif row.num_reference and str(count) != row.num_reference:
+        yield f"{count} instead of {row.num_reference} reference images"
+
+
+ADM_BATCH = "ADM reference batch"
+"""In names of references: 10,000 images, and statistics of all images of the split."""
+
+
+def _neighbours(ours: _Ours, row: Reported) -> Iterator[str]:
+    k = ours.metric.args.get("k")
+    if row.neighbours == NOT_STATED:
+        yield "number of neighbours not stated"
+    elif row.neighbours and str(k) != row.neighbours:
+        yield f"k = {k} instead of {row.neighbours}"
+    yield from _differs("arithmetic of distances", ours.metric.args.get("arithmetic", "float32"), row.arithmetic)
+
+
+def _parts(ours: _Ours, row: Reported) -> Iterator[str]:
+    """Parts of an Inception score: so many, or as many as there are images of one part's size."""
+    if not row.parts:
+        return
+    if row.parts == NOT_STATED:
+        yield "number of splits not stated"
+    else:
+        splits, chunk = ours.metric.args.get("splits", 1), ours.metric.args.get("chunk", 0)
+        given = (ours.result.generated.count or 0) / chunk if isinstance(chunk, int) and chunk > 0 else splits
+        chunks = re.fullmatch(r"chunks of (\d+)", row.parts)
+        wanted: float = (row.num_samples or 0) / int(chunks[1]) if chunks else int(row.parts)
+        if given != wanted:
+            yield f"{given:g} instead of {wanted:g} splits"
+    logits = ours.metric.args.get("logits", "unbiased")
+    if row.logits == NOT_STATED:
+        yield "bias of the logits not stated"
+    elif logits != row.logits:
+        yield f"{logits} instead of {row.logits} logits"
+
+
+FACTORS = {"hessel": "2.5", "cosine100": "100", "cosine": "1"}
+"""Scale of `clip-score` to what it multiplies the cosine with."""
+
+
+def _estimate(ours: _Ours, row: Reported) -> Iterator[str]:
+    yield from _differs("scale of the cosine", FACTORS.get(str(ours.metric.args.get("scale"))), row.factor)
+    yield from _differs("extrapolation by", ours.metric.args.get("method"), row.estimator)
+    if row.prompts:
+        yield "prompts not stated" if row.prompts == NOT_STATED else f"prompts not known to be {row.prompts}"
+
+
+def _selection(ours: _Ours, row: Reported) -> Iterator[str]:
+    if row.runs.startswith("minimum of"):
+        yield "minimum of several runs"
+    elif row.runs.startswith("minimum"):
+        yield row.runs
+    if row.candidates:
+        yield f"re-ranked samples ({row.candidates})"
+
+
+def _sampler(ours: _Ours, row: Reported) -> Iterator[str]:
+    args = ours.model.args
+    strides, spacing = re.search(r"\b(quadratic|linear|uniform|even)\b", row.variant), args.get("spacing")
+    # At 1000 steps there is nothing to choose, and all but quadratic are even strides that begin elsewhere.
+    if spacing and strides and row.steps != 1000 and (spacing == "quadratic") != (strides[1] == "quadratic"):
+        yield f"{spacing} instead of {strides[1]} steps"
+    steps = args.get("steps")
+    if steps is not None and row.steps is not None and steps != row.steps:
+        yield instead("steps", steps, row.steps)
+    noise, eta = re.search(r"\beta=(\d+(?:\.\d+)?)", row.variant), args.get("eta")
+    if noise and isinstance(eta, int | float) and abs(eta - float(noise[1])) > 1e-9:
+        yield instead("eta", eta, float(noise[1]))
+    variance = re.search(r"\b(large|small) variance", row.variant)
+    if variance and "variance" in args and args["variance"] != variance[1]:
+        yield instead("variance", args["variance"], variance[1])
+
+
+def _guidance(ours: _Ours, row: Reported) -> Iterator[str]:
+    scale, wanted = ours.model.args.get("scale"), row.guidance_scale
+    if row.guidance == "none":
+        wanted = 0.0 if ours.model.name in CLASSIFIERS else 1.0
+    elif row.guidance not in ("", "cfg", "classifier"):
+        scale = ours.model.args.get(row.guidance)  # such as truncation
+        if scale is None:
+            yield f"guidance of another kind ({row.guidance})"
+    if isinstance(scale, int | float) and row.guidance:
+        if wanted is None:
+            yield "scale of the guidance not stated"
+        elif abs(scale - wanted) > 1e-9:
+            yield instead("scale", scale, wanted)
+
+
+CLASSIFIERS = ("adm-g", "adm-u")
+"""Systems whose scale is that of a classifier's gradient, 0 without guidance."""
+
+
+def _own_weights(ours: _Ours, row: Reported) -> Iterator[str]:
+    """Weights that the user gave, unless they are named as the preset of the system names them."""
+    given = ours.model.args.get("weights")
+    if ours.result.environment.get("given_weights") or (given and given not in _weights_of_preset(ours)):
+        yield "own weights"
+
+
+def _weights_of_preset(ours: _Ours) -> tuple[str, ...]:
+    from genbench import registry
+
+    try:
+        preset = registry.preset(ours.model.name, ours.result.spec.dataset.name) if ours.result.spec else None
+    except (UsageError, ImportError):
+        return ()
+    return (*preset.files, getattr(preset, "release", "")) if preset else ()
+
+
+def _credit(ours: _Ours, row: Reported) -> Iterator[str]:
+    if row.origin == "quoted":
+        yield "published number quoted from elsewhere"
+    if row.verified in ("digitised", "recalled"):
+        yield f"published number {row.verified}, not read"
+    if row.disputed:
+        yield "published number disputed"
+
+
+RULES: tuple[Callable[[_Ours, Reported], Iterator[str]], ...] = (
+    _what, _features, _samples, _reference, _neighbours, _parts, _estimate, _selection, _sampler, _guidance,
+    _own_weights, _credit,
+)  # fmt: skip
+
+
 def comparable(result: Result, published: Reported) -> tuple[bool, tuple[str, ...]]:
     """Whether a measured number may be ranked with a published one, by the rules of `leaderboards/README.md`.
 
     Args:
-        result: of this project; data set and model are those of its `spec`, split and count of the reference those of
-            its `reference`.
+        result: of this project. Its data set and model are those of its `spec`, split and count of the reference those
+            of its `reference`; what its run does otherwise than the paper of the system is in its `environment`.
         published: a row of `reported`.
 
     Returns:
-        True and nothing if all that is known agrees; else False and the reasons, such as ("other data set", "other
-        extractor", "1000 instead of 50000 samples"). What the sources do not state is a reason.
+        True and nothing if all agrees; else False and the reasons, such as ("other data set", "other extractor",
+        "1000 instead of 50000 samples"). What the sources do not state is a reason, and so is what is not known of the
+        result, such as the number of images behind statistics, or weights whose public digest nobody knows. The one
+        exception is the rule from floats to 8 bits, which counts only where a source states it.
     """
-    metric, spec, reference = Ref.parse(result.metric), result.spec, result.reference
-    reasons = []
-    dataset = DATASETS.get(_plain(spec.dataset.name)) if spec is not None else None
-    same_data = dataset == (published.dataset, published.resolution)
-    if not same_data:
-        reasons.append("other data set")
-    if _column(result.measurement) != published.metric:
-        reasons.append("other metric")
-    reasons += _network(result.extractor or "", published.extractor)
-    if published.num_samples is None:
-        reasons.append("number of samples not stated")
-    elif published.num_samples != result.generated.count:
-        reasons.append(f"{result.generated.count} instead of {published.num_samples} samples")
-    if same_data and reference is not None:
-        stated = re.search(r"\b(\d+)(k?)\b", published.reference.partition("(")[2])
-        count = int(stated[1]) * (1000 if stated[2] else 1) if stated else reference.count
-        if not published.reference:
-            reasons.append("reference not stated")
-        elif _split(reference.name) != _split(published.reference):
-            reasons.append("other reference split")
-        elif stated and reference.count is None:
-            reasons.append("number of reference images not known")
-        elif count != reference.count:
-            reasons.append(f"{reference.count} instead of {count} reference images")
-    neighbours = re.search(r"\bk=(\d+)", published.note)
-    if "k" in metric.args and neighbours and int(neighbours[1]) != metric.args["k"]:
-        reasons.append(f"k = {metric.args['k']} instead of {neighbours[1]}")
-    splits = re.search(r"without ten splits|(\d+) splits", published.note)
-    if "splits" in metric.args and splits and int(splits[1] or 1) != metric.args["splits"]:
-        reasons.append(f"{metric.args['splits']} instead of {splits[1] or 1} splits")
-    if "minimum of" in published.note or "min of several" in published.note:
-        reasons.append("minimum of several runs")
-    if "rerank" in published.variant or "re-rank" in published.variant:
-        reasons.append("re-ranked samples")
-    spacing = spec.model.args.get("spacing") if spec is not None else None
-    strides = re.search(r"\b(quadratic|linear|uniform|even)\b", published.variant)
-    # At 1000 steps there is nothing to choose, and all but quadratic are even strides that begin elsewhere.
-    if spacing and strides and published.steps != 1000 and (spacing == "quadratic") != (strides[1] == "quadratic"):
-        reasons.append(f"{spacing} instead of {strides[1]} steps")
-    steps = spec.model.args.get("steps") if spec is not None else None
-    if steps is not None and published.steps is not None and steps != published.steps:
-        reasons.append(instead("steps", steps, published.steps))
-    scale = spec.model.args.get("scale") if spec is not None else None
-    if isinstance(scale, int | float) and published.guidance in ("none", "cfg", "classifier"):
-        unguided = 0.0 if spec is not None and spec.model.name == "adm-g" else 1.0
-        wanted = unguided if published.guidance_scale is None else published.guidance_scale
-        if abs(scale - wanted) > 1e-9:
-            reasons.append(instead("scale", scale, wanted))
-    if published.verified in ("digitised", "recalled"):
-        reasons.append(f"published number {published.verified}, not read")
-    if published.disputed:
-        reasons.append("published number disputed")
-    return not reasons, tuple(reasons)
+    ours = _Ours.of(result)
+    found = [reason for rule in RULES for reason in rule(ours, published)]
+    found += [str(reason) for reason in result.environment.get("differs", ())]
+    return not found, tuple(dict.fromkeys(found))

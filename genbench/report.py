@@ -117,11 +117,10 @@ def _paper(result: Result) -> dict[str, Any] | None:
     reported = papers.lookup(result.spec.model, _measured(result), result.spec.dataset.name)
     if reported is None:
         return None
-    _, reasons = papers.comparable(result, reported)
-    reasons = (*reasons, *(d for d in result.environment.get("differs", ()) if d not in reasons))
+    verdict, reasons = papers.comparable(result, reported)
     return {
         "value": reported.value, "system": reported.system, "dataset": reported.dataset, "source": reported.citation,
-        "comparable": not reasons, "reasons": list(reasons),
+        "comparable": verdict, "reasons": list(reasons),
     }  # fmt: skip
 
 

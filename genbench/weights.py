@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
@@ -153,6 +153,19 @@ def sha256(path: Path) -> str:
 def _sha256(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def extractor_key(
+    name: str, version: int, digest_of_weights: str | None, precision: str, args: Mapping[str, Any]
+) -> str:
+    """16 hexadecimal digits of everything that may change a feature of an extractor.
+
+    Args:
+        name, version: of the extractor and of its code.
+        digest_of_weights: SHA-256 of the weight file, None without one.
+        args: everything else.
+    """
+    return digest([name, version, digest_of_weights, precision, sorted(args.items())], 16)
 
 
 def matches(path: Path, card: Card) -> bool:

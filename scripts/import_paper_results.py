@@ -6,6 +6,11 @@ The collection has one row a number, with remarks on how it was collected mixed 
 a number, a remark moves to `note`, a value that was copied from the neighbouring metric of a table (the samples of an
 FID beside a likelihood) goes, and what a reader cannot open is not named. Rows that other sources contradict stay, with
 the reason in `disputed`. The bytes depend on the rows of the input alone, not on their order.
+
+How a number was measured becomes columns (PROTOCOL in `genbench.papers`), read from the words of the sources: the split
+and the number of reference images, the resize and the weights of the extractor, neighbours, parts of an Inception
+score, a minimum of several runs. A column is "not stated" where the source does not say, and empty where the metric has
+no such thing.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from genbench.papers import COLUMNS, FORMULA, NUMBERS, TIERS
+from genbench.files import atomic_write
+from genbench.papers import COLUMNS, FORMULA, NOT_STATED, NUMBERS, PROTOCOL, SIZES, TIERS
 
 Row = Mapping[str, str]
 
@@ -312,6 +318,155 @@ def notes(text: str, metric: str) -> list[str]:
     return kept
 
 
+# The protocol of a number
+
+Facts = Mapping[str, str]
+
+_GRAPH: Facts = {"resize": "tf1", "scaling": "tf", "weights": "inception-2015-12-05"}
+IMPLEMENTATIONS: tuple[tuple[str, Facts], ...] = (
+    (r"Inception.*\(TF graph\)", _GRAPH),
+    (r"Inception.*\(ADM evaluator\)",
+     {**_GRAPH, "arithmetic": "fp16-adm", "parts": "chunks of 5000", "logits": "unbiased"}),
+    (r"Inception.*\(torch-fidelity\)", {**_GRAPH, "arithmetic": "float32", "parts": "10", "logits": "unbiased"}),
+    (r"Inception.*\(NVIDIA pickle\)", {**_GRAPH, "resize": "nvidia"}),
+    (r"Inception.*\(StyleGAN3 code\)", {**_GRAPH, "resize": "nvidia", "parts": "10", "logits": "unbiased"}),
+    (r"Inception.*\(pytorch-fid\)",
+     {**_GRAPH, "resize": "bilinear", "scaling": "symmetric", "arithmetic": "float32", "logits": "biased"}),
+    (r"Inception.*\(tensorflow_gan.*", {"logits": "biased"}),
+    (r"DINOv2 ViT-L/14 \(dgm-eval\)",
+     {"resize": "pil-bicubic", "scaling": "", "weights": "dinov2-vitl14", "arithmetic": "float32",
+      "estimator": "line"}),
+    (r"DINOv2 ViT-L/14 \(dgm-eval, 224 bicubic\)",
+     {"resize": "bicubic-antialias", "scaling": "", "weights": "dinov2-vitl14"}),
+    (r"CLIP ViT-L/14", {"scaling": ""}),
+    (r"CLIP ViT-g/14 LAION-2B", {"scaling": ""}),
+    (r"CLIP ViT-B/16 \(torchmetrics, x100\)", {"scaling": "", "factor": "100"}),
+)  # fmt: skip
+"""Extractor, as a pattern, to what its code does where nothing else is said. StudioGAN reads biased logits."""
+
+ADM_BATCH = 10_000
+"""Images of a reference batch of ADM, which also holds the statistics of the whole training set."""
+
+CODES: tuple[tuple[Facts, Facts], ...] = (
+    # The paper says that its Inception scores are of OpenAI's code, whose default is ten parts.
+    ({"arxiv": "2006.11239", "metric": "is", "origin": "own"}, {"parts": "10", "logits": "unbiased"}),
+    ({"arxiv": "2105.05233"}, {"quantise": "truncate"}),
+    ({"arxiv": "2102.09672", "origin": "own"}, {"quantise": "truncate"}),
+    ({"arxiv": "2010.02502"}, {"quantise": "round"}),
+    ({"arxiv": "2206.00364"}, {"quantise": "round"}),
+    ({"arxiv": "2312.02696", "origin": "own"}, {"quantise": "round"}),
+    ({"arxiv": "2406.02507"}, {"quantise": "round"}),
+    # Both papers share a repository, whose README says that every metric is the minimum of several evaluations.
+    ({"arxiv": "2312.02696", "origin": "own"}, {"runs": "minimum of several"}),
+    ({"arxiv": "2406.02507", "origin": "own"}, {"runs": "minimum of several"}),
+    # The paper on DiT says so of its own numbers and of ADM's.
+    ({"arxiv": "2105.05233", "resolution": "512", "metric": "precision"}, {"num_reference": "1000"}),
+    ({"arxiv": "2105.05233", "resolution": "512", "metric": "recall"}, {"num_reference": "1000"}),
+)
+"""Columns that must agree, and what the paper or its repository says of all of these numbers."""
+
+
+def split_of(text: str) -> str:
+    """The split that the words for a reference name."""
+    found = re.search(r"\b(train|test|val)", text)
+    return NOT_STATED if found is None or "assumed" in text else found[1]
+
+
+def subset_of(text: str) -> str:
+    """Which images of the split those are, where they are not simply its images; the words name it."""
+    for pattern, subset in (
+        (r"ADM reference", "ADM reference batch"), (r"own crop", "own crop"), (r"differs between", NOT_STATED),
+        (r"filtered", "filtered"), (r"captions subset", "captions subset"), (r"LN-(\w+)", r"LN-\1"),
+        (r"CC3M", "CC3M"), (r"segmentation", "segmentation challenge"), (r"COCO.*(2014|2017)", r"COCO \1"),
+        (r"COCO", NOT_STATED), (r"faces", "faces"),
+    ):  # fmt: skip
+        if found := re.search(pattern, text):
+            return found.expand(subset)
+    return ""
+
+
+def count_of(text: str, dataset: str, metric: str) -> str:
+    """Number of reference images in these words, or of the whole split that they name."""
+    split = split_of(text)
+    if "ADM reference" in text and metric in MANIFOLD:
+        return str(ADM_BATCH)
+    if found := re.search(r"(?<![\w.])(\d+)(k?)\b", re.sub(r"20(14|17)", "", text)):
+        return str(int(found[1]) * (1000 if found[2] else 1))
+    # Papers take the whole of CIFAR-10. Of larger sets some take a part, so that "train" alone does not tell.
+    whole = dataset == "CIFAR-10" or "ADM reference" in text or ("(all)" in text and metric not in MANIFOLD)
+    return str(SIZES.get((dataset, split), NOT_STATED)) if whole else NOT_STATED
+
+
+def runs_of(text: str) -> str:
+    """Whether the number is the least, or the mean, of several."""
+    if found := re.search(r"\bmin(?:imum)? of (\d+|several)", text):
+        return f"minimum of {found[1]}"
+    if found := re.search(r"\bmean over (\d+) sampling runs", text):
+        return f"mean of {found[1]}"
+    return "minimum over checkpoints" if "best checkpoint over training" in text else ""
+
+
+def candidates_of(text: str, system: str) -> str:
+    """Of how many images of this system each is the best one, by these words."""
+    text = re.sub(r"(\w+) row is re-ranked", lambda found: "re-ranked" if found[1] == system else "", text)
+    if re.search(r"\bno re-?rank|without re-?rank", text) or not re.search(r"re-?rank", text):
+        return ""
+    found = re.search(r"best of (\d+)|(\d+) (?:candidates|samples)", text)
+    return f"best of {found[1] or found[2]}" if found else "best of several"
+
+
+def parts_of(text: str) -> str:
+    """Into how many parts the images of an Inception score were split, by these words; empty where they do not say."""
+    if "without ten splits" in text:
+        return "1"
+    found = re.search(r"\b(\d+) splits", text)
+    return found[1] if found else ""
+
+
+def protocol(text: Row) -> dict[str, str]:
+    """The columns of PROTOCOL of a row whose other columns are known."""
+    metric, words = text["metric"], f"{text['variant']}; {text['note']}"
+    measured = metric not in NO_NETWORK
+    against = measured and metric not in ("is", "clip_score", "r_precision")
+    network = measured and not metric.startswith("cas_")
+    assumed = "reference set assumed" in text["note"]
+    neighbours = re.search(r"\bk=(\d+)", text["note"])
+    factor = "1" if re.search(r"mean cosine similarity.*not x100", text["note"]) else NOT_STATED
+    known = next((facts for pattern, facts in IMPLEMENTATIONS if re.fullmatch(pattern, text["extractor"])), {})
+    number = next((found[1] for found in [re.search(r"\b(\d+)k reference images", text["note"])] if found), "")
+    subsets = re.search(r"on subsets of (\d+)k", text["note"])
+    if number or subsets:
+        number = str(int(number or (subsets[1] if subsets else 0)) * 1000)
+    said = re.search(r"\b(\d+) real images at (\d+)", text["note"])
+    if said and said[2] == text["resolution"]:
+        number = said[1]
+    manifold = metric.removesuffix("_dinov2") in MANIFOLD
+    columns = {
+        "split": (NOT_STATED if assumed else split_of(text["reference"])) if against else "",
+        "subset": subset_of(text["reference"]) if against else "",
+        "num_reference": (NOT_STATED if assumed else number or count_of(text["reference"], text["dataset"], metric))
+        if against else "",
+        "resize": known.get("resize", NOT_STATED) if network else "",
+        "scaling": known.get("scaling", NOT_STATED) if network else "",
+        "weights": known.get("weights", NOT_STATED) if network else "",
+        "arithmetic": known.get("arithmetic", NOT_STATED) if manifold else "",
+        "neighbours": (neighbours[1] if neighbours else NOT_STATED) if manifold else "",
+        "parts": parts_of(text["note"]) or known.get("parts", NOT_STATED) if metric == "is" else "",
+        "logits": known.get("logits", NOT_STATED) if metric == "is" else "",
+        "factor": known.get("factor", factor) if metric == "clip_score" else "",
+        "estimator": known.get("estimator", NOT_STATED) if metric.startswith("fd_inf") else "",
+        "quantise": NOT_STATED if measured else "",
+        "runs": runs_of(words),
+        "candidates": candidates_of(words, text["system"]),
+        "prompts": NOT_STATED if measured and text["conditioning"] == "text" else "",
+    }  # fmt: skip
+    for wanted, facts in CODES:
+        if all(text[name] == value for name, value in wanted.items()):
+            columns |= {name: value for name, value in facts.items() if columns[name] or name == "runs"}
+    assert tuple(columns) == PROTOCOL
+    return columns
+
+
 def published(row: Row) -> dict[str, str]:
     """One row of the collection as a row of the leaderboard."""
     metric = row["metric"]
@@ -356,6 +511,9 @@ def published(row: Row) -> dict[str, str]:
         "verified": tier(row["verified_by"], where),
         "note": "; ".join(dict.fromkeys(piece for piece in pieces if piece)),
     }
+    text |= protocol(text)
+    if metric in MANIFOLD_DINO and (subsets := re.search(r"on subsets of (\d+)k", text["note"])):
+        text["num_samples"] = str(int(subsets[1]) * 1000)  # the subset is of both sides
     text["disputed"] = next(
         (reason for columns, reason in DISPUTED if all(text[name] == value for name, value in columns.items())), ""
     )
@@ -394,10 +552,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     with args.collection.open(encoding="utf-8", newline="") as file:
         content = leaderboard(csv.DictReader(file, strict=True))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.output.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(args.output)
+    atomic_write(args.output, content)
     written = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
     for column in ("verified", "origin"):
         print(column, dict(sorted(Counter(row[column] for row in written).items())))

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"errors"},
     "files": {"errors"},
     "tables": {"errors", "files"},
-    "papers": {"errors", "records", "tables"},
+    "papers": {"errors", "records", "tables", "registry", "weights"},
     "arrays": {"errors"},
     "contracts": {"arrays", "records", "errors"},
     "uncertainty": {"errors", "records"},

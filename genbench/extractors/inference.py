@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from genbench.arithmetic import float32
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, UsageError
-from genbench.records import digest
 from genbench.resize import METHODS
+from genbench.weights import extractor_key
 
 PRECISIONS = ("float32", "exact")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,7 +84,7 @@ def extractor(
             found = forward(rgb(images, device), taps)
             return {tap: found[tap].float() for tap in taps}
 
-    key = digest([name, version, weights, precision, sorted(args.items())], 16)
+    key = extractor_key(name, version, weights, precision, args)
     return Extractor(key=key, widths=dict(widths), embed=embed, embed_captions=embed_captions, block=block)
 
 
