@@ -48,6 +48,8 @@ class Samples:
         read: read(start, stop) gives the uint8 images start..stop-1, (stop - start, c, h, w).
         origin: for people: where the images come from.
         fingerprint: a digest of the content, for caches: equal fingerprints, equal images in equal order.
+        hashes: hashes(start, stop) gives the `image_digests` of images start..stop-1 where they are known without
+            decoding; else None, and `genbench.features.pixel_digests` finds them.
         labels: int64 (count,) class indices, or None.
         captions: one text an image, or None.
         classes: names of the classes, empty if unknown.
@@ -60,6 +62,7 @@ class Samples:
     read: Callable[[int, int], Images]
     origin: str
     fingerprint: Callable[[], str]
+    hashes: Callable[[int, int], NDArray[np.uint8]] | None = None
     labels: NDArray[np.int64] | None = None
     captions: Sequence[str] | None = None
     classes: tuple[str, ...] = ()
@@ -95,6 +98,7 @@ class Samples:
             read=partial(_shifted, self.read, start),
             origin=f"{self.origin}[{start}:{stop}]",
             fingerprint=named,
+            hashes=self.hashes and partial(_shifted, self.hashes, start),
             labels=None if self.labels is None else self.labels[start:stop],
             captions=None if self.captions is None else self.captions[start:stop],
             statistics={},
@@ -124,16 +128,26 @@ class Samples:
                 f"Images are uint8 (n, c, h, w) with n > 0; got {images.dtype} {images.shape}. Quantise them first."
             )
 
-        def content() -> str:
-            return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
-
         return cls(
             count=len(images), shape=images.shape[1:], read=lambda start, stop: images[start:stop], origin=origin,
-            fingerprint=content, labels=labels, captions=captions, classes=classes,
+            fingerprint=lambda: fingerprint_of(images.shape[1:], image_digests(images)),
+            hashes=lambda start, stop: image_digests(images[start:stop]), labels=labels, captions=captions,
+            classes=classes,
         )  # fmt: skip
 
 
-def _shifted(read: Callable[[int, int], Images], offset: int, start: int, stop: int) -> Images:
+def image_digests(images: Images) -> NDArray[np.uint8]:
+    """SHA-256 of the pixels of every image in the order (c, h, w): uint8 (n, 32)."""
+    rows = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+    return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(images), 32)
+
+
+def fingerprint_of(shape: tuple[int, ...], digests: NDArray[np.uint8]) -> str:
+    """The fingerprint of images (c, h, w) whose `image_digests` are known."""
+    return hashlib.sha256(f"{len(digests)} {tuple(shape)}".encode() + digests.tobytes()).hexdigest()
+
+
+def _shifted(read: Callable[[int, int], NDArray[np.uint8]], offset: int, start: int, stop: int) -> NDArray[np.uint8]:
     return read(start + offset, stop + offset)
 
 

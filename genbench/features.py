@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Samples
+from genbench.arrays import Evidence, Features, Samples, image_digests
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, UsageError
-from genbench.files import replacing
+from genbench.files import read_sealed, replacing, write_sealed
 from genbench.images import prefetch
 from genbench.records import digest
+from genbench.weights import cache_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,40 @@ def evidence(
                 f"The cached features {paths[tap]} hold {len(features)} rows for {samples.count} images."
             )
     return Evidence(samples=samples, taps=found)
+
+
+def pixel_digests(
+    samples: Samples,
+    *,
+    cache: Path | None = None,
+    workers: int = 2,
+    watch: Callable[[int], None] | None = None,
+) -> NDArray[np.uint8]:
+    """`image_digests` of all samples, in their order: uint8 (n, 32).
+
+    Equal images have equal digests, whatever files they lie in. Where only decoding tells them, they are found once and
+    kept under the fingerprint of the samples.
+
+    Args:
+        cache: directory of feature files; None for that of the user.
+    """
+    if samples.hashes is not None:
+        return samples.hashes(0, samples.count)
+    place = _digests_path(samples, cache)
+    if (content := read_sealed(place)) is not None and len(content) == 32 * samples.count:
+        return np.frombuffer(content, dtype=np.uint8).reshape(samples.count, 32)
+    found = []
+    for images in prefetch(samples, 64, workers=workers):
+        found.append(image_digests(images))
+        if watch is not None:
+            watch(len(images))
+    digests = np.concatenate(found) if found else np.empty((0, 32), dtype=np.uint8)
+    write_sealed(place, digests.tobytes())
+    return digests
+
+
+def _digests_path(samples: Samples, cache: Path | None) -> Path:
+    return (cache or cache_directory() / "features") / f"{digest([samples.fingerprint(), samples.count], 32)}.pixels"
 
 
 def _key(samples: Samples, extractor: Extractor, tap: str) -> str:

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from genbench.errors import GenbenchError, OutOfResources
+
+_log = logging.getLogger(__name__)
+
+_PIECE = 1 << 20
 
 
 @contextmanager
@@ -81,6 +88,82 @@ def state(folder: Path) -> str:
         status = path.stat()
         known.update(f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return known.hexdigest()
+
+
+_SEAL = b"\nsha256 "
+_SEALED = len(_SEAL) + 64 + 1
+"""Bytes behind the content of a sealed file: a line with its digest."""
+
+
+def write_sealed(path: str | os.PathLike[str], content: bytes, *, durable: bool = True) -> None:
+    """Writes content and, behind it, its SHA-256, so that a reader notices damage; see `read_sealed`."""
+    atomic_write(path, content + seal(hashlib.sha256(content).hexdigest()), durable=durable)
+
+
+def seal(digest: str) -> bytes:
+    """What stands behind content of this SHA-256 in a sealed file."""
+    return _SEAL + digest.encode() + b"\n"
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """The content of a sealed file; None if there is none that is whole. One that is damaged is removed with a warning.
+
+    Raises:
+        OSError: a file that is there and may not be read.
+    """
+    return path.read_bytes()[:-_SEALED] if intact(path) else None
+
+
+def intact(path: Path) -> bool:
+    """Whether a sealed file is there and whole; a damaged one is removed with a warning.
+
+    The content is read once a process, in pieces, and again when the file has changed.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and _sealed(path, _identity(status)):
+            return True
+    except FileNotFoundError:
+        return False
+    _log.warning("%s is damaged and is made anew.", path)
+    with suppress(OSError):  # it is not used, whether or not it can be removed
+        remove(path)
+    return False
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link, or a folder with all that is in it; nothing where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1024)
+def _sealed(path: Path, identity: tuple[int, ...]) -> bool:
+    size = identity[0] - _SEALED
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            total.update(piece)
+            size -= len(piece)
+        return size == 0 and file.read() == seal(total.hexdigest())
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces; remembered while the file stays the same."""
+    return _sha256(path, _identity(path.stat()))
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, identity: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written or replaced. The time of the last change of state cannot be set back."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 def slug(name: str, limit: int = 80) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import struct
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -21,6 +20,7 @@ from genbench.arrays import Images
 from genbench.errors import InputRejected, shown
 from genbench.images.captions import caption_files
 from genbench.images.containers import Folder, Zip
+from genbench.images.pinned import Pins
 from genbench.images.refusals import EXTENSIONS, FORMATS, Unfit, naming, verdict
 
 DECODER = 1
@@ -38,32 +38,37 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class EncodedFiles:
-    """Image files of one size whose headers were found good."""
+    """Image files of one size whose headers were found good. Pixels that are read belong to the fingerprint, although
+    the bytes of the files are read anew for them: bytes that have changed are refused."""
 
     files: Folder | Zip
     names: tuple[str, ...]
     height: int
     width: int
-    digest: str = ""
+    pins: Pins = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pins = Pins(len(self.names))
 
     def read(self, start: int, stop: int) -> Images:
         images = np.empty((stop - start, 3, self.height, self.width), dtype=np.uint8)
-        for image, name in zip(images, self.names[start:stop], strict=True):
-            with naming(self.files.path / name):
-                image[:] = _decode(self.files.read(name), (self.width, self.height))
+        for image, number in zip(images, range(start, stop), strict=True):
+            with naming(self.files.path / self.names[number]):
+                image[:] = _decode(self._bytes(number), (self.width, self.height))
         return images
 
+    def _bytes(self, number: int) -> bytes:
+        data = self.files.read(self.names[number])
+        digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
+        self.pins.hold(number, digest[None], self.files.path / self.names[number])
+        return data
+
     def fingerprint(self) -> str:
-        """SHA-256 of lengths and bytes of the files in order, so that a zip equals the folder it was made from."""
-        if not self.digest:
-            total = hashlib.sha256(f"genbench.images {DECODER} {len(self.names)}".encode())
-            for name in self.names:
-                with naming(self.files.path / name):
-                    data = self.files.read(name)
-                total.update(struct.pack("<Q", len(data)))
-                total.update(data)
-            self.digest = total.hexdigest()
-        return self.digest
+        """SHA-256 over those of the files in order, so that a zip equals the folder it was made from."""
+        for number in np.flatnonzero(~self.pins.known).tolist():
+            with naming(self.files.path / self.names[number]):
+                self._bytes(number)
+        return hashlib.sha256(f"genbench.images {DECODER} ".encode() + self.pins.digests.tobytes()).hexdigest()
 
 
 def survey(files: Folder | Zip, visible: Sequence[str], max_pixels: int) -> EncodedFiles:

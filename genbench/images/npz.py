@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import struct
 import threading
@@ -15,10 +14,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.arrays import Images, Samples, Statistics
+from genbench.arrays import Images, Samples, Statistics, fingerprint_of, image_digests
 from genbench.errors import InputRejected, shown
 from genbench.images.captions import fault_of
 from genbench.images.containers import open_zip
+from genbench.images.pinned import Pins
 from genbench.images.refusals import Unfit, naming, verdict
 
 _log = logging.getLogger(__name__)
@@ -53,14 +53,16 @@ class _Place:
 class _Array:
     """A uint8 array of images in an .npy file or in a member of an .npz.
 
-    Uncompressed ones are mapped and read in place. Compressed ones are expanded into memory when first read.
+    Uncompressed ones are read in place, and not mapped: a file that is cut short while it is read would end the
+    process. Compressed ones are expanded into memory when first read.
     """
 
     def __init__(self, place: _Place) -> None:
         self.place = place
         self._lock = threading.Lock()
-        self._values: NDArray[np.uint8] | None = None
-        self._digest = ""
+        self._expanded: NDArray[np.uint8] | None = None
+        self._pins = Pins(place.shape[0])
+        self._checked = place.packed or place.member is None
 
     def __getstate__(self) -> _Place:
         return self.place
@@ -74,16 +76,28 @@ class _Array:
         _, a, b, c = self.place.shape
         return (c, a, b) if self.place.channels_last else (a, b, c)
 
-    def values(self) -> NDArray[np.uint8]:
+    def read(self, start: int, stop: int) -> Images:
+        with naming(self.place.path):
+            stored = self._packed()[start:stop] if self.place.packed else self._in_place(start, stop)
+        if self.place.channels_last:
+            stored = stored.transpose(0, 3, 1, 2)
+        images = np.ascontiguousarray(np.broadcast_to(stored, (len(stored), 3, *self.shape[1:])))
+        self._pins.hold(start, image_digests(images), self.place.path)
+        return images
+
+    def _in_place(self, start: int, stop: int) -> NDArray[np.uint8]:
+        values = np.empty((stop - start, *self.place.shape[1:]), dtype=np.uint8)
+        with self.place.path.open("rb") as file:
+            file.seek(self.place.offset + start * values[:1].nbytes)
+            if file.readinto(values.reshape(-1).data) != values.nbytes:
+                raise Unfit("ends too early")
+        return values
+
+    def _packed(self) -> NDArray[np.uint8]:
         with self._lock:
-            if self._values is None:
-                place = self.place
-                with naming(place.path):
-                    if place.packed:
-                        self._values = self._expand()
-                    else:
-                        self._values = np.memmap(place.path, np.uint8, mode="r", offset=place.offset, shape=place.shape)
-            return self._values
+            if self._expanded is None:
+                self._expanded = self._expand()
+            return self._expanded
 
     def _expand(self) -> NDArray[np.uint8]:
         values = np.empty(self.place.shape, dtype=np.uint8)
@@ -104,26 +118,23 @@ class _Array:
                 yield piece
                 piece = file.read(1 << 20)
 
-    def read(self, start: int, stop: int) -> Images:
-        block = self.values()[start:stop]
-        if self.place.channels_last:
-            block = block.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(np.broadcast_to(block, (len(block), 3, *self.shape[1:])))
+    def hashes(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """`image_digests` of the images start..stop-1."""
+        if not self._checked:
+            with naming(self.place.path):
+                for _ in self._pieces(1 << 20):  # pixels that are read in place have met no checksum
+                    pass
+            self._checked = True
+        rows = max(1, (1 << 24) // (3 * self.shape[1] * self.shape[2]))
+        for first in range(start, stop, rows):
+            last = min(first + rows, stop)
+            if not self._pins.known[first:last].all():
+                self.read(first, last)
+        return self._pins.digests[start:stop].copy()
 
     def fingerprint(self) -> str:
         """That of `Samples.of` on the same images, however the array is laid out or packed."""
-        if not self._digest:
-            if self.place.member is not None and not self.place.packed:
-                with naming(self.place.path):
-                    for _ in self._pieces(1 << 20):  # pixels that are read in place have met no checksum
-                        pass
-            count, _, height, width = (self.place.shape[0], *self.shape)
-            total = hashlib.sha256(f"{(count, 3, height, width)}".encode())
-            rows = max(1, (1 << 24) // (3 * height * width))
-            for start in range(0, count, rows):
-                total.update(self.read(start, min(start + rows, count)).data)
-            self._digest = total.hexdigest()
-        return self._digest
+        return fingerprint_of((3, *self.shape[1:]), self.hashes(0, self.place.shape[0]))
 
 
 def open_array(path: Path, max_pixels: int) -> Samples:
@@ -166,7 +177,7 @@ def open_array(path: Path, max_pixels: int) -> Samples:
         _log.warning("%s: the images are greyscale; the channel is repeated three times.", path)
     return Samples(
         count=shape[0], shape=(3, height, width), read=array.read, origin=str(path), fingerprint=array.fingerprint,
-        labels=labels, captions=captions,
+        hashes=array.hashes, labels=labels, captions=captions,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from genbench import features
 from genbench.arrays import Samples
 from genbench.contracts import Extractor
 from genbench.errors import UsageError
+from genbench.images import open_images, write_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 3, 4, 4), dtype=np.uint8)
 
@@ -90,3 +92,24 @@ def test_taps_and_texts_that_are_not_there_are_told(tmp_path: Path) -> None:
         evidence(Counting(), tmp_path, "logits")
     with pytest.raises(UsageError, match="no captions"):
         evidence(Counting(), tmp_path, "captions")
+
+
+def test_pixel_digests_are_those_of_the_images_however_they_are_stored(tmp_path: Path) -> None:
+    expected = [hashlib.sha256(image.tobytes()).digest() for image in IMAGES]
+    write_images(Samples.of(IMAGES), tmp_path / "folder")
+    np.savez(tmp_path / "a.npz", IMAGES.transpose(0, 2, 3, 1))
+    for samples in (Samples.of(IMAGES), open_images(tmp_path / "folder"), open_images(tmp_path / "a.npz")):
+        for _ in range(2):
+            found = features.pixel_digests(samples, cache=tmp_path / "cache")
+            assert [bytes(row) for row in found] == expected, samples.origin
+        part = features.pixel_digests(samples.subset(3, 7), cache=tmp_path / "cache")
+        assert [bytes(row) for row in part] == expected[3:7]
+
+
+def test_pixel_digests_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(Samples.of(IMAGES), tmp_path / "folder")
+    samples = open_images(tmp_path / "folder")
+    known = features.pixel_digests(samples, cache=tmp_path / "cache")
+    monkeypatch.setattr("genbench.features.prefetch", lambda *_, **__: pytest.fail("decoded again"))
+    again = open_images(tmp_path / "folder")
+    assert np.array_equal(features.pixel_digests(again, cache=tmp_path / "cache"), known)

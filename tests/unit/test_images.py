@@ -738,15 +738,47 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert "gone.png cannot be read: No such file" in refused(tmp_path)
 
 
+@pytest.mark.parametrize("first", ["fingerprint", "read"])
+@pytest.mark.parametrize("form", ["folder", "npy", "npz"])
+def test_content_that_changes_between_two_readings_is_refused(form: str, first: str, tmp_path: Path) -> None:
+    def save(pixels: np.ndarray) -> Path:
+        files = {f"{i}.bmp": encoded(image.transpose(1, 2, 0), kind="BMP") for i, image in enumerate(pixels)}
+        path = tmp_path / f"set.{form}"
+        if form == "folder":
+            return write(path, files)
+        np.save(path, pixels) if form == "npy" else np.savez(path, pixels)
+        return path
+
+    pixels = noise(4, 6, 8)
+    samples = open_images(save(pixels))
+    samples.fingerprint() if first == "fingerprint" else samples.read(0, 4)
+    pixels[2] ^= 255
+    save(pixels)  # as many bytes as before, as a sampler overwrites its own images
+    with pytest.raises(InputRejected, match="changed while it was read"):
+        samples.read(2, 3)
+    assert len(samples.read(3, 4)) == 1
+
+
+@pytest.mark.parametrize("save", [np.savez, np.save])
+def test_an_array_that_is_cut_short_while_it_is_read_is_refused(save: Callable, tmp_path: Path) -> None:
+    path = tmp_path / ("a.npz" if save is np.savez else "a.npy")
+    save(path, noise(2000))
+    samples = open_images(path)
+    os.truncate(path, 100_000)
+    with pytest.raises(InputRejected, match="ends too early"):
+        samples.read(0, 2000)
+
+
 def test_files_that_change_after_opening_are_refused(tmp_path: Path) -> None:
     samples = open_images(write(tmp_path, {"a.png": GOOD, "b.png": GOOD}))
     write(tmp_path, {"b.png": png(noise(1, 5, 5)[0])})
     with pytest.raises(InputRejected, match=r"b\.png has 5x5 pixels now, not 8x6"):
         samples.read(0, 2)
-    (tmp_path / "b.png").unlink()
-    for use in (samples.fingerprint, partial(samples.read, 1, 2)):
+    for use in ("fingerprint", "read"):
+        samples = open_images(write(tmp_path, {"a.png": GOOD, "b.png": GOOD}))
+        (tmp_path / "b.png").unlink()
         with pytest.raises(InputRejected, match=r"b\.png cannot be read: No such file"):
-            use()
+            samples.fingerprint() if use == "fingerprint" else samples.read(1, 2)
 
 
 def test_larger_files_than_allowed_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
