@@ -6,19 +6,22 @@ the digest of the extractor (weights, resize, scaling, arithmetic) and of the sa
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Samples, image_digests
+from genbench.arrays import Evidence, Features, Images, Samples, image_digests
 from genbench.contracts import Extractor
-from genbench.errors import InputRejected, UsageError
-from genbench.files import read_sealed, replacing, write_sealed
+from genbench.errors import InputRejected, UsageError, shown
+from genbench.feature_files import NPY_HEADER as NPY_HEADER
+from genbench.feature_files import Table, rows_of_part, temporary_directory, writable
+from genbench.feature_files import npy_header as npy_header
 from genbench.images import prefetch
 from genbench.records import digest
 from genbench.weights import cache_directory
@@ -26,8 +29,21 @@ from genbench.weights import cache_directory
 if TYPE_CHECKING:
     from torch import Tensor
 
+_log = logging.getLogger(__name__)
+
 CAPTIONS = "captions"
 """The tap of texts; all others are of images."""
+
+CALL_BYTES = 64 << 20
+"""Pixels of one call of a network: images that are large come in smaller blocks, or memory would grow with them."""
+
+_PIXELS = " pixels"
+"""Name of the table of digests beside those of taps, which have no space in their names."""
+
+Watch = Callable[[int], None]
+"""Called with the number of images done since the last call."""
+Blocks = Iterator[Mapping[str, NDArray[Any]]]
+"""Rows of tables, by name, of consecutive images."""
 
 
 def evidence(
@@ -38,9 +54,12 @@ def evidence(
     cache: Path,
     device: str,
     workers: int = 2,
-    watch: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Evidence:
     """The samples with the features of the taps, from the cache or by one pass of the extractor.
+
+    What is stored is looked at before it is used, and what is damaged is made anew. A pass that was interrupted goes on
+    with the part that it was in. Where the cache cannot be written to, features live as long as this process.
 
     Args:
         cache: directory of feature files.
@@ -48,38 +67,56 @@ def evidence(
 
     Raises:
         UsageError: a tap that the extractor does not have, or captions that the samples do not have.
+        InputRejected: images that changed while they were read, or features of another shape than the extractor says.
     """
     if extractor is None or not taps:
         return Evidence(samples=samples)
     for tap in taps:
         if tap != CAPTIONS and tap not in extractor.widths:
             raise UsageError(f"This extractor has no tap {tap!r}; it has {', '.join(extractor.widths)}.")
-    paths = {tap: cache / f"{_key(samples, extractor, tap)}.npy" for tap in taps}
-    missing = [tap for tap in taps if not paths[tap].exists()]
-    cache.mkdir(parents=True, exist_ok=True)
-    if CAPTIONS in missing:
-        _write_all(paths[CAPTIONS], caption_blocks(samples, extractor))
-        missing.remove(CAPTIONS)
-    if missing:
-        blocks = image_blocks(samples, extractor, missing, device=device, workers=workers, watch=watch)
-        _write_taps({tap: paths[tap] for tap in missing}, blocks)
-    elif watch is not None:
-        watch(samples.count)
-    found = {tap: Features(extractor=extractor.key, tap=tap, path=path) for tap, path in paths.items()}
-    for tap, features in found.items():
-        if len(features) != samples.count:
-            raise InputRejected(
-                f"The cached features {paths[tap]} hold {len(features)} rows for {samples.count} images."
-            )
-    return Evidence(samples=samples, taps=found)
+    call = images_of_call(extractor, samples.shape)
+    widths = {tap: extractor.widths[tap] for tap in taps if tap != CAPTIONS}
+    widest = max(extractor.widths.values()) if all(extractor.widths.values()) else None
+    tables = {
+        tap: Table(
+            directory=cache, key=_key(samples, extractor, tap), rows=samples.count,
+            part=rows_of_part(call, widest), width=width or None,
+        )
+        for tap, width in widths.items()
+    }  # fmt: skip
+    # What the images were when their fingerprint, and with it the names of the files, was found.
+    known = samples.hashes(0, samples.count) if samples.hashes is not None and tables else None
+    if known is None and not all(table.finished() for table in tables.values()):
+        # Pixels are decoded for the features; nobody has to decode them again for their digests.
+        tables[_PIXELS] = replace(_pixel_table(samples, cache), part=rows_of_part(call, widest))
+
+    def look(some: Samples, start: int, names: Set[str]) -> Blocks:
+        for images in prefetch(some, call, workers=workers):
+            digests = image_digests(images)
+            if known is not None and (digests != known[start : start + len(images)]).any():
+                raise InputRejected(f"{shown(samples.origin)} was changed while it was measured; run it again.")
+            start += len(images)
+            yield {
+                _PIXELS: digests,
+                **_embedded(images, extractor, [tap for tap in widths if tap in names], call, device),
+            }
+
+    def look_at_texts(some: Samples, start: int, names: Set[str]) -> Blocks:
+        return ({CAPTIONS: values} for values in caption_blocks(some, extractor))
+
+    tables = _filled(tables, samples, look, watch) if tables else {}
+    if CAPTIONS in taps:
+        part = rows_of_part(extractor.block, 1024)
+        texts = Table(directory=cache, key=_key(samples, extractor, CAPTIONS), rows=samples.count, part=part)
+        tables |= _filled({CAPTIONS: texts}, samples, look_at_texts, None if tables else watch)
+    return Evidence(
+        samples=samples,
+        taps={tap: Features(extractor=extractor.key, tap=tap, path=tables[tap].path) for tap in taps},
+    )
 
 
 def pixel_digests(
-    samples: Samples,
-    *,
-    cache: Path | None = None,
-    workers: int = 2,
-    watch: Callable[[int], None] | None = None,
+    samples: Samples, *, cache: Path | None = None, workers: int = 2, watch: Watch | None = None
 ) -> NDArray[np.uint8]:
     """`image_digests` of all samples, in their order: uint8 (n, 32).
 
@@ -88,30 +125,99 @@ def pixel_digests(
 
     Args:
         cache: directory of feature files; None for that of the user.
+        watch: called with the number of images done since the last call.
     """
     if samples.hashes is not None:
         return samples.hashes(0, samples.count)
-    place = _digests_path(samples, cache)
-    if (content := read_sealed(place)) is not None and len(content) == 32 * samples.count:
-        return np.frombuffer(content, dtype=np.uint8).reshape(samples.count, 32)
-    found = []
-    for images in prefetch(samples, 64, workers=workers):
-        found.append(image_digests(images))
-        if watch is not None:
-            watch(len(images))
-    digests = np.concatenate(found) if found else np.empty((0, 32), dtype=np.uint8)
-    write_sealed(place, digests.tobytes())
-    return digests
+    table = _pixel_table(samples, cache or cache_directory() / "features")
+    size = max(1, min(64, (CALL_BYTES >> 2) // math.prod(samples.shape)))
+
+    def look(some: Samples, start: int, names: Set[str]) -> Blocks:
+        return ({_PIXELS: image_digests(images)} for images in prefetch(some, size, workers=workers))
+
+    made = _filled({_PIXELS: replace(table, part=rows_of_part(size, 8))}, samples, look, watch)[_PIXELS]
+    return np.array(np.load(made.path, allow_pickle=False))
 
 
-def _digests_path(samples: Samples, cache: Path | None) -> Path:
-    return (cache or cache_directory() / "features") / f"{digest([samples.fingerprint(), samples.count], 32)}.pixels"
+def _pixel_table(samples: Samples, cache: Path) -> Table:
+    key = digest([samples.fingerprint(), samples.count, "pixels"], 32)
+    return Table(directory=cache, key=key, rows=samples.count, part=1, width=32, dtype="|u1")
+
+
+def _filled(
+    tables: Mapping[str, Table],
+    samples: Samples,
+    look: Callable[[Samples, int, Set[str]], Blocks],
+    watch: Watch | None = None,
+) -> dict[str, Table]:
+    """The tables with all their rows, from the cache, from parts that are there, or by looking at the samples.
+
+    Args:
+        look: look(some, start, names) gives the rows of the tables of these names, block by block, of some of the
+            samples, of which the first has the number `start`. Some block ends where a part ends.
+    """
+    lacking = {name: table for name, table in tables.items() if not table.finished()}
+    if lacking:
+        directory = _writable(next(iter(lacking.values())).directory)
+        lacking = {name: replace(table, directory=directory) for name, table in lacking.items()}
+    missing = {name: set(() if table.finished() else table.missing()) for name, table in lacking.items()}
+    left = sorted(set().union(*missing.values()))
+    one = next(iter(tables.values()))  # all have the same parts
+    if watch is not None and (done := samples.count - sum(stop - start for start, stop in map(one.span, left))):
+        watch(done)
+    for first, last in _runs(left):
+        start, stop = one.span(first)[0], one.span(last)[1]
+        number, position = first, start
+        kept: dict[str, list[NDArray[Any]]] = {name: [] for name in lacking}
+        for block in look(samples.subset(start, stop), start, {name for name in missing if missing[name]}):
+            for name in kept.keys() & block.keys():
+                kept[name].append(block[name])
+            rows = len(next(iter(block.values())))
+            position += rows
+            if position == one.span(number)[1]:
+                for name, pieces in kept.items():
+                    if number in missing[name]:
+                        lacking[name].write(number, np.concatenate(pieces))
+                    pieces.clear()
+                number += 1
+            if watch is not None:
+                watch(rows)
+    for table in lacking.values():
+        table.assemble()
+    return {**tables, **lacking}
+
+
+def _writable(cache: Path) -> Path:
+    if writable(cache):
+        return cache
+    _log.warning(
+        "%s cannot be written to: features are made for this command alone. Set GENBENCH_CACHE to a directory of yours "
+        "to keep them.", shown(cache),
+    )  # fmt: skip
+    return temporary_directory()
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of every run of consecutive numbers."""
+    start = 0
+    for i in range(1, len(numbers) + 1):
+        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
+            yield numbers[start], numbers[i - 1]
+            start = i
 
 
 def _key(samples: Samples, extractor: Extractor, tap: str) -> str:
     # Texts are not part of what identifies the images, and images not of what identifies the texts.
     content = digest(list(samples.captions or ())) if tap == CAPTIONS else samples.fingerprint()
     return digest([content, samples.count, extractor.key, tap], 32)
+
+
+def images_of_call(extractor: Extractor, shape: tuple[int, int, int]) -> int:
+    """Images of every call of the extractor's network: its block, or what `CALL_BYTES` hold of larger images.
+
+    It depends on the size of the images alone, so that no feature depends on how images were batched.
+    """
+    return max(1, min(extractor.block, CALL_BYTES // max(math.prod(shape), 1)))
 
 
 def image_blocks(
@@ -121,22 +227,33 @@ def image_blocks(
     *,
     device: str,
     workers: int = 2,
-    watch: Callable[[int], None] | None = None,
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Features of consecutive images, block by block, in order.
 
-    Every call of the network gets exactly `extractor.block` images: a feature can then not depend on how the images
+    Every call of the network gets exactly `images_of_call` images: a feature can then not depend on how the images
     were batched. The last block is filled up with its first image.
     """
+    call = images_of_call(extractor, samples.shape)
+    for images in prefetch(samples, call, workers=workers):
+        yield _embedded(images, extractor, taps, call, device)
+
+
+def _embedded(
+    images: Images, extractor: Extractor, taps: Sequence[str], call: int, device: str
+) -> dict[str, NDArray[np.float32]]:
     import torch
 
-    for images in prefetch(samples, extractor.block, workers=workers):
-        filled = np.concatenate([images, np.repeat(images[:1], extractor.block - len(images), axis=0)])
-        with torch.inference_mode():
-            out = extractor.embed(torch.from_numpy(filled).to(device), taps)
-        yield {tap: _array(out[tap])[: len(images)] for tap in taps}
-        if watch is not None:
-            watch(len(images))
+    filled = np.concatenate([images, np.repeat(images[:1], call - len(images), axis=0)])
+    with torch.inference_mode():
+        out = extractor.embed(torch.from_numpy(filled).to(device), taps)
+    found = {tap: _array(out[tap])[: len(images)] for tap in taps}
+    for tap, values in found.items():
+        if values.shape != (len(images), extractor.widths[tap] or values.shape[1]):
+            raise InputRejected(
+                f"The extractor gave {values.shape} for {len(images)} images at the tap {tap!r}; it declares "
+                f"{extractor.widths[tap]} features an image."
+            )
+    return found
 
 
 def caption_blocks(samples: Samples, extractor: Extractor) -> Iterator[NDArray[np.float32]]:
@@ -160,39 +277,3 @@ def caption_blocks(samples: Samples, extractor: Extractor) -> Iterator[NDArray[n
 
 def _array(values: Tensor) -> NDArray[np.float32]:
     return values.float().flatten(1).cpu().numpy()
-
-
-def _write_all(path: Path, blocks: Iterator[NDArray[np.float32]]) -> None:
-    _write_taps({"": path}, ({"": block} for block in blocks))
-
-
-def _write_taps(paths: dict[str, Path], blocks: Iterator[dict[str, NDArray[np.float32]]]) -> None:
-    """Streams blocks into one .npy file a tap; a file appears under its name only when it is complete."""
-    with ExitStack() as stack:
-        # Files are left in the reverse order of opening: written and closed first, then moved into place.
-        parts = {tap: stack.enter_context(replacing(path, durable=False)) for tap, path in paths.items()}
-        opened = {tap: stack.enter_context(part.open("wb")) for tap, part in parts.items()}
-        rows, widths = 0, dict.fromkeys(paths, 0)
-        for file in opened.values():
-            file.write(bytes(NPY_HEADER))
-        for block in blocks:
-            for tap, file in opened.items():
-                values = np.ascontiguousarray(block[tap], dtype=np.float32)
-                widths[tap] = values.shape[1]
-                file.write(values.tobytes())
-            rows += len(values)
-        for tap, file in opened.items():
-            file.seek(0)
-            file.write(npy_header(rows, widths[tap]))
-
-
-NPY_HEADER = 128
-"""Bytes of the .npy header, fixed, so that it can be written after the number of rows is known."""
-
-
-def npy_header(rows: int, width: int) -> bytes:
-    """The first `NPY_HEADER` bytes of a .npy file of float32 (rows, width)."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}".encode()
-    magic = b"\x93NUMPY\x01\x00"
-    size = NPY_HEADER - len(magic) - 2
-    return magic + struct.pack("<H", size) + text.ljust(size - 1) + b"\n"

@@ -14,12 +14,13 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-from genbench.errors import GenbenchError, OutOfResources
+from genbench.errors import GenbenchError, OutOfResources, UsageError, shown
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ _PIECE = 1 << 20
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends, and disappears when the block fails.
+
+    A link is followed: the file that it names is replaced. A file that was there hands on its permissions and, where
+    that is allowed, its owner. Devices and pipes are not replaced but written to at the end.
 
     Args:
         path: of the file; missing folders are made.
@@ -40,27 +44,110 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator
 
     Raises:
         OutOfResources: no space left.
+        OSError: a folder, or a file that may not be written to.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:120]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    if target.is_symlink():
+        target = target.resolve()
+    before = _written_before(target)
+    special = before is not None and not stat.S_ISREG(before.st_mode)
+    temporary = Path()
+    with ExitStack() as stack:
+        try:
+            if special:
+                temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="genbench-"))) / "content"
+                temporary.touch()
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary, handle = _temporary(target)
+                stack.callback(os.close, handle)
+            yield temporary
+            if special:
+                _write_into(target, temporary)
+                return
+            if durable:
+                _flush(temporary)
+            if before is not None:
+                _hand_on(before, temporary)
+            temporary.replace(target)
+            if durable:
+                with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe by then
+                    _flush(target.parent)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutOfResources(
+                    f"No space left for {shown(target)} ({free_bytes(target) / 1e6:.0f} MB free)."
+                ) from error
+            raise
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _written_before(target: Path) -> os.stat_result | None:
+    """What is there already and may be written to."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        status = target.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    # The superuser may write anywhere; a file that says that nobody should is meant to stay.
+    if not os.access(target, os.W_OK) or not status.st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "the file is read-only", str(target))
+    return status
+
+
+def _temporary(target: Path) -> tuple[Path, int]:
+    """A new file beside the target, and the handle that holds it locked, by which `sweep` knows that it is in use."""
+    while True:
+        path = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         # Not tempfile: its files are readable by their owner only, and results are shared as far as the umask says.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        if durable:
-            _flush(temporary)
-        temporary.replace(target)
-        if durable:
-            with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe by then
-                _flush(target.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfResources(f"No space left for {target} ({free_bytes(target) / 1e6:.0f} MB free).") from error
-        raise
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        _lock(handle)
+        if os.fstat(handle).st_nlink:  # else another process swept it away before it was locked
+            return path, handle
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether an open file could be locked at once; the lock goes with the process that holds it, however it ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # no such locks on this system or this file system, or somebody has it
+        return False
+    return True
+
+
+def sweep(directory: Path) -> None:
+    """Removes the temporary files in a directory that killed processes have left."""
+    with suppress(OSError):
+        for path in directory.glob(".*.tmp"):
+            with suppress(OSError):
+                handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+                try:
+                    if _lock(handle):
+                        path.unlink()
+                finally:
+                    os.close(handle)
+
+
+def _hand_on(before: os.stat_result, path: Path) -> None:
+    path.chmod(stat.S_IMODE(before.st_mode))
+    now = path.stat()
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with suppress(OSError):  # only the superuser may give files away
+            os.chown(path, before.st_uid, before.st_gid)
+
+
+def _write_into(target: Path, source: Path) -> None:
+    """Copies a file into a device or a pipe. A pipe that nobody reads is an error, and not waited for."""
+    handle = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+    os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as sink, source.open("rb") as content:
+        shutil.copyfileobj(content, sink)
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
@@ -91,7 +178,7 @@ def state(folder: Path) -> str:
 
 
 _SEAL = b"\nsha256 "
-_SEALED = len(_SEAL) + 64 + 1
+SEALED = len(_SEAL) + 64 + 1
 """Bytes behind the content of a sealed file: a line with its digest."""
 
 
@@ -111,7 +198,7 @@ def read_sealed(path: Path) -> bytes | None:
     Raises:
         OSError: a file that is there and may not be read.
     """
-    return path.read_bytes()[:-_SEALED] if intact(path) else None
+    return path.read_bytes()[:-SEALED] if intact(path) else None
 
 
 def intact(path: Path) -> bool:
@@ -125,7 +212,7 @@ def intact(path: Path) -> bool:
             return True
     except FileNotFoundError:
         return False
-    _log.warning("%s is damaged and is made anew.", path)
+    _log.warning("%s is damaged and is made anew.", shown(path))
     with suppress(OSError):  # it is not used, whether or not it can be removed
         remove(path)
     return False
@@ -141,7 +228,7 @@ def remove(path: Path) -> None:
 
 @lru_cache(maxsize=1024)
 def _sealed(path: Path, identity: tuple[int, ...]) -> bool:
-    size = identity[0] - _SEALED
+    size = identity[0] - SEALED
     total = hashlib.sha256()
     with path.open("rb") as file:
         while size > 0 and (piece := file.read(min(size, _PIECE))):
@@ -197,14 +284,18 @@ def locked(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
     Raises:
         GenbenchError: another process holds it. Correctness does not hang on the lock, which some network file systems
             ignore: files are replaced whole. It saves work that would be done twice.
+        UsageError: something else has the name of the lock.
     """
     from filelock import FileLock, Timeout
 
     directory.mkdir(parents=True, exist_ok=True)
+    lock = directory / ".lock"
+    if lock.exists() and not lock.is_file():
+        raise UsageError(f"{shown(lock)} is no file, and the lock of this folder has its name; remove it.")
     try:
-        with FileLock(directory / ".lock", timeout=patience):
+        with FileLock(lock, timeout=patience):
             yield
     except Timeout as error:
         raise GenbenchError(
-            f"Another process is working in {directory}; wait for it or choose another --output."
+            f"Another process is working in {shown(directory)}; wait for it or choose another --output."
         ) from error

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,8 @@ import torch
 from genbench import features
 from genbench.arrays import Samples
 from genbench.contracts import Extractor
-from genbench.errors import UsageError
+from genbench.errors import InputRejected, UsageError
+from genbench.feature_files import Table, temporary_directory
 from genbench.images import open_images, write_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 3, 4, 4), dtype=np.uint8)
@@ -113,3 +119,200 @@ def test_pixel_digests_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("genbench.features.prefetch", lambda *_, **__: pytest.fail("decoded again"))
     again = open_images(tmp_path / "folder")
     assert np.array_equal(features.pixel_digests(again, cache=tmp_path / "cache"), known)
+
+
+@pytest.fixture
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of one block of 8 images."""
+    monkeypatch.setattr("genbench.feature_files.PART", 8)
+
+
+def flipped(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def write_npy(path: Path, values: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, values)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "bit of a number": lambda path: flipped(path, 200),
+    "bit of the header": lambda path: flipped(path, 20),
+    "bit of the digest": lambda path: flipped(path, -5),
+    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "zeros after the header": lambda path: path.write_bytes(path.read_bytes()[:128] + bytes(path.stat().st_size - 128)),
+    "text": lambda path: path.write_text("features"),
+    "rows exchanged": lambda path: write_npy(path, np.load(path)[::-1]),
+    "another width": lambda path: write_npy(path, np.zeros((21, 2), np.float32)),
+    "objects": lambda path: write_npy(path, np.array([{}] * 21)),
+    "a whole table of another length": lambda path: Table(
+        directory=path.parent, key=path.stem, rows=20, part=24
+    ).write(0, np.zeros((20, 3), np.float32)),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "dangling link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_features_are_made_anew(tmp_path: Path, damage: str) -> None:
+    expected = np.array(evidence(Counting(), tmp_path, "pooled").features().values())
+    (path,) = tmp_path.glob("*.npy")
+    DAMAGES[damage](path)
+    counting = Counting()
+    found = evidence(counting, tmp_path, "pooled").features()
+    assert np.array_equal(found.values(), expected) and len(counting.calls) == 3
+    again = Counting()
+    evidence(again, tmp_path, "pooled")
+    assert again.calls == [], "the file was mended"
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_an_interrupted_pass_goes_on_with_the_part_it_was_in(tmp_path: Path) -> None:
+    counting = Counting()
+
+    def interrupted(images: torch.Tensor, taps: list[str]) -> dict[str, torch.Tensor]:
+        if len(counting.calls) == 2:
+            raise KeyboardInterrupt
+        return counting.embed(images, taps)
+
+    broken = replace(counting.extractor, embed=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        features.evidence(Samples.of(IMAGES), broken, ["pooled"], cache=tmp_path, device="cpu")
+    again, seen = Counting(), []
+    found = features.evidence(
+        Samples.of(IMAGES), again.extractor, ["pooled"], cache=tmp_path, device="cpu", watch=seen.append
+    )
+    assert len(again.calls) == 1 and seen == [16, 5]
+    np.testing.assert_allclose(found.features().values(), IMAGES.mean((2, 3)), rtol=1e-6)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"], "parts are gone"
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("damage", ["bit of a number", "half", "empty", "folder"])
+def test_a_damaged_part_is_made_anew_and_no_other(tmp_path: Path, damage: str) -> None:
+    whole = np.array(evidence(Counting(), tmp_path / "whole", "pooled").features().values())
+    (path,) = (tmp_path / "whole").glob("*.npy")
+    parts = Table(directory=tmp_path / "parts", key=path.stem, rows=21, part=8)
+    for number in range(3):
+        parts.write(number, whole[slice(*parts.span(number))])
+    DAMAGES[damage](parts.part_path(1))
+    counting = Counting()
+    found = evidence(counting, tmp_path / "parts", "pooled").features().values()
+    assert np.array_equal(found, whole) and len(counting.calls) == 1
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_parts_of_another_length_are_not_mixed_in(tmp_path: Path) -> None:
+    whole = np.array(evidence(Counting(), tmp_path / "whole", "pooled").features().values())
+    (path,) = (tmp_path / "whole").glob("*.npy")
+    other = Table(directory=tmp_path / "parts", key=path.stem, rows=21, part=16)
+    for number in range(2):
+        other.write(number, np.zeros_like(whole[slice(*other.span(number))]))
+    assert np.array_equal(evidence(Counting(), tmp_path / "parts", "pooled").features().values(), whole)
+
+
+@pytest.mark.parametrize("kind", ["array", "folder", "npz"])
+def test_images_that_change_while_they_are_measured_are_refused_and_nothing_is_kept(tmp_path: Path, kind: str) -> None:
+    images = IMAGES.copy()
+    stored = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    np.savez(tmp_path / "a.npz", stored)
+    write_images(Samples.of(images), tmp_path / "folder")
+    samples = Samples.of(images) if kind == "array" else open_images(tmp_path / ("a.npz" if kind == "npz" else kind))
+    counting = Counting()
+
+    def embed(given: torch.Tensor, taps: list[str]) -> dict[str, torch.Tensor]:
+        images[20] = 0
+        np.savez(tmp_path / "a.npz", np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        write_images(Samples.of(images), tmp_path / "folder")
+        return counting.embed(given, taps)
+
+    changing = replace(counting.extractor, embed=embed)
+    with pytest.raises(InputRejected, match="was changed while it was"):
+        features.evidence(samples, changing, ["pooled"], cache=tmp_path / "cache", device="cpu", workers=0)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_digests_found_while_features_are_made_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(Samples.of(IMAGES), tmp_path / "folder")
+    evidence(Counting(), tmp_path / "cache", "pooled", samples=open_images(tmp_path / "folder"))
+    monkeypatch.setattr("genbench.features.prefetch", lambda *_, **__: pytest.fail("decoded again"))
+    found = features.pixel_digests(open_images(tmp_path / "folder"), cache=tmp_path / "cache")
+    assert np.array_equal(found, features.pixel_digests(Samples.of(IMAGES)))
+
+
+@pytest.fixture
+def everybodys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that every user may read, which those of pytest are not, with a folder for temporary files in it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "temporary").mkdir()
+        (folder / "temporary").chmod(0o777)
+        folder.chmod(0o755)
+        monkeypatch.setattr("tempfile.tempdir", str(folder / "temporary"))
+        temporary_directory.cache_clear()
+        yield folder
+        temporary_directory.cache_clear()
+
+
+@pytest.mark.usefixtures("everybodys")
+@pytest.mark.parametrize("place", ["file", "below a file", "dangling", "/proc/genbench"])
+def test_a_cache_that_cannot_be_written_to_costs_a_warning(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "else")
+    cache = {"below a file": tmp_path / "file" / "x"}.get(place, tmp_path / place)
+    counting = Counting()
+    for _ in range(2):
+        found = evidence(counting, cache, "pooled").features().values()
+        np.testing.assert_allclose(found, IMAGES.mean((2, 3)), rtol=1e-6)
+    assert len(counting.calls) == 3, "made once for this process"
+    assert "cannot be written to" in caplog.text
+    assert (tmp_path / "file").read_text() == "" and not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only the superuser can become another")
+def test_a_finished_cache_serves_a_user_who_cannot_write_to_it(everybodys: Path) -> None:
+    cache = everybodys / "cache"
+    expected = np.array(evidence(Counting(), cache, "pooled").features().values())
+    cache.chmod(0o755)
+    counting = Counting()
+    os.seteuid(65534)
+    try:
+        assert np.array_equal(evidence(counting, cache, "pooled").features().values(), expected)
+        assert counting.calls == []
+        other = evidence(counting, cache, "pixels").features("pixels").values()
+        assert np.array_equal(other, IMAGES.reshape(21, -1))
+    finally:
+        os.seteuid(0)
+
+
+def test_calls_of_large_images_are_smaller_and_all_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "CALL_BYTES", 3 * IMAGES[0].nbytes + 1)
+    counting = Counting()
+    found = evidence(counting, tmp_path, "pooled")
+    assert [count for count, _ in counting.calls] == [3] * 7
+    np.testing.assert_allclose(found.features().values(), IMAGES.mean((2, 3)), rtol=1e-6)
+    assert features.images_of_call(counting.extractor, (3, 10_000, 10_000)) == 1
+
+
+def test_an_extractor_that_gives_another_width_than_it_says_is_refused(tmp_path: Path) -> None:
+    counting = Counting()
+    wrong = replace(counting.extractor, widths={"pooled": 5})
+    with pytest.raises(InputRejected, match="declares 5 features"):
+        features.evidence(Samples.of(IMAGES), wrong, ["pooled"], cache=tmp_path, device="cpu")
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_parts_that_nobody_came_back_to_are_removed(tmp_path: Path) -> None:
+    for name, age in (("old", 8), ("new", 1)):
+        parts = Table(directory=tmp_path, key=name, rows=21, part=8)
+        parts.write(0, np.zeros((8, 3), np.float32))
+        os.utime(parts.parts, (time.time() - age * 86400,) * 2)
+    evidence(Counting(), tmp_path, "pooled")
+    assert [path.name for path in tmp_path.glob("*.parts")] == ["new.parts"]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genbench import files
-from genbench.errors import OutOfResources
+from genbench.errors import OutOfResources, UsageError
 from genbench.files import atomic_write, free_bytes, replacing, slug, state
 
 
@@ -170,3 +170,94 @@ def test_the_state_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     renamed = state(tmp_path)
     (tmp_path / "z").write_bytes(b"")
     assert len({first, touched, renamed, state(tmp_path)}) == 4
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    target, link, dangling = tmp_path / "shared" / "a", tmp_path / "link", tmp_path / "dangling"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    dangling.symlink_to(tmp_path / "shared" / "b")
+    for path in (link, dangling):
+        files.atomic_write(path, b"new")
+        assert path.is_symlink()
+    assert target.read_bytes() == (tmp_path / "shared" / "b").read_bytes() == b"new"
+
+
+def test_permissions_and_owner_of_a_file_stay(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    before = path.stat()
+    files.atomic_write(path, b"new")
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["read-only", "folder"])
+def test_what_must_stay_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    path.mkdir() if kind == "folder" else path.write_bytes(b"old")
+    path.chmod(0o755 if kind == "folder" else 0o444)
+    with pytest.raises(OSError, match=r"read-only|directory"):
+        files.atomic_write(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert path.is_dir() or path.read_bytes() == b"old"
+
+
+def test_pipes_and_devices_are_written_to_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="No such device"):  # nobody reads: an error, not a wait
+        files.atomic_write(path, b"new")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    files.atomic_write(path, b"new")
+    assert os.read(reader, 10) == b"new" and stat.S_ISFIFO(path.stat().st_mode)
+    os.close(reader)
+    files.atomic_write(os.devnull, b"new")
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from genbench.files import replacing\n"
+        "with replacing(sys.argv[1]) as path:\n    path.write_bytes(b'part'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=False)
+    (left,) = tmp_path.iterdir()
+    with files.replacing(tmp_path / "b") as path:
+        path.write_bytes(b"whole")
+        files.sweep(tmp_path)
+        assert not left.exists() and path.exists()
+    assert (tmp_path / "b").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("damage", [0, 3, -80, -30, -1])
+def test_a_sealed_file_is_whole_or_gone(tmp_path: Path, damage: int, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a"
+    assert files.read_sealed(path) is None
+    files.write_sealed(path, b"content" * 100)
+    assert files.read_sealed(path) == b"content" * 100
+    data, times = bytearray(path.read_bytes()), path.stat()
+    data[damage] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # a damage that leaves no trace in size and time
+    assert files.read_sealed(path) is None and not path.exists() and "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"text", b"\nsha256 "])
+def test_files_without_a_seal_are_made_anew(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    assert files.read_sealed(path) is None and not path.exists()
+    path.mkdir()
+    assert files.read_sealed(path) is None and not path.exists()
+
+
+def test_a_lock_that_is_no_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(UsageError, match=r"\.lock is no file"), files.locked(tmp_path):
+        pass
