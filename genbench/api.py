@@ -2,81 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+from genbench import pipeline, requests
+from genbench.measuring import Execution, Watch
+from genbench.outcome import Outcome
 
-from genbench import measuring, pipeline
-from genbench.arrays import Samples
-from genbench.protocols import protocol as named_protocol
-from genbench.records import Measurement, Ref, Result, RunSpec
-
-Source = str | Path | np.ndarray | Samples
-"""A path, the name of a data set, uint8 images (n, c, h, w), or samples."""
+if TYPE_CHECKING:
+    from genbench.requests import Source
 
 
 def run(
-    model: str, *, metrics: Sequence[str] = ("fid",), dataset: str = "shapes", num_samples: int | None = None,
-    seed: int = 0, protocol: str | None = None, output: str | Path = "runs",
-    precision: Literal["float32", "bfloat16"] = "float32", exact: bool = False, **execution: Any,
-) -> tuple[Result, ...]:  # fmt: skip
+    model: str,
+    *,
+    metrics: str | Iterable[str] = requests.DEFAULT_METRICS,
+    dataset: str = "shapes",
+    num_samples: int | None = None,
+    seed: int = 0,
+    protocol: str | None = None,
+    output: str | Path = "runs",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    exact: bool = False,
+    quantise: Literal["round", "truncate"] | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int = 2,
+    data_dir: str | Path | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    fresh: bool = False,
+    progress: bool | Watch = False,
+) -> Outcome:
     """Samples a model and measures the samples, as `genbench run` does.
 
     Args:
-        model, metrics, dataset: reference texts, such as "ddim(steps=20)" and "fid@compact".
-        execution: fields of `genbench.measuring.Execution`, such as device and batch_size.
+        model, dataset: reference texts, such as "ddim(steps=20)" and "folder(path='real/')".
+        metrics: texts such as "fid" and "precision(k=5)@compact", or one; "all" stands for what the protocol lists.
+        num_samples, protocol, quantise: None for the default of the paper, the protocol or the data set.
+        seed: of the run, 0 or more.
+        output: directory of runs; this one has its own folder there, `Outcome.directory`.
+        precision, exact: of the network; see `genbench.RunSpec`.
+        device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
+        batch_size: images a call of the model; None chooses by device.
+        workers: threads that decode images.
+        data_dir: where data sets that are files lie.
+        weights: name of an extractor, or of a card of `genbench list models`, to the file to use.
+        fresh: whether to sample and measure anew although there are results.
+        progress: whether to show a bar; or a function watch(stage, done, total).
+
+    Returns:
+        The results as a sequence, with `directory`, `to_dict()` and `to_frame()`.
 
     Raises:
-        GenbenchError: of `genbench.errors`.
+        GenbenchError: see `genbench.errors`; its `results` are those that were measured before it.
     """
-    from genbench import registry
-
-    ref, system = Ref.parse(dataset), Ref.parse(model)
-    data, _ = registry.bind("dataset", ref)
-    preset = registry.preset(system.name, data.name)
-    how = named_protocol(protocol or (preset and preset.protocol) or data.protocol)
-    of_paper = preset.num_samples if preset else None
-    spec = RunSpec(
-        model=system, dataset=ref,
-        num_samples=num_samples or of_paper or how.num_samples or data.default_samples,
-        seed=seed, precision=precision, exact=exact, quantise=how.quantise,
+    request = requests.of_run(
+        model, metrics=metrics, dataset=dataset, num_samples=num_samples, seed=seed, protocol=protocol,
+        precision=precision, exact=exact, quantise=quantise,
     )  # fmt: skip
-    outcome = pipeline.run(
-        spec, [Measurement.parse(m) for m in metrics], protocol=how, output=Path(output),
-        execution=measuring.Execution(**execution),
+    execution = Execution(
+        device=device, batch_size=batch_size, workers=workers, data_dir=_path(data_dir), weights=_paths(weights),
+        fresh=fresh, watch=_watch(progress),
     )  # fmt: skip
-    return outcome.results
+    return pipeline.run(
+        request.spec, request.measurements, protocol=request.protocol, output=Path(output), execution=execution
+    )
 
 
 def score(
-    samples: Source, reference: Source | None = None, *, metrics: Sequence[str] = ("fid",), protocol: str = "embedded",
-    held_out: Source | None = None, test: Source | None = None, **execution: Any,
-) -> tuple[Result, ...]:  # fmt: skip
-    """Measures images, as `genbench score` does.
+    samples: Source,
+    reference: Source | None = None,
+    *,
+    metrics: str | Iterable[str] = requests.DEFAULT_METRICS,
+    protocol: str | None = None,
+    held_out: Source | None = None,
+    test: Source | None = None,
+    value_range: tuple[float, float] | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    data_dir: str | Path | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    progress: bool | Watch = False,
+) -> Outcome:
+    """Measures images that exist, as `genbench score` does.
 
     Args:
-        samples, reference, held_out: see `Source`; `held_out` are real images that give the floors.
-        test: labelled real images, for metrics that test a classifier.
+        samples, reference: a path to a folder, a zip or an npz of images, or to the folder of a run; the name of a data
+            set; images (n, c, h, w) as an array or a tensor; or `genbench.Samples`, which may have labels and
+            captions. `reference` may be None for metrics that compare with nothing.
+        metrics: texts such as "fid" and "precision(k=5)@compact", or one; "all" stands for what the protocol lists.
+        protocol: name; None for that of the data set which `reference` names, else "embedded".
+        held_out: real images that are not in the reference; they give the floors. None for those of the data set.
+        test: labelled real images, for metrics that test a classifier. None for those of the data set.
+        value_range: of images given as floats, (-1, 1) or (0, 1); uint8 ones are in [0, 255].
+        device, workers, data_dir, weights, progress: see `genbench.run`.
+
+    Returns:
+        The results as a sequence, with `to_dict()` and `to_frame()`.
 
     Raises:
-        GenbenchError: of `genbench.errors`.
+        GenbenchError: see `genbench.errors`; its `results` are those that were measured before it.
     """
-    how = measuring.Execution(**execution)
-
-    def opened(source: Source | None, role: str) -> Samples | None:
-        if source is None or isinstance(source, Samples):
-            return source
-        if isinstance(source, np.ndarray):
-            return Samples.of(source)
-        return pipeline.open_side(str(source), how, role=role)[0]
-
-    generated = opened(samples, "held_out")
-    assert generated is not None
-    outcome = pipeline.score(
-        generated, opened(reference, "reference"), [Measurement.parse(m) for m in metrics],
-        protocol=named_protocol(protocol), held_out=opened(held_out, "held_out"),
-        test=opened(test, "test"), execution=how,
+    execution = Execution(
+        device=device, workers=workers, data_dir=_path(data_dir), weights=_paths(weights), watch=_watch(progress)
+    )
+    request = requests.of_score(
+        samples, reference, metrics=metrics, protocol=protocol, held_out=held_out, test=test, value_range=value_range,
+        execution=execution,
     )  # fmt: skip
-    return outcome.results
+    return requests.measured(request, execution)
+
+
+def _path(text: str | Path | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _paths(weights: Mapping[str, str | Path] | None) -> dict[str, Path]:
+    return {name: Path(path) for name, path in (weights or {}).items()}
+
+
+def _watch(progress: bool | Watch) -> Watch | None:
+    if callable(progress):
+        return progress
+    if not progress:
+        return None
+    from genbench.progress import Bars
+
+    return Bars(sys.stderr)

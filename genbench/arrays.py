@@ -125,7 +125,8 @@ class Samples:
         """
         if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
             raise InputRejected(
-                f"Images are uint8 (n, c, h, w) with n > 0; got {images.dtype} {images.shape}. Quantise them first."
+                f"Images are uint8 (n, c, h, w) with n > 0; got {images.dtype} {images.shape}. "
+                "Of floats say the range, value_range=(-1, 1) or (0, 1), or make them uint8 by genbench.quantise."
             )
 
         return cls(

@@ -20,7 +20,7 @@ from genbench.records import Measurement, Ref
 
 if TYPE_CHECKING:
     from genbench.measuring import Execution
-    from genbench.pipeline import Outcome
+    from genbench.outcome import Outcome
     from genbench.protocols import Protocol
     from genbench.records import RunSpec
 
@@ -364,9 +364,9 @@ def _protocol(options: dict[str, Any], default: str | None) -> Protocol:
 
 
 def _measurements(options: dict[str, Any], protocol: Protocol) -> list[Measurement]:
-    names = options["metrics"] or ("fid",)
-    texts = [text for name in names for text in (protocol.metrics if name == "all" else (name,))]
-    return [Measurement.parse(text) for text in dict.fromkeys(texts)]
+    from genbench import requests
+
+    return list(requests.measurements_of(options["metrics"] or requests.DEFAULT_METRICS, protocol))
 
 
 def _execution(options: dict[str, Any], *, watch: bool = True) -> Execution:
@@ -383,13 +383,12 @@ def _execution(options: dict[str, Any], *, watch: bool = True) -> Execution:
     return Execution(
         device=options["device"], batch_size=options["batch_size"], workers=options["workers"],
         data_dir=options["data_dir"], weights=weights, fresh=options.get("fresh", False),
-        lenient="all" in options.get("metrics", ()),
         watch=_Progress() if watch else None,
     )  # fmt: skip
 
 
 def _print_outcome(outcome: Outcome, form: str) -> None:
-    from genbench import report
+    from genbench import display, report
 
     if form == "json":
         more = {"directory": str(outcome.directory) if outcome.directory else None, "cached": outcome.cached}
@@ -399,7 +398,7 @@ def _print_outcome(outcome: Outcome, form: str) -> None:
     elif not outcome.results:
         click.echo("nothing could be measured")
     else:
-        click.echo(report.table_text(outcome.results))
+        click.echo(display.table_text(outcome.results))
         first = outcome.results[0]
         counts = f"{first.generated.count} images of {first.generated.name}"
         against = f", reference {first.reference.name}" if first.reference else ""

@@ -39,7 +39,6 @@ class Execution:
         data_dir: where data sets that are files lie.
         weights: extractor name to a weight file that is used instead of the published one.
         fresh: sample and measure anew although there are results.
-        lenient: leave out, with a warning, what cannot be measured on these images, instead of refusing the whole.
         extractor_precision: "float32" or "exact", the slow reference path of the extractors.
     """
 
@@ -49,7 +48,6 @@ class Execution:
     data_dir: Path | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
     fresh: bool = False
-    lenient: bool = False
     extractor_precision: str = "float32"
     watch: Watch | None = None
 
@@ -81,6 +79,7 @@ class Cell:
     extractor_ref: Ref | None
     load_extractor: Callable[..., Extractor] | None
     protocol: Protocol
+    optional: bool = False
 
     def __str__(self) -> str:
         return str(Measurement(self.metric_ref, self.extractor_ref))
@@ -269,7 +268,7 @@ def attempt(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
     try:
         return measure(cell, comparison, spec, made_with)
     except (InputRejected, MissingAsset, NotComparable) as error:
-        if not comparison.execution.lenient:
+        if not cell.optional:
             raise
         _log.warning("%s is left out: %s", cell.metric.name, error)
         return None

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,13 @@ from typing import Any
 from genbench import environment, files, generation, images, papers, registry, report, weights
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Model
-from genbench.errors import GenbenchError, InputRejected, MissingAsset, OutOfResources, UsageError
+from genbench.errors import GenbenchError, InputRejected, MissingAsset, OutOfResources, UsageError, shown
 from genbench.measuring import Cell, Comparison, Execution, attempt
+from genbench.outcome import Outcome
 from genbench.protocols import Protocol
-from genbench.records import Measurement, Ref, Result, RunSpec, digest
+from genbench.records import Measurement, Ref, RunSpec, digest
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a run gave.
-
-    Attributes:
-        directory: runs/<id>, with samples, result.json, row.csv and grid.png; None for `score`.
-        cached: whether nothing had to be sampled or measured.
-    """
-
-    spec: RunSpec | None
-    results: tuple[Result, ...]
-    directory: Path | None
-    cached: bool
 
 
 def bind_cells(measurements: Iterable[Measurement], protocol: Protocol) -> list[Cell]:
@@ -65,6 +51,7 @@ def bind_cells(measurements: Iterable[Measurement], protocol: Protocol) -> list[
                 extractor_ref=extractor_ref,
                 load_extractor=load,
                 protocol=protocol,
+                optional=given.optional,
             )
         )
     return cells
@@ -315,26 +302,42 @@ def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, D
         InputRejected: a path that does not exist or holds no usable images.
         UsageError: neither a path nor the name of a data set.
     """
-    if Path(text).exists():
+    if not text.strip():
+        raise UsageError("An empty text names no images; is a variable of the shell not set? Write . for this folder.")
+    if _exists(text):
         return images.open_reference(text) if role == "reference" else images.open_images(text), None, None
     looks_like_path = "/" in text or text.endswith((".zip", ".npz", ".npy"))
     if looks_like_path and "(" not in text:
-        raise InputRejected(f"There is no folder, zip or npz at {text}.")
+        raise InputRejected(f"There is no folder, zip or npz at {shown(text[:200])}.")
     ref = Ref.parse(text)
     if ref.name not in registry.table("dataset") and ":" not in ref.name:
         raise InputRejected(
-            f"{text!r} is neither a path that exists nor a data set. Data sets: {', '.join(registry.table('dataset'))}."
+            f"{text[:200]!r} is neither a path that exists nor a data set. "
+            f"Data sets: {', '.join(registry.table('dataset'))}."
         )
     args = dict(ref.args)
     split, count = args.pop("split", None), args.pop("count", None)
+    if count is not None and (type(count) is not int or count < 1):
+        raise UsageError(f"count is a whole number of at least 1; got {count!r} in {text}.")
+    if split is not None and (not isinstance(split, str) or not split):
+        raise UsageError(f"split is the name of a split, such as 'test'; got {split!r} in {text}.")
     dataset, ref = registry.bind("dataset", Ref(ref.name, args))
     if split is not None:
         dataset = replace(dataset, splits={**dataset.splits, role: str(split)})
     samples = load_split(dataset, ref, role, execution)
     if samples is None:
         raise UsageError(f"The data set {ref.name} has no {split or role} split here; give another, split='...'.")
-    number = count if isinstance(count, int) else dataset.reference_count
+    if count is not None and count > samples.count:
+        raise UsageError(f"{samples.origin} has {samples.count} images; {count} were asked for in {text}.")
+    number = dataset.reference_count if count is None else count
     return samples if number is None or number >= samples.count else samples.subset(0, number), dataset, ref
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name too long, or one that holds a zero byte
+        return False
 
 
 def score(

@@ -206,7 +206,7 @@ class Side:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Result:
     """A score with everything that is needed to repeat or to compare it.
 
@@ -240,6 +240,13 @@ class Result:
         what = [self.metric, self.metric_version, self.extractor_key, self.protocol_hash]
         sides = [self.spec or self.generated.digest, self.reference.digest if self.reference else None]
         return digest(what + sides, 12)
+
+    def __repr__(self) -> str:
+        """One line; `genbench.report.write_result` gives everything."""
+        name = Ref.parse(self.metric).name + (f"@{Ref.parse(self.extractor).name}" if self.extractor else "")
+        error = "" if self.score.stderr is None else f" +- {self.score.stderr:.2g}"
+        floor = "" if self.floor is None else f", floor {self.floor.value:.4g}"
+        return f"<Result {name} {self.score.value:.4g}{error}{floor}, protocol {self.protocol}>"
 
     @property
     def measurement(self) -> str:

@@ -74,7 +74,7 @@ def write_result(result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "created": result.created,
         "environment": dict(result.environment),
-        "paper": _paper(result),
+        "paper": paper_of(result),
     }
 
 
@@ -105,16 +105,16 @@ def _parsed(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {**spec, "model": Ref.parse(spec["model"]), "dataset": Ref.parse(spec["dataset"])}
 
 
-def _measured(result: Result) -> str:
+def measured(result: Result) -> str:
     """Metric and extractor by name, such as `fid@compact`."""
     return Ref.parse(result.metric).name + (f"@{Ref.parse(result.extractor).name}" if result.extractor else "")
 
 
-def _paper(result: Result) -> dict[str, Any] | None:
+def paper_of(result: Result) -> dict[str, Any] | None:
     """What the system's paper reports for this metric, and why the two may not be compared."""
     if result.spec is None:
         return None
-    reported = papers.lookup(result.spec.model, _measured(result), result.spec.dataset.name)
+    reported = papers.lookup(result.spec.model, measured(result), result.spec.dataset.name)
     if reported is None:
         return None
     verdict, reasons = papers.comparable(result, reported)
@@ -202,40 +202,3 @@ def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
 
 def _sort_key(values: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(values[c] for c in ("dataset", "model", "metric", "extractor", "seed", "num_samples", "id"))
-
-
-def rounded(value: float, stderr: float | None) -> str:
-    """A value with as many digits as its error supports: two of the error, or four significant ones without it."""
-    if finite(value) is None:
-        return "not finite"
-    if not stderr or finite(stderr) is None:
-        return f"{value:.4g}"
-    digits = max(0, 1 - _exponent(stderr))
-    return f"{value:.{digits}f}"
-
-
-def _exponent(value: float) -> int:
-    return int(f"{value:e}".split("e")[1])
-
-
-def table_text(results: Sequence[Result]) -> str:
-    """The table that a person reads: value, error, floor, the paper's number and whether it may stand beside."""
-    header = ("metric", "value", "+- s.e.", "floor", "better", "paper", "comparable")
-    lines = [header]
-    for r in results:
-        paper = _paper(r)
-        better = {True: "higher", False: "lower", None: ""}[r.higher_is_better]
-        error = "" if r.score.stderr is None else rounded(r.score.stderr, r.score.stderr)
-        floor = "" if r.floor is None else rounded(r.floor.value, r.floor.stderr)
-        reported = "" if paper is None else f"{paper['value']:g} ({paper['dataset']})"
-        verdict = "" if paper is None else ("yes" if paper["comparable"] else "no: " + ", ".join(paper["reasons"]))
-        lines.append((_measured(r), rounded(r.score.value, r.score.stderr), error, floor, better, reported, verdict))
-    return columns(lines)
-
-
-def columns(lines: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns with a rule under the header; empty columns are left out."""
-    keep = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] or list(range(len(lines[0])))
-    widths = [max(len(line[i]) for line in lines) for i in keep]
-    texts = ["  ".join(line[i].ljust(w) for i, w in zip(keep, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([texts[0], "  ".join("-" * w for w in widths), *texts[1:]])

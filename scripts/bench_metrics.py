@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench import tables
-from genbench.report import columns
+from genbench.display import columns
 from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
 
 TABLE = Path(__file__).resolve().parent.parent / "leaderboards" / "benchmark_metrics.csv"

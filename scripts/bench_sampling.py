@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench import tables
-from genbench.report import columns
+from genbench.display import columns
 from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from genbench import pipeline, report
+from genbench import display, pipeline, report
 from genbench.protocols import protocol
 from genbench.records import Measurement, Ref, RunSpec
 
@@ -55,7 +55,7 @@ def main() -> None:
                 spec, [Measurement.parse(m) for m in metrics], protocol=protocol("embedded"), output=args.output
             )
             report.merge_leaderboard(args.board, outcome.results)
-            print(f"{model}\n{report.table_text(outcome.results)}\n", flush=True)
+            print(f"{model}\n{display.table_text(outcome.results)}\n", flush=True)
 
 
 if __name__ == "__main__":

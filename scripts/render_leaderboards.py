@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from genbench.display import rounded
 from genbench.records import Ref
-from genbench.report import rounded
 
 HOME = Path(__file__).resolve().parent.parent / "leaderboards"
 

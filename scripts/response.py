@@ -32,11 +32,11 @@ import genbench
 from genbench import pipeline, registry, tables
 from genbench.arrays import Samples
 from genbench.datasets import shapes
+from genbench.display import columns
 from genbench.errors import GenbenchError, UsageError
 from genbench.images import open_images
 from genbench.protocols import PROTOCOLS
 from genbench.records import Measurement, Score
-from genbench.report import columns
 from scripts.corruptions import CORRUPTIONS, chosen
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "response.csv"

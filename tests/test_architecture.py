@@ -46,14 +46,33 @@ ALLOWED: dict[str, set[str]] = {
     "features": FOUNDATION | {"feature_files"},
     "generation": FOUNDATION,
     "report": FOUNDATION,
-    "streaming": FOUNDATION | {"measuring", "pipeline", "protocols", "features", "environment"},
+    "streaming": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "features", "environment"},
     "measuring": FOUNDATION | {"features", "registry", "protocols", "environment", "report"},
-    "pipeline": FOUNDATION | {"measuring", "features", "generation", "registry", "protocols", "environment", "report"},
+    "display": {"errors", "records", "report"},
+    "outcome": {"records", "report", "display"},
+    "progress": {"errors"},
+    "pipeline": FOUNDATION
+    | {"measuring", "features", "generation", "registry", "protocols", "environment", "report", "outcome"},
+    "requests": FOUNDATION | {"outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment"},
     "describe": FOUNDATION | {"registry", "protocols"},
-    "api": FOUNDATION | {"measuring", "pipeline", "registry", "protocols"},
-    "cli": FOUNDATION | {"measuring", "pipeline", "registry", "protocols", "report", "planning", "doctor", "describe"},
+    "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
+    "cli": FOUNDATION
+    | {
+        "requests",
+        "display",
+        "outcome",
+        "progress",
+        "measuring",
+        "pipeline",
+        "registry",
+        "protocols",
+        "report",
+        "planning",
+        "doctor",
+        "describe",
+    },
 }
 
 

@@ -1,0 +1,168 @@
+"""Tables for people: digits that an error supports, columns that fit a terminal, reasons as notes below. No number is
+made here."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from genbench import report
+from genbench.errors import shown
+from genbench.records import Ref, Result, Scalar
+
+HEADER = ("metric", "value", "+- s.e.", "floor", "better", "paper", "comparable")
+_NARROWEST = 12
+
+
+def rounded(value: float, stderr: float | None) -> str:
+    """A value with as many digits as its error supports: two of the error, or four significant ones without it."""
+    if not math.isfinite(value):
+        return "not finite"
+    if not stderr or not math.isfinite(stderr):
+        return _signed(f"{value:.4g}")
+    return _fixed(value, _decimals(stderr))
+
+
+def _decimals(stderr: float) -> int:
+    """Decimals that show two digits of an error."""
+    return max(0, 1 - _exponent(stderr))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    # Nobody counts more zeros than these; a rest that floating point left is then seen for what it is.
+    return _signed(f"{value:.{decimals}f}" if decimals <= 7 else f"{value:.1e}")
+
+
+def _signed(text: str) -> str:
+    """Zero has no sign."""
+    return text.removeprefix("-") if not re.search("[1-9]", text.split("e")[0]) else text
+
+
+def _exponent(value: float) -> int:
+    return int(f"{value:e}".split("e")[1])
+
+
+def error_cell(result: Result) -> str:
+    """The standard error; the 95 % interval where the error is 0 and the interval is not, as of shares at 0 and 1."""
+    score = result.score
+    if score.stderr:
+        return rounded(score.stderr, score.stderr)
+    if score.ci95 is not None and score.ci95[0] < score.ci95[1]:
+        wide = score.ci95[1] - score.ci95[0]
+        return f"[{rounded(score.ci95[0], wide)}, {rounded(score.ci95[1], wide)}]"
+    return "" if score.stderr is None else "0"
+
+
+def floor_cell(result: Result) -> str:
+    """The floor with the decimals of the value, but no fewer than two digits of its own, nor more than it supports."""
+    floor, stderr = result.floor, result.score.stderr
+    if floor is None:
+        return ""
+    if not floor.stderr or not stderr or not floor.value or not math.isfinite(floor.value):
+        return rounded(floor.value, floor.stderr)
+    wanted = max(_decimals(stderr), 1 - _exponent(abs(floor.value)))
+    return _fixed(floor.value, max(0, min(_decimals(floor.stderr), wanted)))
+
+
+def labels(results: Sequence[Result]) -> list[str]:
+    """A name for each result, such as `fid@compact`; where two would be the same, with the arguments that differ."""
+    parts = [(Ref.parse(r.metric), Ref.parse(r.extractor) if r.extractor else None) for r in results]
+    plain = [_name(Ref(metric.name), extractor and Ref(extractor.name)) for metric, extractor in parts]
+    named = []
+    for (metric, extractor), name in zip(parts, plain, strict=True):
+        same = [p for p, other in zip(parts, plain, strict=True) if other == name]
+        differing = [_differing([m.args for m, _ in same]), _differing([e.args if e else {} for _, e in same])]
+        named.append(_name(_only(metric, differing[0]), extractor and _only(extractor, differing[1])))
+    return named
+
+
+def _name(metric: Ref, extractor: Ref | None) -> str:
+    return f"{metric}@{extractor}" if extractor else str(metric)
+
+
+def _differing(several: Sequence[Mapping[str, Scalar]]) -> list[str]:
+    names = {name: None for args in several for name in args}
+    return [name for name in names if len({repr(args.get(name)) for args in several}) > 1]
+
+
+def _only(ref: Ref, names: Sequence[str]) -> Ref:
+    return Ref(ref.name, {name: ref.args[name] for name in names if name in ref.args})
+
+
+def table_cells(results: Sequence[Result]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Header and rows of the table of results, and the notes that its last column refers to by number."""
+    lines, notes = [HEADER], []
+    for r, name in zip(results, labels(results), strict=True):
+        paper = report.paper_of(r)
+        better = {True: "higher", False: "lower", None: ""}[r.higher_is_better]
+        reported = "" if paper is None else f"{paper['value']:g}"
+        verdict = "" if paper is None else "yes"
+        if paper is not None and not paper["comparable"]:
+            note = f"not comparable with the paper's number on {paper['dataset']}: {', '.join(paper['reasons'])}"
+            if note not in notes:
+                notes.append(note)
+            verdict = f"no [{notes.index(note) + 1}]"
+        value = rounded(r.score.value, r.score.stderr)
+        lines.append((name, value, error_cell(r), floor_cell(r), better, reported, verdict))
+    return [tuple(shown(cell) for cell in line) for line in lines], [
+        f"[{i}] {shown(note)}" for i, note in enumerate(notes, 1)
+    ]
+
+
+def table_text(results: Sequence[Result], width: int = 120) -> str:
+    """The table that a person reads: value, error, floor, the paper's number and whether it may stand beside.
+
+    Args:
+        width: of the terminal, in characters; names of metrics are broken where they do not fit, and notes are wrapped.
+    """
+    lines, notes = table_cells(results)
+    table = columns(lines, width=width)
+    below = [textwrap.fill(note, max(width, 40), subsequent_indent="    ") for note in notes]
+    return "\n".join([table, *(["", *below] if below else [])])
+
+
+def columns(lines: Sequence[Sequence[str]], *, width: int | None = None) -> str:
+    """Left-aligned columns with a rule under the header; empty columns are left out.
+
+    Args:
+        width: of the whole; the first column is broken into lines where the rest leaves it too little.
+    """
+    keep = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] or list(range(len(lines[0])))
+    widths = [max(len(line[i]) for line in lines) for i in keep]
+    if width is not None:
+        rest = sum(widths[1:]) + 2 * (len(widths) - 1)
+        widths[0] = min(widths[0], max(width - rest, _NARROWEST))
+    texts = []
+    for line in lines:
+        first, *more = _broken(line[keep[0]], widths[0])
+        cells = [first, *(line[i] for i in keep[1:])]
+        texts.append("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
+        texts += [f"  {part}" for part in more]
+    return "\n".join([texts[0], "  ".join("-" * w for w in widths), *texts[1:]])
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """Parts of a text that fit, cut after commas and before the extractor where possible; later ones are indented."""
+    if len(text) <= width:
+        return [text]
+    pieces = re.split(r"(?<=,) |(?<=\()|(?=@)", text)
+    lines = [""]
+    for piece in pieces:
+        room = width if len(lines) == 1 else width - 2
+        if lines[-1] and len(lines[-1]) + len(piece) + 1 > room:
+            lines.append("")
+        gap = " " if lines[-1].endswith(",") else ""
+        lines[-1] += gap + piece
+    return lines
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> str:
+    """A text of several lines with each of them broken between words, indented after the first."""
+    return "\n".join(
+        textwrap.fill(
+            line, max(width, 20), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+        for line in text.splitlines()
+    )

@@ -1,0 +1,138 @@
+"""Tables for people: what stands in a cell, and that it fits the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from genbench import display, report
+from genbench.outcome import Outcome
+from genbench.records import Result, Score, Side
+
+
+def result(
+    metric: str = "fid()",
+    value: float = 2.574,
+    stderr: float | None = 0.301,
+    *,
+    extractor: str | None = "compact",
+    ci95: tuple[float, float] | None = None,
+    floor: Score | None = None,
+    name: str = "samples",
+) -> Result:
+    return Result(
+        metric=metric.removesuffix("()"), metric_version=1, extractor=extractor, extractor_key="k",
+        score=Score(value=value, stderr=stderr, ci95=ci95, error_method="jackknife-20"), floor=floor,
+        generated=Side(name=name, count=100, digest="a"), reference=Side(name="real", count=200, digest="b"),
+        protocol="embedded", protocol_hash="h", higher_is_better=False, spec=None, seconds=0.1,
+        created="2026-01-01T00:00:00+00:00", environment={},
+    )  # fmt: skip
+
+
+ROUNDED = [
+    (2.5741, 0.301, "2.57"), (0.85123, 0.0112, "0.851"), (309.54, 4.1, "309.5"), (1340.9, 31.0, "1341"),
+    (12345.678, 1234.0, "12346"), (0.123456, None, "0.1235"), (2.0, 0.0, "2"), (-0.0004, 0.05, "0.000"),
+    (-0.0, None, "0"), (-0.02, 0.031, "-0.020"), (float("nan"), 1.0, "not finite"), (float("inf"), None, "not finite"),
+    (0.00000000000012, 0.00000000000044, "1.2e-13"), (0.0, 4.4e-13, "0.0e+00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "stderr", "text"), ROUNDED)
+def test_a_value_has_the_digits_that_its_error_supports(value: float, stderr: float | None, text: str) -> None:
+    assert display.rounded(value, stderr) == text
+
+
+def test_an_error_of_zero_gives_way_to_the_interval() -> None:
+    assert display.error_cell(result(value=1.0, stderr=0.0, ci95=(0.963, 1.0))) == "[0.963, 1.000]"
+    assert display.error_cell(result(value=1.0, stderr=0.0)) == "0"
+    assert display.error_cell(result(value=1.0, stderr=0.0, ci95=(1.0, 1.0))) == "0"
+    assert display.error_cell(result(stderr=None, ci95=None)) == ""
+    assert display.error_cell(result(stderr=0.301, ci95=(1.9, 3.1))) == "0.30"
+
+
+FLOORS = [
+    (2.574, 0.301, 0.4901, 0.0712, "0.49"), (0.851, 0.011, 0.95801, 0.00512, "0.958"),
+    (549.7, 31.0, 0.7491, 0.0712, "0.75"), (9.598, 0.067, 9.9031, 0.0214, "9.903"),
+    (2.574, 0.301, -0.0001, 0.01, "0.000"),
+    (2.574, None, 0.4901, 0.0712, "0.490"), (2.574, 0.301, 0.0, 0.01, "0.000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "stderr", "floor", "error", "text"), FLOORS)
+def test_a_floor_has_the_decimals_of_its_value(
+    value: float, stderr: float | None, floor: float, error: float, text: str
+) -> None:
+    given = result(value=value, stderr=stderr, floor=Score(value=floor, stderr=error))
+    assert display.floor_cell(given) == text
+    assert display.floor_cell(result()) == ""
+
+
+def test_equal_names_are_told_apart_by_the_arguments_that_differ() -> None:
+    def named(*measurements: tuple[str, str | None]) -> list[str]:
+        return display.labels([result(m, extractor=e) for m, e in measurements])
+
+    pair = ("precision(k=5, blocks=20)", "compact"), ("precision(k=3, blocks=20)", "compact")
+    assert named(*pair, ("is", "compact")) == [
+        "precision(k=5)@compact", "precision(k=3)@compact", "is@compact",
+    ]  # fmt: skip
+    assert named(("fid(blocks=20)", "pixels(side=8)"), ("fid(blocks=20)", "pixels(side=4)")) == [
+        "fid@pixels(side=8)", "fid@pixels(side=4)",
+    ]  # fmt: skip
+    pair = ("fid", "inception(resize='tf1', scaling='tf')"), ("fid", "inception(resize='clean', scaling='tf')")
+    assert named(*pair) == [
+        "fid@inception(resize='tf1')", "fid@inception(resize='clean')",
+    ]  # fmt: skip
+    assert named(("psnr", None), ("fid(blocks=20)", "compact")) == ["psnr", "fid@compact"]
+
+
+PAPER: Mapping[str, Any] = {
+    "value": 13.36, "system": "DDIM", "dataset": "CIFAR-10", "source": "s", "comparable": False,
+    "reasons": ["other extractor", "1000 instead of 50000 samples", "10,000 instead of 50,000 reference images"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_table_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "paper_of", lambda given: dict(PAPER) if given.metric.startswith("fid") else None)
+    floor = Score(value=0.49, stderr=0.07)
+    long = "fid(error='jackknife', blocks=1, other_argument='a long text of an argument')"
+    rows = [
+        result("precision", 0.98, 0.0, ci95=(0.9, 1.0), floor=floor),
+        result(long, floor=floor),
+        result("fid(error='auto')"),
+    ]
+    text = display.table_text(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    words = " ".join(text.split())
+    assert "no [1]" in text and words.count("1000 instead of 50000 samples") == 1, "one note for both rows"
+    assert "13.36" in text and "[0.90, 1.00]" in text
+    joined = "".join(line.strip() for line in text.splitlines())
+    assert "other_argument='a long text of an argument'" in joined, "nothing is cut"
+
+
+def test_a_column_without_content_is_left_out() -> None:
+    text = display.table_text([result()])
+    assert "paper" not in text and "floor" not in text and "comparable" not in text and "value" in text
+
+
+def test_nothing_that_a_terminal_obeys_is_in_a_table() -> None:
+    text = display.table_text([result("fid(x='\x1b]0;title\x07')"), result("fid(x='b')")])
+    assert "\x1b" not in text and "\x07" not in text and "title" in text
+
+
+def test_an_outcome_is_a_sequence_with_a_short_text_and_plain_data() -> None:
+    import json
+
+    one = result(floor=Score(value=0.49, stderr=0.07))
+    outcome = Outcome(results=(one, result("is", 9.5, float("nan"))))
+    assert len(outcome) == 2 and outcome[0] is one and list(outcome) == [one, outcome[1]] and outcome[:1] == (one,)
+    assert len(repr(outcome)) < 500 and "fid@compact" in repr(outcome)
+    assert len(repr(one)) < 100 and "fid@compact" in repr(one) and "2.57" in repr(one)
+    data = json.loads(json.dumps(outcome.to_dict(), allow_nan=False))
+    assert data["results"][0]["value"] == 2.574 and data["directory"] is None
+    frame = outcome.to_frame()
+    assert list(frame.columns) == list(report.COLUMNS) and frame["value"].tolist() == [2.574, 9.5]
+    page = Outcome(results=(result("fid(x='<b>')"), result("fid(x='&')")))._repr_html_()
+    assert page.startswith("<table>") and "&lt;b&gt;" in page and "<b>" not in page
