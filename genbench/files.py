@@ -212,7 +212,7 @@ def intact(path: Path) -> bool:
             return True
     except FileNotFoundError:
         return False
-    _log.warning("%s is damaged and is made anew.", shown(path))
+    _log.warning("%s is damaged or of an older version, and is made anew.", shown(path))
     with suppress(OSError):  # it is not used, whether or not it can be removed
         remove(path)
     return False

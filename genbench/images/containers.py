@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
 import threading
 import zipfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from genbench.errors import InputRejected, shown
-from genbench.images.refusals import Unfit, reason
+from genbench.images.refusals import Unfit, reason, regular
+
+_log = logging.getLogger(__name__)
 
 MAX_FILE = 1 << 28
 """Bytes of one image file."""
@@ -33,7 +35,7 @@ class Folder:
     def names(self) -> list[str]:
         """Relative POSIX paths of all files, in no order."""
         try:
-            return list(_walk(self.path, "", frozenset()))
+            return _walk(self.path)
         except OSError as error:
             raise InputRejected(f"{shown(self.path)} cannot be listed: {reason(error)}.") from error
 
@@ -43,23 +45,41 @@ class Folder:
 
     def stream(self, name: str) -> IO[bytes]:
         place = self.path / name
-        if not stat.S_ISREG(place.stat().st_mode):  # opening a pipe would wait for its writer
-            raise Unfit("is no regular file")
+        regular(place)
         return place.open("rb")
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Files below a folder. Links to folders are followed, as data sets are often made of them, but not in circles."""
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {identity})
-            else:
-                yield prefix + entry.name
+def _walk(top: Path) -> list[str]:
+    """Files below a folder, as paths relative to it.
+
+    Links to folders are followed, as data sets are often made of them. Every folder is visited once: folders that are
+    linked to each other have more paths than anybody can count. One that has several paths is known by that without
+    links, or by the first in the order of names.
+    """
+    names: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    linked = deque([""])
+    passed_over = 0
+    while linked:
+        below = deque([linked.popleft()])
+        while below:
+            prefix = below.popleft()
+            status = (top / prefix).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                passed_over += 1
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(top / prefix) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.is_dir():
+                        (linked if entry.is_symlink() else below).append(f"{prefix}{entry.name}/")
+                    else:
+                        names.append(prefix + entry.name)
+    if passed_over:
+        _log.warning(
+            "%s: %d links lead to folders that were read already, and were passed over.", shown(top), passed_over
+        )
+    return names
 
 
 class Zip:
@@ -104,6 +124,7 @@ class Zip:
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Opens a zip and refuses one that would grow out of proportion to its size on disk, as entries may overlap."""
     try:
+        regular(path)
         archive = zipfile.ZipFile(path)
     except Exception as error:  # a damaged directory raises whatever its fields lead to
         raise InputRejected(f"{shown(path)} cannot be read as a zip archive: {reason(error)}.") from error

@@ -182,6 +182,12 @@ def _decode(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
             lowest = int(np.asarray(image.getchannel("A")).min())
             if lowest < 255:
                 raise Unfit(f"is partly transparent (alpha {lowest})")
+        if image.mode == "P":  # Pillow shows colours that are not in the table as black
+            highest, colours = int(np.asarray(image).max()), 0
+            if image.palette is not None:
+                colours = len(image.palette.palette) // len(image.palette.mode)
+            if highest >= colours:
+                raise Unfit(f"uses colour {highest} of a palette of {colours}")
         image.info.pop("transparency", None)  # opaque by now, and Pillow warns of it when it converts
         pixels = np.asarray(image if image.mode in ("RGB", "L") else image.convert("RGB"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

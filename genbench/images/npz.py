@@ -19,7 +19,7 @@ from genbench.errors import InputRejected, shown
 from genbench.images.captions import fault_of
 from genbench.images.containers import open_zip
 from genbench.images.pinned import Pins
-from genbench.images.refusals import Unfit, naming, verdict
+from genbench.images.refusals import Unfit, naming, regular, verdict
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +142,7 @@ def open_array(path: Path, max_pixels: int) -> Samples:
     captions: tuple[str, ...] | None = None
     member, packed = None, False
     try:
+        regular(path)
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
                 shape, dtype, offset = _array_header(file, path.stat().st_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +31,16 @@ def naming(place: Path) -> Iterator[None]:
         raise InputRejected(f"{shown(place)} {verdict(error)}; replace or remove it.") from error
 
 
+def regular(place: Path) -> None:
+    """Refuses what is no file with a content of its own; opening a pipe would wait for its writer."""
+    if not stat.S_ISREG(place.stat().st_mode):
+        raise Unfit("is no regular file")
+
+
 def reason(error: Exception) -> str:
+    """What an error says of a file, on one line. An error that says something of this machine is raised again."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        raise error
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shown(" ".join(text.split())[:160] or type(error).__name__).rstrip(".")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -736,6 +737,71 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pipe.png").unlink()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     assert "gone.png cannot be read: No such file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.zip", "folder/a.png", "folder/a.txt"])
+def test_pipes_are_refused_before_they_are_opened(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    write(path.parent, {"a.png": GOOD} if name == "folder/a.txt" else {})
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)  # to open it would wait for ever
+    for opening in (open_images, open_reference):
+        with pytest.raises(InputRejected, match="is no regular file"):
+            opening(path.parent if name.startswith("folder") else path)
+
+
+def test_folders_that_are_linked_to_each_other_are_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for i in range(9):  # more paths than could be walked
+        write(tmp_path / "set" / f"f{i}", {"a.png": GOOD})
+        for j in range(9):
+            (tmp_path / "set" / f"f{i}" / f"to{j}").symlink_to(tmp_path / "set" / f"f{j}")
+    samples = open_images(tmp_path / "set")
+    assert samples.count == 9 and samples.classes == tuple(f"f{i}" for i in range(9))
+    assert "81 links lead to folders that were read already" in caplog.text
+
+
+def test_folders_may_lie_as_deep_as_paths_are_long(tmp_path: Path) -> None:
+    deepest = tmp_path / "set" / "/".join(["d"] * 1500)  # deeper than Python's stack
+    for folder in [*reversed(deepest.parents), deepest]:
+        folder.mkdir(exist_ok=True)
+    (deepest / "a.png").write_bytes(GOOD)
+    try:
+        assert open_images(tmp_path / "set").count == 1
+    finally:
+        (deepest / "a.png").unlink()
+        os.removedirs(deepest)  # those who clean up after tests recurse
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_full_memory_is_not_blamed_on_a_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = open_images(write(tmp_path, {"a.png": GOOD}))
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(files_of_images, "_decode", fails)
+    with pytest.raises(type(error)):
+        samples.read(0, 1)
+    monkeypatch.setattr(files_of_images, "_header", fails)
+    with pytest.raises(type(error)):
+        open_images(tmp_path)
+
+
+@pytest.mark.parametrize("colours", [0, 1, 3])
+def test_colours_that_are_in_no_palette_are_refused(colours: int, tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 3, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes([0, 1, 2, 0, 1, 2, 0, 1]) for _ in range(8))
+    table = chunk(b"PLTE", bytes(range(3 * colours))) if colours else b""
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + table
+    data += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    samples = open_images(write(tmp_path, {"a.png": data}))
+    if colours == 3:
+        assert samples.read(0, 1)[0, :, 0, :3].T.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    else:
+        with pytest.raises(InputRejected, match=rf"uses colour 2 of a palette of {colours}"):
+            samples.read(0, 1)
 
 
 @pytest.mark.parametrize("first", ["fingerprint", "read"])
