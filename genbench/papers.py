@@ -373,26 +373,15 @@ class _Ours:
 
     @classmethod
     def of(cls, result: Result) -> _Ours:
+        from genbench import registry
+
         return cls(
             result=result,
-            metric=_written_out("metric", result.metric),
-            extractor=_written_out("extractor", result.extractor) if result.extractor else None,
+            metric=registry.written_out("metric", result.metric),
+            extractor=registry.written_out("extractor", result.extractor) if result.extractor else None,
             model=result.spec.model if result.spec else Ref(""),
             dataset=DATASETS.get(_plain(result.spec.dataset.name)) if result.spec else None,
         )
-
-
-@cache
-def _written_out(kind: str, text: str) -> Ref:
-    """A component with all defaults, as the registry writes it out; as given where it is not known here."""
-    from genbench import registry
-
-    ref = Ref.parse(text)
-    try:
-        bound: Ref = registry.bind(kind, ref)[1]
-    except (UsageError, ImportError):
-        return ref
-    return bound
 
 
 @cache
@@ -409,7 +398,7 @@ def published_keys(extractor: str) -> frozenset[str]:
 
     try:
         loader, ref = registry.bind("extractor", Ref.parse(extractor))
-    except (UsageError, ImportError):
+    except UsageError:
         return frozenset()
     module: Any = inspect.getmodule(loader)
     names = inspect.signature(module.card).parameters
@@ -614,7 +603,7 @@ def _weights_of_preset(ours: _Ours) -> tuple[str, ...]:
 
     try:
         preset = registry.preset(ours.model.name, ours.result.spec.dataset.name) if ours.result.spec else None
-    except (UsageError, ImportError):
+    except UsageError:
         return ()
     return (*preset.files, getattr(preset, "release", "")) if preset else ()
 

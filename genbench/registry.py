@@ -169,6 +169,25 @@ def bind(kind: str, ref: Ref) -> tuple[Any, Ref]:
     return component, Ref(ref.name, given)
 
 
+@cache
+def written_out(kind: str, text: str) -> Ref:
+    """A reference with every default of its component written out; as given where the component is not known here."""
+    ref = Ref.parse(text)
+    try:
+        bound: Ref = bind(kind, ref)[1]
+    except UsageError:
+        return ref
+    return bound
+
+
+def neutral(metric: Ref) -> frozenset[str]:
+    """Arguments of a metric that cannot change its value; none where the metric is not known here."""
+    try:
+        return frozenset(getattr(get("metric", metric.name), "neutral", ("error", "blocks")))
+    except UsageError:
+        return frozenset()
+
+
 def published() -> Mapping[str, Any]:
     """Name to card of the published weights of models; `genbench.weights.Published` says what a card has."""
     return get("model", "baselines.published:PUBLISHED")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench import papers, tables
+from genbench.comparability import check_rankings
 from genbench.files import atomic_write
 from genbench.records import SCHEMA, Ref, Result, RunSpec, Score, Side, canonical, finite
 
@@ -195,9 +196,11 @@ def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
 
     Raises:
         InputRejected: the file is no leaderboard of this version.
+        NotComparable: a number would stand in one ranking with numbers that were measured unlike.
+        GenbenchError: another process keeps the folder locked.
     """
-    new = {result.id: row(result) for result in results}
-    return tables.merge(path, COLUMNS, list(new.values()), identity=lambda row: row["id"], order=_sort_key)
+    new = list({result.id: row(result) for result in results}.values())
+    return tables.merge(path, COLUMNS, new, identity=lambda row: row["id"], order=_sort_key, check=check_rankings)
 
 
 def _sort_key(values: Mapping[str, str]) -> tuple[str, ...]:

@@ -756,12 +756,13 @@ def test_the_scale_of_a_clip_score_counts() -> None:
 
 
 def test_the_paper_stands_beside_a_result_with_the_verdict() -> None:
-    from genbench.report import table_text, write_result
+    from genbench.display import table_text
+    from genbench.report import write_result
 
     few = result(count=1000)
     found = write_result(few)["paper"]
     assert (found["value"], found["comparable"], found["reasons"]) == (4.67, False, ["1000 instead of 50000 samples"])
-    assert "4.67 (CIFAR-10)" in table_text([few]) and "no: 1000 instead of 50000 samples" in table_text([few])
+    assert " 4.67 " in table_text([few]) and "CIFAR-10: 1000 instead of 50000 samples" in table_text([few])
     assert write_result(result())["paper"]["comparable"] and "yes" in table_text([result()])
     assert write_result(result(dataset="shapes"))["paper"] is None
     assert "paper" not in table_text([result(dataset="shapes")])
