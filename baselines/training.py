@@ -7,7 +7,7 @@ the randomness of step k depends on (seed, k) alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -194,6 +194,8 @@ def fit(
     *,
     checkpoint: Path | None = None,
     every: int = 500,
+    target: nn.Module | None = None,
+    target_decay: float = 0.95,
 ) -> Iterator[Progress]:
     """Trains, yielding every `every` steps and at the end; a run that was complete yields once, with a loss of NaN.
 
@@ -202,16 +204,22 @@ def fit(
         batch: batch(k) gives the images and conditions of step k, on any device.
         checkpoint: file that is written at every yield and continued from when it exists; the weights of the continued
             run are bit for bit those of an uninterrupted one, on the same machine.
+        target: a further moving average, with the decay `target_decay`, which a loss may read.
     """
     device = next(network.parameters()).device
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
     average.load_state_dict(network.state_dict())
     average.requires_grad_(requires_grad=False)
+    if target is not None:
+        target.load_state_dict(network.state_dict())
+        target.requires_grad_(requires_grad=False)
     start, mean_loss = 0, None
     if checkpoint is not None and checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
+        if target is not None:
+            target.load_state_dict(state["target"])
         optimiser.load_state_dict(state["optimiser"])
         start, mean_loss = state["step"], state.get("loss")
     network.train()
@@ -237,18 +245,21 @@ def fit(
         keep = min(recipe.average, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
+            if target is not None:
+                torch._foreach_lerp_(list(target.parameters()), list(network.parameters()), 1 - target_decay)
         current = float(value.detach())
         mean_loss = current if mean_loss is None else mean_loss + (current - mean_loss) * max(0.01, 1 / (step + 1))
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             if checkpoint is not None:
-                _save(checkpoint, network=network, average=average, optimiser=optimiser, step=step + 1, loss=mean_loss)
+                modules = {"network": network, "average": average} | ({"target": target} if target is not None else {})
+                _save(checkpoint, modules, optimiser=optimiser, step=step + 1, loss=mean_loss)
             yield Progress(network, average, step + 1, mean_loss)
 
 
 def _save(
-    path: Path, *, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, step: int, loss: float
+    path: Path, modules: Mapping[str, nn.Module], *, optimiser: torch.optim.Optimizer, step: int, loss: float
 ) -> None:
     temporary = path.with_name(path.name + ".part")
-    state = {"network": network.state_dict(), "average": average.state_dict()}
+    state = {name: module.state_dict() for name, module in modules.items()}
     torch.save(state | {"optimiser": optimiser.state_dict(), "step": step, "loss": loss}, temporary)
     temporary.replace(path)

@@ -1,0 +1,100 @@
+"""Distils the shipped network of `shapes` into networks that need few steps, into `baselines/weights`.
+
+    python -m scripts.distil_baselines progressive --steps 400     # 64 -> 32 -> 16 -> 8 -> 4 -> 2 -> 1 steps
+    python -m scripts.distil_baselines consistency --steps 2400
+
+Interrupted, the same command continues from its checkpoints in --work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from baselines import schedules
+from baselines.distillation import consistency_loss, halving_loss, rho_ratios
+from baselines.networks.unet import UNet
+from baselines.training import Recipe, fit
+from scripts.train_baselines import BETA, HOME, PIXEL, batch
+
+HIGH, LOW = 80.0, 0.00643
+"""Ratios of noise to signal between which the networks work; LOW is that of timestep 0."""
+
+
+def teacher() -> UNet:
+    """The shipped network, frozen."""
+    network = UNet(PIXEL)
+    network.load_state_dict({k: v.float() for k, v in load_file(HOME / "shapes-pixel.safetensors").items()})
+    return network.requires_grad_(requires_grad=False).eval().to(memory_format=torch.channels_last)
+
+
+def told(ratio: Tensor) -> Tensor:
+    """The timestep of the cosine process with this ratio, between timesteps by the logarithm; float32 (b,)."""
+    remaining = schedules.signal(BETA)
+    known = 0.5 * np.log((1 - remaining) / remaining)
+    return torch.from_numpy(np.interp(ratio.log().numpy(), known, np.arange(len(known)))).float()
+
+
+def student(of: nn.Module) -> UNet:
+    network = copy.deepcopy(of)
+    assert isinstance(network, UNet)
+    return network.requires_grad_(requires_grad=True)
+
+
+def train(name: str, start: nn.Module, loss: object, args: argparse.Namespace, recipe: Recipe, target: nn.Module | None = None) -> nn.Module:
+    network, average = student(start), student(start)
+    began = time.time()
+    for state in fit(
+        network, average, loss, lambda step: batch(args.first + step, args.batch_size), recipe,
+        checkpoint=args.work / f"{name}.pt", every=args.every, target=target,
+    ):
+        print(f"{name} step {state.step} loss {state.loss:.5f} {time.time() - began:.0f} s", flush=True)
+    average.eval().requires_grad_(requires_grad=False)
+    save_file({k: v.half().contiguous() for k, v in average.state_dict().items()}, args.work / f"{name}.safetensors")
+    return average
+
+
+def progressive(args: argparse.Namespace) -> None:
+    network: nn.Module = teacher()
+    steps = args.teacher
+    while steps > 1:
+        ratios = rho_ratios(torch.arange(steps) / steps, low=LOW, high=HIGH).tolist()
+        recipe = Recipe(steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=20, average=0.98)
+        network = train(f"progressive-{steps // 2}", network, halving_loss(network, told, ratios), args, recipe)
+        args.first += args.steps
+        steps //= 2
+
+
+def consistent(args: argparse.Namespace) -> None:
+    start = teacher()
+    target = student(start).eval()
+    ratios = rho_ratios(torch.arange(18) / 17, low=LOW, high=HIGH).tolist()
+    recipe = Recipe(steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=50, average=0.995)
+    train("consistency", start, consistency_loss(start, target, told, ratios), args, recipe, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("progressive", "consistency"))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--teacher", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=20000, help="batch of `shapes` that is drawn first")
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--work", type=Path, default=Path("training"))
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    {"progressive": progressive, "consistency": consistent}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
