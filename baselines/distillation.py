@@ -73,7 +73,9 @@ def halving_loss(teacher: nn.Module, told: Told, ratios: Sequence[float]) -> Los
     return loss
 
 
-def consistency(network: nn.Module, z: Tensor, ratio: Tensor, told: Told, condition: dict[str, Tensor], low: float) -> Tensor:
+def consistency(
+    network: nn.Module, z: Tensor, ratio: Tensor, told: Told, condition: dict[str, Tensor], low: float
+) -> Tensor:
     """The end of the trajectory through z, (b, c, h, w): the consistency function f(z, r) with f(z, low) = z.
 
     Source: Song et al. 2023 eq. 5 and App. C, for data of unit variance.

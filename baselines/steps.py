@@ -26,11 +26,11 @@ Variance = Literal["small", "large", "learned"] | float
 
 def _variances(p: Level, q: Level) -> tuple[float, float]:
     """Variance of the transition from q up to p, and of its reverse given the clean image: (beta, beta-tilde)."""
-    beta = _transition(p, q)
+    beta = transition(p, q)
     return beta, beta * (q.sigma / p.sigma) ** 2  # Ho et al. 2020 eq. 7
 
 
-def _transition(p: Level, q: Level) -> float:
+def transition(p: Level, q: Level) -> float:
     """Variance of the noise that the transition from q up to p adds."""
     kept = (p.alpha / q.alpha) ** 2
     if abs(p.alpha**2 + p.sigma**2 - 1) < _ROUNDING and abs(q.alpha**2 + q.sigma**2 - 1) < _ROUNDING:
@@ -124,7 +124,7 @@ def ddim(eta: float = 0.0) -> Step:
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
         prediction = shifted(denoise(x, p, condition), x, p)
-        spread = eta * q.sigma / p.sigma * math.sqrt(max(_transition(p, q), 0.0))  # eq. 16
+        spread = eta * q.sigma / p.sigma * math.sqrt(max(transition(p, q), 0.0))  # eq. 16
         x = q.alpha * prediction.x0 + math.sqrt(max(q.sigma**2 - spread**2, 0.0)) * prediction.eps  # eq. 12
         return x + spread * noise(i + 1, x) if spread else x
 

@@ -48,12 +48,20 @@ def student(of: nn.Module) -> UNet:
     return network.requires_grad_(requires_grad=True)
 
 
-def train(name: str, start: nn.Module, loss: object, args: argparse.Namespace, recipe: Recipe, target: nn.Module | None = None) -> nn.Module:
+def train(
+    name: str, start: nn.Module, loss: object, args: argparse.Namespace, recipe: Recipe, target: nn.Module | None = None
+) -> nn.Module:
     network, average = student(start), student(start)
     began = time.time()
     for state in fit(
-        network, average, loss, lambda step: batch(args.first + step, args.batch_size), recipe,
-        checkpoint=args.work / f"{name}.pt", every=args.every, target=target,
+        network,
+        average,
+        loss,
+        lambda step: batch(args.first + step, args.batch_size),
+        recipe,
+        checkpoint=args.work / f"{name}.pt",
+        every=args.every,
+        target=target,
     ):
         print(f"{name} step {state.step} loss {state.loss:.5f} {time.time() - began:.0f} s", flush=True)
     average.eval().requires_grad_(requires_grad=False)
@@ -66,7 +74,9 @@ def progressive(args: argparse.Namespace) -> None:
     steps = args.teacher
     while steps > 1:
         ratios = rho_ratios(torch.arange(steps) / steps, low=LOW, high=HIGH).tolist()
-        recipe = Recipe(steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=20, average=0.98)
+        recipe = Recipe(
+            steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=20, average=0.98
+        )
         network = train(f"progressive-{steps // 2}", network, halving_loss(network, told, ratios), args, recipe)
         args.first += args.steps
         steps //= 2
@@ -76,7 +86,9 @@ def consistent(args: argparse.Namespace) -> None:
     start = teacher()
     target = student(start).eval()
     ratios = rho_ratios(torch.arange(18) / 17, low=LOW, high=HIGH).tolist()
-    recipe = Recipe(steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=50, average=0.995)
+    recipe = Recipe(
+        steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=50, average=0.995
+    )
     train("consistency", start, consistency_loss(start, target, told, ratios), args, recipe, target)
 
 
