@@ -137,9 +137,10 @@ def run(**options: Any) -> None:
 
     spec, measurements, protocol, execution = _job(options)
     outcome = pipeline.run(spec, measurements, protocol=protocol, output=options["output"], execution=execution)
-    if options["leaderboard"]:
-        report.merge_leaderboard(options["leaderboard"], outcome.results)
     _print_outcome(outcome, options["form"])
+    if options["leaderboard"]:
+        # After the numbers are told: a leaderboard may refuse them.
+        report.merge_leaderboard(options["leaderboard"], outcome.results)
 
 
 @cli.command()

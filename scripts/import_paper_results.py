@@ -333,9 +333,10 @@ IMPLEMENTATIONS: tuple[tuple[str, Facts], ...] = (
     (r"Inception.*\(pytorch-fid\)",
      {**_GRAPH, "resize": "bilinear", "scaling": "symmetric", "arithmetic": "float32", "logits": "biased"}),
     (r"Inception.*\(tensorflow_gan.*", {"logits": "biased"}),
+    # dgm-eval draws 50,000 images of either side, which its table does not print.
     (r"DINOv2 ViT-L/14 \(dgm-eval\)",
-     {"resize": "pil-bicubic", "scaling": "", "weights": "dinov2-vitl14", "arithmetic": "float32",
-      "estimator": "line"}),
+     {"num_reference": "50000", "resize": "pil-bicubic", "scaling": "", "weights": "dinov2-vitl14",
+      "arithmetic": "float32", "estimator": "line"}),
     (r"DINOv2 ViT-L/14 \(dgm-eval, 224 bicubic\)",
      {"resize": "bicubic-antialias", "scaling": "", "weights": "dinov2-vitl14"}),
     (r"CLIP ViT-L/14", {"scaling": ""}),
@@ -385,16 +386,24 @@ def subset_of(text: str) -> str:
     return ""
 
 
-def count_of(text: str, dataset: str, metric: str) -> str:
-    """Number of reference images in these words, or of the whole split that they name."""
-    split = split_of(text)
-    if "ADM reference" in text and metric in MANIFOLD:
+def count_of(row: Row, of_code: str) -> str:
+    """Number of reference images: as the note says of this metric, as the code takes them (`of_code`), as the words for
+    the reference say, or as many as the whole split has."""
+    text, metric = row["reference"], row["metric"]
+    split, manifold = split_of(text), metric.removesuffix("_dinov2") in MANIFOLD
+    if found := re.search(rf"\b(\d+) real images at {row['resolution']}\b", row["note"]):
+        return found[1]
+    if found := re.search(r"\b(\d+)k reference images|on subsets of (\d+)k", row["note"]):
+        return str(int(found[1] or found[2]) * 1000)
+    if manifold and "ADM reference" in text:
         return str(ADM_BATCH)
+    if of_code and not manifold:
+        return of_code
     if found := re.search(r"(?<![\w.])(\d+)(k?)\b", re.sub(r"20(14|17)", "", text)):
         return str(int(found[1]) * (1000 if found[2] else 1))
     # Papers take the whole of CIFAR-10. Of larger sets some take a part, so that "train" alone does not tell.
-    whole = dataset == "CIFAR-10" or "ADM reference" in text or ("(all)" in text and metric not in MANIFOLD)
-    return str(SIZES.get((dataset, split), NOT_STATED)) if whole else NOT_STATED
+    whole = row["dataset"] == "CIFAR-10" or "ADM reference" in text or ("(all)" in text and not manifold)
+    return str(SIZES.get((row["dataset"], split), NOT_STATED)) if whole else NOT_STATED
 
 
 def runs_of(text: str) -> str:
@@ -433,19 +442,12 @@ def protocol(text: Row) -> dict[str, str]:
     neighbours = re.search(r"\bk=(\d+)", text["note"])
     factor = "1" if re.search(r"mean cosine similarity.*not x100", text["note"]) else NOT_STATED
     known = next((facts for pattern, facts in IMPLEMENTATIONS if re.fullmatch(pattern, text["extractor"])), {})
-    number = next((found[1] for found in [re.search(r"\b(\d+)k reference images", text["note"])] if found), "")
-    subsets = re.search(r"on subsets of (\d+)k", text["note"])
-    if number or subsets:
-        number = str(int(number or (subsets[1] if subsets else 0)) * 1000)
-    said = re.search(r"\b(\d+) real images at (\d+)", text["note"])
-    if said and said[2] == text["resolution"]:
-        number = said[1]
     manifold = metric.removesuffix("_dinov2") in MANIFOLD
+    counted = NOT_STATED if assumed else count_of(text, known.get("num_reference", ""))
     columns = {
         "split": (NOT_STATED if assumed else split_of(text["reference"])) if against else "",
         "subset": subset_of(text["reference"]) if against else "",
-        "num_reference": (NOT_STATED if assumed else number or count_of(text["reference"], text["dataset"], metric))
-        if against else "",
+        "num_reference": counted if against else "",
         "resize": known.get("resize", NOT_STATED) if network else "",
         "scaling": known.get("scaling", NOT_STATED) if network else "",
         "weights": known.get("weights", NOT_STATED) if network else "",

@@ -492,6 +492,8 @@ ON_SUBSETS = "P/R/density/coverage with k=5 on 10k subsets (dgm_eval defaults)"
          {"neighbours": "5", "num_reference": "10000", "num_samples": "10000", "resize": "pil-bicubic"}),
         ({"metric": "fd_dinov2", "feature_extractor": DGM, "note": ON_SUBSETS},
          {"neighbours": "", "num_reference": "50000", "num_samples": "50000", "weights": "dinov2-vitl14"}),
+        ({"metric": "fd_dinov2", "feature_extractor": DGM, "dataset": "FFHQ", "reference_set": "train"},
+         {"split": "train", "num_reference": "50000"}),
         ({"metric": "fd_inf_dinov2", "feature_extractor": DGM}, {"estimator": "line"}),
         ({"metric": "clip_score", "feature_extractor": "CLIP ViT-B/16 via torchmetrics, x100"}, {"factor": "100"}),
         ({"metric": "clip_score", "note": "mean cosine similarity CLIP ViT-L/14, not x100"}, {"factor": "1"}),
