@@ -104,13 +104,13 @@ def _temporary(target: Path) -> tuple[Path, int]:
         path = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         # Not tempfile: its files are readable by their owner only, and results are shared as far as the umask says.
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        _lock(handle)
+        lock(handle)
         if os.fstat(handle).st_nlink:  # else another process swept it away before it was locked
             return path, handle
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def lock(handle: int) -> bool:
     """Whether an open file could be locked at once; the lock goes with the process that holds it, however it ends."""
     try:
         import fcntl
@@ -128,7 +128,7 @@ def sweep(directory: Path) -> None:
             with suppress(OSError):
                 handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
                 try:
-                    if _lock(handle):
+                    if lock(handle):
                         path.unlink()
                 finally:
                     os.close(handle)

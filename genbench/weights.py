@@ -13,18 +13,20 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
+from genbench import files
+from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError, shown
 from genbench.records import digest
 
 if TYPE_CHECKING:
@@ -34,6 +36,12 @@ State = Mapping[str, "Tensor"]
 SHIPPED = Path(__file__).resolve().parent / "extractors" / "weights"
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0
+_PATIENCE, _SLOWEST = 60.0, 1 << 10
+"""A download that gives fewer bytes a second for so many seconds has failed."""
+_LARGEST = 64 << 30
+"""Bytes of a download whose card knows no size."""
+_FORGOTTEN = 7 * 24 * 3600
+"""Seconds after which nobody continues a download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,25 @@ class Card:
     about: int | None = None
     md5: str | None = None
     member: str | None = None
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What a user should know before trusting a download: sentences, empty where the digest settles everything."""
+        if self.url is None:
+            return ()
+        told = []
+        if self.sha256 is None and self.md5 is None:
+            told.append("No digest of this file is known, and any content is taken.")
+        elif self.sha256 is None:
+            told.append("MD5 is the only digest that is published; it shows damage, and no forgery.")
+        if "/resolve/main/" in self.url:
+            told.append("The address names a branch, and what lies there may change.")
+        return tuple(told)
+
+    @property
+    def most(self) -> int:
+        """Bytes beyond which a download is stopped."""
+        return self.bytes or (2 * self.about + (1 << 30) if self.about else _LARGEST)
 
 
 class Published(Protocol):
@@ -124,35 +151,52 @@ def cache_directory() -> Path:
         UsageError: none of the three is known.
     """
     if chosen := os.environ.get("GENBENCH_CACHE"):
-        return Path(chosen).expanduser()
+        return _expanded(chosen, "GENBENCH_CACHE")
     return _user_cache() / "genbench"
 
 
 def _user_cache() -> Path:
     if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen).expanduser()
+        return _expanded(chosen, "XDG_CACHE_HOME")
     try:
         return Path.home() / ".cache"
     except RuntimeError as error:
         raise UsageError("There is no home directory to cache files in; set GENBENCH_CACHE to a directory.") from error
 
 
+def _expanded(path: str, name: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{name}={shown(path)} names the home of a user who is not known here.") from error
+
+
+_TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
 def offline() -> bool:
-    """Whether the user asked for no connections: GENBENCH_OFFLINE or HF_HUB_OFFLINE is 1, true, yes or on."""
-    values = (os.environ.get(name, "") for name in ("GENBENCH_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(value.strip().lower() in ("1", "true", "yes", "on") for value in values)
+    """Whether the user asked for no connections: GENBENCH_OFFLINE or HF_HUB_OFFLINE is 1, true, yes or on.
+
+    Raises:
+        UsageError: another value of GENBENCH_OFFLINE than these and 0, false, no and off. To connect where the user may
+            have meant otherwise cannot be taken back.
+    """
+    value = os.environ.get("GENBENCH_OFFLINE", "").strip().lower()
+    if value and value not in _TRUTHS:
+        raise UsageError(f"GENBENCH_OFFLINE is {' or '.join(_TRUTHS)}; got {shown(value)!r}.")
+    return _TRUTHS.get(value, False) or _TRUTHS.get(os.environ.get("HF_HUB_OFFLINE", "").strip().lower(), False)
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces; remembered while size and time of change stay the same."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+    """Hexadecimal SHA-256 of a weight file; remembered while the file stays the same.
 
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    Raises:
+        MissingAsset: a file that is not there or cannot be read.
+    """
+    try:
+        return files.sha256(path)
+    except OSError as error:
+        raise MissingAsset(f"The weights {shown(path)} cannot be read: {error.strerror or error}.") from error
 
 
 def extractor_key(
@@ -201,10 +245,7 @@ def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int 
         OutOfResources: the disk is full.
     """
     if given is not None:
-        given = Path(given).expanduser()
-        if not given.is_file():
-            raise MissingAsset(f"--weights {card.name}={given}: there is no such file.")
-        return given
+        return _given(card, given)
     shipped = SHIPPED / card.file
     if shipped.is_file():
         if not matches(shipped, card):
@@ -224,6 +265,18 @@ def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int 
     if offline():
         raise MissingAsset(_missing(card, "connections are switched off (GENBENCH_OFFLINE or HF_HUB_OFFLINE)"))
     return _download(card, target, watch)
+
+
+def _given(card: Card, given: Path) -> Path:
+    told = f"--weights {card.name}={shown(given)[:200]}"
+    try:
+        path = Path(given).expanduser()
+        if path.is_file():
+            return path
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # such as a name that is too long
+        raise MissingAsset(f"{told}: {shown(getattr(error, 'strerror', None) or error)}.") from error
+    raise MissingAsset(f"{told}: {'that is no file' if there else 'there is no such file'}.")
 
 
 def _bad(path: Path) -> Path:
@@ -279,7 +332,7 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError(f"redirected to {newurl}, which is not https")
+            raise urllib.error.URLError(f"redirected to {shown(newurl)}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -288,35 +341,99 @@ def _download(card: Card, target: Path, watch: Callable[[int, int | None], None]
         raise MissingAsset(f"The weights of {card.name} have the address {card.url}; only https is allowed.")
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A name of its own for every download, so that two processes never write the same file; the last one wins
-        # whole.
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        _forget(target.parent)
+        part = _Part(target)
     except OSError as error:
         raise MissingAsset(
-            f"Cannot write to {target.parent} ({error.strerror}); set GENBENCH_CACHE to a directory of yours."
+            f"Cannot write to {shown(target.parent)} ({error.strerror}); set GENBENCH_CACHE to a directory of yours."
         ) from error
-    part = Path(temporary)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            _transfer(card, stream, watch)
-        if not matches(part, card):
-            size, found = part.stat().st_size, sha256(part)
-            part.replace(_bad(target))
-            raise MissingAsset(
-                f"{card.url} gave {size:,} bytes with sha256 {found}, not {card.bytes or 'any number of'} bytes with "
-                f"{card.sha256}. The file is kept as {_bad(target)} and not used; try again or another network."
-            )
-        if card.member is None:
-            part.replace(target)
-        else:
-            _extract(part, card.member, target)
+        proved = card.sha256 is not None or card.md5 is not None
+        if not (proved and part.size() and matches(part.path, card)):  # else only its name is missing
+            begun = part.size()
+            _transfer(card, part, watch)
+            if begun and not matches(part.path, card):  # the rest of another file than that of the beginning
+                part.empty()
+                _transfer(card, part, watch)
+        _accept(card, part, target)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise MissingAsset(_missing(card, f"the download failed ({error})")) from error
+        raise MissingAsset(_missing(card, f"the download failed ({shown(error)})")) from error
     except OSError as error:
-        raise OutOfResources(f"Cannot write {target} ({error.strerror or error}); free some space.") from error
+        part.remove()
+        raise OutOfResources(f"Cannot write {shown(target)} ({error.strerror or error}); free some space.") from error
     finally:
-        part.unlink(missing_ok=True)
+        part.close()
     return target
+
+
+class _Part:
+    """The beginning of a download beside its target, which another call may continue.
+
+    Two processes never write the same file: one that finds it locked writes its own, which it removes in the end.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(f".{target.name}.part")
+        self.stream = self.path.open("ab+")
+        self.kept = files.lock(self.stream.fileno()) and self._named()
+        if not self.kept:
+            self.stream.close()
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+            self.stream, self.path = os.fdopen(handle, "ab+"), Path(name)
+            files.lock(handle)
+        self.mark = self.path.with_suffix(".etag")
+
+    def _named(self) -> bool:
+        """Whether the open file still has its name; another process may have finished it in between."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self.stream.fileno()), self.path.stat())
+        return False
+
+    def size(self) -> int:
+        return os.fstat(self.stream.fileno()).st_size
+
+    def empty(self) -> None:
+        self.stream.truncate(0)
+        self.mark.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        for path in (self.path, self.mark):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if not self.kept or not self.size():
+            self.remove()
+        self.stream.close()
+
+
+def _forget(folder: Path) -> None:
+    """Removes beginnings of downloads that nobody has continued for long."""
+    for path in [*folder.glob(".*.part"), *folder.glob(".*.etag")]:
+        with contextlib.suppress(OSError), path.open("rb+") as stream:
+            if time.time() - path.stat().st_mtime > _FORGOTTEN and files.lock(stream.fileno()):
+                path.unlink()
+
+
+def _accept(card: Card, part: _Part, target: Path) -> None:
+    """Gives a whole download its name, once it is what the card says."""
+    if not matches(part.path, card):
+        size, found = part.size(), sha256(part.path)
+        part.path.replace(_bad(target))
+        part.remove()
+        raise MissingAsset(
+            f"{card.url} gave {size:,} bytes with sha256 {found}, not {card.bytes or 'any number of'} bytes with "
+            f"{card.sha256 or card.md5}. The file is kept as {shown(_bad(target))} and not used; try again or another "
+            "network."
+        )
+    if card.member is None:
+        part.path.replace(target)
+        part.remove()
+        return
+    try:
+        _extract(part.path, card.member, target)
+    finally:
+        part.remove()
 
 
 def _extract(archive: Path, member: str, target: Path) -> None:
@@ -332,22 +449,81 @@ def _extract(archive: Path, member: str, target: Path) -> None:
         whole.unlink(missing_ok=True)
 
 
-def _transfer(card: Card, stream: IO[bytes], watch: Callable[[int, int | None], None] | None) -> None:
+def _transfer(card: Card, part: _Part, watch: Callable[[int, int | None], None] | None) -> None:
+    """Downloads what is missing of a part.
+
+    Raises:
+        URLError: whatever is wrong with the reply. The part keeps what came.
+        OutOfResources: less free space than the reply announces.
+    """
     opener = urllib.request.build_opener(_SecureRedirects())
     request = urllib.request.Request(str(card.url), headers={"User-Agent": "genbench"})
-    with opener.open(request, timeout=_TIMEOUT) as reply:
+    # Only a strong mark of the server, or a digest, tells that the rest belongs to the beginning.
+    mark = part.mark.read_text(encoding="latin-1") if part.mark.is_file() else ""
+    if part.size() and (mark or card.sha256 or card.md5) and part.size() < card.most:
+        request.add_header("Range", f"bytes={part.size()}-")
+        if mark:
+            request.add_header("If-Range", mark)
+    with _opened(opener, request, part) as reply:
         if reply.headers.get_content_type() == "text/html":
             # Proxies and sign-in pages answer 200 with a page; for a card without digest nothing else would tell.
             raise urllib.error.URLError("the reply is a web page, not a file")
-        announced = reply.headers.get("Content-Length")
-        total, done = int(announced) if announced else card.bytes, 0
-        while piece := reply.read(_CHUNK):
-            stream.write(piece)
+        continues = reply.headers.get("Content-Range", "").startswith(f"bytes {part.size()}-")
+        if getattr(reply, "status", 200) != 206 or not continues:
+            part.empty()
+        length = reply.headers.get("Content-Length", "")
+        announced = part.size() + int(length) if length.isascii() and length.isdigit() else None
+        if (announced or 0) > card.most:
+            raise urllib.error.URLError(f"{announced:,} bytes are announced, and it has at most {card.most:,}")
+        if announced and announced - part.size() > (free := files.free_bytes(part.path)):
+            raise OutOfResources(
+                f"The weights of {card.name} have {announced:,} bytes, and {free:,} are free in "
+                f"{shown(part.path.parent)}; free some, or set GENBENCH_CACHE."
+            )
+        etag = reply.headers.get("ETag", "")
+        if etag.startswith('"'):  # weak ones, W/"...", do not stand for bytes
+            part.mark.write_text(etag, encoding="latin-1")
+        _copy(card, reply, part, announced, watch)
+
+
+def _opened(
+    opener: urllib.request.OpenerDirector, request: urllib.request.Request, part: _Part
+) -> http.client.HTTPResponse:
+    try:
+        return opener.open(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        part.empty()  # longer than the file that is there now
+        request.remove_header("Range")
+        return opener.open(request, timeout=_TIMEOUT)
+
+
+def _copy(
+    card: Card,
+    reply: http.client.HTTPResponse,
+    part: _Part,
+    announced: int | None,
+    watch: Callable[[int, int | None], None] | None,
+) -> None:
+    done, since, then = part.size(), time.monotonic(), part.size()
+    try:
+        while piece := reply.read1(_CHUNK):
             done += len(piece)
+            if done > card.most:
+                part.empty()
+                raise urllib.error.URLError(f"it does not end after the {card.most:,} bytes that it may have")
+            part.stream.write(piece)
             if watch is not None:
-                watch(done, total)
-        if announced and done != int(announced):
-            raise urllib.error.URLError(f"{done:,} of {int(announced):,} bytes came")
+                watch(done, announced or card.bytes)
+            if (now := time.monotonic()) - since > _PATIENCE:
+                if done - then < _SLOWEST * _PATIENCE:
+                    raise urllib.error.URLError(f"{done - then:,} bytes came in {now - since:.0f} seconds")
+                since, then = now, done
+    finally:
+        part.stream.flush()
+    if announced and done != announced:
+        raise urllib.error.URLError(f"{done:,} of {announced:,} bytes came")
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -373,7 +549,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise InputRejected(f"{path} is not a whole safetensors file ({error}).") from error
+            raise InputRejected(f"{shown(path)} is not a whole safetensors file ({shown(error)}).") from error
     try:
         with warnings.catch_warnings():
             # torch warns that it will treat a TorchScript archive as one, and then refuses, which is told below.
@@ -383,8 +559,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
         # Which exception it is depends on what the file holds (UnpicklingError, RuntimeError, EOFError, KeyError ...).
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputRejected(
-            f"{path} is not a state dict of tensors ({first[:120]}), and files that run code when read are refused. "
-            "Where you trust it, convert it: safetensors.torch.save_file(network.state_dict(), 'weights.safetensors')."
+            f"{shown(path)} is not a state dict of tensors ({shown(first[:120])}), and files that run code when read "
+            "are refused. Where you trust it, convert it: "
+            "safetensors.torch.save_file(network.state_dict(), 'weights.safetensors')."
         ) from error
     if isinstance(content, Mapping) and set(content) == {"state_dict"}:
         content = content["state_dict"]
@@ -393,8 +570,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
         strange = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if strange or not content:
         raise InputRejected(
-            f"{path} is not a state dict of tensors alone ({', '.join(strange[:10]) or 'it is empty'}). Say which "
-            "weights are meant by saving them alone: torch.save(checkpoint['model'], 'weights.pth')."
+            f"{shown(path)} is not a state dict of tensors alone ({shown(', '.join(strange[:10])) or 'it is empty'}). "
+            "Say which weights are meant by saving them alone: torch.save(checkpoint['model'], 'weights.pth')."
         )
     state = {str(name): value for name, value in content.items()}
     if all(name.startswith("module.") for name in state):
@@ -412,7 +589,8 @@ def load_into(network: nn.Module, state: State, *, origin: str = "The state dict
         origin: of the state, for the message.
 
     Raises:
-        InputRejected: missing, unexpected or differently shaped entries, with the first ten of each.
+        InputRejected: missing, unexpected or differently shaped entries, and numbers of another kind than those of the
+            network (integers or complex ones for floats, sparse tensors), with the first ten of each.
     """
     counter = "num_batches_tracked"
     own = {k: v for k, v in network.state_dict().items() if not k.endswith(counter)}
@@ -425,12 +603,29 @@ def load_into(network: nn.Module, state: State, *, origin: str = "The state dict
             for name, value in own.items()
             if name in given and given[name].shape != value.shape
         ],
+        "of another kind": [
+            f"{name} {_kind(given[name])} for {_kind(value)}"
+            for name, value in own.items()
+            if name in given and _kind(given[name]).split()[0] != _kind(value).split()[0]
+        ],
     }
     if any(wrong.values()):
-        parts = [f"{len(v)} {k}: {', '.join(v[:10])}{', ...' if len(v) > 10 else ''}" for k, v in wrong.items() if v]
-        raise InputRejected(f"{origin} does not fit the network. {'; '.join(parts)}.")
+        parts = [
+            f"{len(v)} {k}: {shown(', '.join(v[:10]))}{', ...' if len(v) > 10 else ''}" for k, v in wrong.items() if v
+        ]
+        raise InputRejected(f"{shown(origin)} does not fit the network. {'; '.join(parts)}.")
     network.load_state_dict(given, strict=False)
     network.eval().requires_grad_(False)
+
+
+def _kind(values: Tensor) -> str:
+    """What numbers a tensor holds, and their dtype in brackets."""
+    import torch
+
+    if values.layout != torch.strided or values.is_quantized:
+        return f"sparse-or-quantised ({values.dtype})"
+    kind = "floats" if values.is_floating_point() else "complex-numbers" if values.is_complex() else "integers"
+    return f"{kind} ({str(values.dtype).removeprefix('torch.')})"
 
 
 def shipped_cards() -> list[Path]:

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "uncertainty": {"errors", "records"},
     "neighbours": {"errors", "uncertainty"},
     "gaussians": {"errors", "arrays", "records", "uncertainty"},
-    "weights": {"errors", "records"},
+    "weights": {"errors", "records", "files"},
     "resize": {"errors"},
     "arithmetic": set(),
     "images": {"errors", "arrays", "files"},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import socket
+import time
 import urllib.error
 import urllib.request
 import warnings
@@ -50,24 +52,42 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Reply(io.BytesIO):
-    def __init__(self, content: bytes, kind: str, length: int | None) -> None:
+    def __init__(self, content: bytes, status: int = 200, **headers: object) -> None:
         super().__init__(content)
-        self.headers = Message()
-        self.headers["Content-Type"] = kind
-        if length is not None:
-            self.headers["Content-Length"] = str(length)
+        self.status, self.headers = status, Message()
+        for name, value in headers.items():
+            if value is not None:
+                self.headers[name.replace("_", "-")] = str(value)
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, content: bytes, kind: str = "binary/octet-stream", **more: Any) -> list[str]:
-    """Answers every request with the content; returns the list of addresses that were asked for."""
+def serve(
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    *,
+    kind: str = "binary/octet-stream",
+    length: object = "right",
+    etag: str | None = None,
+    error: Exception | None = None,
+    ranges: bool = True,
+) -> list[str]:
+    """Answers every request as a server of files does, also for what is missing of one; returns what was asked for."""
     asked: list[str] = []
 
     def answer(_: urllib.request.OpenerDirector, request: urllib.request.Request, timeout: float) -> Reply:
         assert timeout > 0
-        asked.append(request.full_url)
-        if "error" in more:
-            raise more["error"]
-        return Reply(content, kind, more.get("length", len(content)))
+        wanted = request.get_header("Range")
+        asked.append(request.full_url + (f" {wanted}" if wanted else ""))
+        if error is not None:
+            raise error
+        told = {"Content_Type": kind, "Content_Length": len(content) if length == "right" else length, "ETag": etag}
+        known = request.get_header("If-range")
+        if not wanted or not ranges or known not in (None, etag):
+            return Reply(content, **told)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(content):
+            raise urllib.error.HTTPError(request.full_url, 416, "Range Not Satisfiable", Message(), None)
+        told |= {"Content_Length": len(content) - start}
+        return Reply(content[start:], 206, Content_Range=f"bytes {start}-{len(content) - 1}/{len(content)}", **told)
 
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", answer)
     return asked
@@ -92,11 +112,30 @@ def test_cache_directory_follows_the_environment(home: Path, monkeypatch: pytest
     assert not (home / "xdg").exists()
 
 
-@pytest.mark.parametrize(("value", "expected"), [("1", True), ("true", True), ("0", False), ("", False), ("no", False)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1", True), (" True", True), ("on", True), ("0", False), ("", False), ("no", False)]
+)
 @pytest.mark.parametrize("name", ["GENBENCH_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_switches(name: str, value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     assert offline() is expected
+
+
+@pytest.mark.parametrize("value", ["2", "y", "enabled", "\x1b[31m"])
+def test_a_switch_that_says_neither_yes_nor_no_connects_nowhere(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = serve(monkeypatch, CONTENT)
+    monkeypatch.setenv("GENBENCH_OFFLINE", value)
+    with pytest.raises(UsageError, match=r"GENBENCH_OFFLINE is 1 or true") as caught:
+        resolve(CARD)
+    assert asked == [] and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["GENBENCH_CACHE", "XDG_CACHE_HOME"])
+def test_a_home_of_nobody_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GENBENCH_CACHE")
+    monkeypatch.setenv(name, "~nobody-of-this-name/x")
+    with pytest.raises(UsageError, match=rf"{name}=~nobody-of-this-name/x names the home of a user"):
+        cache_directory()
 
 
 def test_digest_is_read_again_when_the_file_changes(home: Path) -> None:
@@ -110,6 +149,14 @@ def test_a_given_path_is_taken_whatever_it_holds(home: Path) -> None:
     assert resolve(CARD, given=put(home / "mine.pth", b"other")) == home / "mine.pth"
     with pytest.raises(MissingAsset, match=r"--weights thing=.*absent.*no such file"):
         resolve(CARD, given=home / "absent")
+    for path, message in (
+        ("a" * 300, "File name too long"), ("~nobody-of-this-name/x", "home"), (str(home), "that is no file"),
+        ("\x1b[2J", r"\\x1b\[2J: there is no such file"),
+    ):  # fmt: skip
+        with pytest.raises(MissingAsset, match=message):
+            resolve(CARD, given=Path(path))
+    with pytest.raises(MissingAsset, match="cannot be read: No such file"):
+        sha256(home / "absent")
 
 
 def test_shipped_files_come_first_and_are_checked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +247,7 @@ def test_download_is_checked_and_then_named(home: Path, monkeypatch: pytest.Monk
     assert resolve(CARD) == path and asked == [CARD.url]
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT + b"x", b""])
+@pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT[:-5], b""])
 def test_wrong_content_is_kept_aside_and_refused(home: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, content)
     with pytest.raises(MissingAsset, match=r"sha256 [0-9a-f]{64}, not 1280000 bytes with .*thing\.pth\.bad"):
@@ -212,7 +259,7 @@ def test_wrong_content_is_kept_aside_and_refused(home: Path, content: bytes, mon
     ("more", "message"),
     [
         ({"kind": "text/html"}, "web page"),
-        ({"length": len(CONTENT) + 7}, "of 1,280,007 bytes came"),
+        ({"length": len(CONTENT) + 7}, "1,280,007 bytes are announced, and it has at most 1,280,000"),
         ({"error": urllib.error.HTTPError(str(CARD.url), 404, "Not Found", Message(), None)}, "404"),
         ({"error": urllib.error.URLError("Temporary failure in name resolution")}, "name resolution"),
         ({"error": TimeoutError("timed out")}, "timed out"),
@@ -226,6 +273,111 @@ def test_failed_downloads_leave_nothing(
         resolve(CARD)
     assert DIGEST in str(caught.value) and "genbench fetch" in str(caught.value)
     assert leftovers(home) == [] and len(asked) == 1
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "٣", "", None])
+def test_a_length_that_is_no_number_is_no_length(length: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, CONTENT, length=length)
+    assert resolve(CARD).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("card", "most"),
+    [
+        (CARD, len(CONTENT)),
+        (replace(CARD, bytes=None, about=100), (1 << 30) + 200),
+        (replace(CARD, bytes=None), 64 << 30),
+    ],
+)
+def test_a_download_has_an_end(home: Path, card: Card, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert card.most == most
+    asked = serve(monkeypatch, CONTENT + b"x", length=None)
+    monkeypatch.setattr(Card, "most", property(lambda _: len(CONTENT)))
+    with pytest.raises(MissingAsset, match="does not end after the 1,280,000 bytes"):
+        resolve(card)
+    assert leftovers(home) == [] and len(asked) == 1
+
+
+def test_a_download_that_hardly_moves_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, CONTENT)
+    monkeypatch.setattr(weights, "_CHUNK", 1)
+    clock = iter(range(1000))
+    monkeypatch.setattr(weights.time, "monotonic", lambda: float(next(clock)))
+    with pytest.raises(MissingAsset, match=r"61 bytes came in 61 seconds"):
+        resolve(CARD)
+
+
+def begin(home: Path, content: bytes, etag: str = "") -> None:
+    put(home / "cache" / "weights" / ".thing.pth.part", content)
+    if etag:
+        (home / "cache" / "weights" / ".thing.pth.etag").write_text(etag)
+
+
+def test_a_download_that_broke_off_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, CONTENT[:500_000], length=len(CONTENT), etag='"v1"')
+    with pytest.raises(MissingAsset, match="500,000 of 1,280,000 bytes came"):
+        resolve(CARD)
+    assert leftovers(home) == [".thing.pth.etag", ".thing.pth.part"]
+    asked, seen = serve(monkeypatch, CONTENT, etag='"v1"'), []
+    assert resolve(CARD, watch=lambda *now: seen.append(now)).read_bytes() == CONTENT
+    assert asked == [f"{CARD.url} bytes=500000-"] and leftovers(home) == ["thing.pth"]
+    assert seen[0] == (len(CONTENT), len(CONTENT))
+
+
+@pytest.mark.parametrize("more", [{}, {"ranges": False}, {"etag": '"v2"'}], ids=["ranges", "no ranges", "changed"])
+@pytest.mark.parametrize("begun", [CONTENT[:1000], b"another file" * 10, CONTENT + b"longer", CONTENT])
+def test_whatever_was_begun_the_file_is_right(
+    home: Path, begun: bytes, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(home, begun, '"v1"')
+    asked = serve(monkeypatch, CONTENT, **more)
+    assert resolve(CARD).read_bytes() == CONTENT and leftovers(home) == ["thing.pth"]
+    assert len(asked) <= 2 and (begun != CONTENT or asked == []), "a whole part lacks its name alone"
+
+
+def test_without_digest_and_mark_nothing_is_pieced_together(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(home, b"another file")
+    asked = serve(monkeypatch, CONTENT)
+    assert resolve(replace(CARD, sha256=None, bytes=None)).read_bytes() == CONTENT and asked == [CARD.url]
+    (home / "cache" / "weights" / "thing.pth").unlink()
+    begin(home, CONTENT[:10], '"v1"')
+    asked = serve(monkeypatch, CONTENT, etag='"v1"')
+    assert resolve(replace(CARD, sha256=None)).read_bytes() == CONTENT and asked == [f"{CARD.url} bytes=10-"]
+
+
+def test_two_downloads_at_once_do_not_share_a_part(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(home, b"written by another process")
+    with (home / "cache" / "weights" / ".thing.pth.part").open("rb") as other:
+        assert weights.files.lock(other.fileno())
+        serve(monkeypatch, CONTENT)
+        assert resolve(CARD).read_bytes() == CONTENT
+    assert (home / "cache" / "weights" / ".thing.pth.part").read_bytes() == b"written by another process"
+    assert leftovers(home) == [".thing.pth.part", "thing.pth"]
+
+
+def test_downloads_that_nobody_continued_are_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home / "cache" / "weights"
+    for name, days in ((".old.pth.part", 8), (".old.pth.etag", 8), (".old.pth.abc.part", 8), (".new.pth.part", 1)):
+        path = put(folder / name)
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    serve(monkeypatch, CONTENT)
+    resolve(CARD)
+    assert leftovers(home) == [".new.pth.part", "thing.pth"]
+
+
+def test_a_file_larger_than_the_disk_is_not_begun(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, CONTENT)
+    monkeypatch.setattr(weights.files, "free_bytes", lambda _: 1000)
+    with pytest.raises(OutOfResources, match="have 1,280,000 bytes, and 1,000 are free"):
+        resolve(CARD)
+    assert leftovers(home) == []
+
+
+def test_what_is_not_proved_is_told_on_the_card() -> None:
+    assert CARD.cautions == () and Card(name="x", file="x", licence="MIT").cautions == ()
+    bare = replace(CARD, sha256=None, url="https://huggingface.co/org/model/resolve/main/a.bin")
+    assert [text.split()[0] for text in bare.cautions] == ["No", "The"]
+    assert replace(CARD, sha256=None, md5="0" * 32).cautions[0].startswith("MD5 is the only digest")
 
 
 def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,6 +501,36 @@ def test_load_into_takes_all_or_nothing() -> None:
     assert "12 unexpected: extra0, extra1" in message and "extra9, ..." in message and "extra10" not in message
     assert "1 of another shape: 1.weight (9, 9) for (2, 3)." in message
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (STATE["weight"].int(), r"weight integers \(int32\) for floats \(float32\)"),
+        (STATE["weight"].bool(), r"weight integers \(bool\)"),
+        (STATE["weight"].to(torch.complex64), r"weight complex-numbers \(complex64\)"),
+        (STATE["weight"].to_sparse(), r"weight sparse-or-quantised"),
+    ],
+)
+def test_weights_that_would_be_cut_to_fit_are_refused(wrong: torch.Tensor, message: str) -> None:
+    network = nn.Linear(3, 2)
+    with pytest.raises(InputRejected, match=rf"1 of another kind: {message}"):
+        load_into(network, {**STATE, "weight": wrong})
+    buffers = nn.Module()
+    buffers.register_buffer("places", torch.arange(3))
+    load_into(buffers, {"places": torch.arange(3, dtype=torch.int32)})
+    with pytest.raises(InputRejected, match=r"places floats \(float32\) for integers"):
+        load_into(buffers, {"places": torch.zeros(3)})
+
+
+def test_names_of_tensors_do_not_reach_the_terminal_raw(home: Path) -> None:
+    with pytest.raises(InputRejected) as caught:
+        load_into(nn.Linear(3, 2), {**STATE, "\x1b[31mevil\n": torch.zeros(1)})
+    assert str(caught.value).isprintable() and "evil" in str(caught.value)
+    torch.save({**STATE, "\x1b]0;evil\x07": 3}, home / "a.pth")
+    with pytest.raises(InputRejected) as caught:
+        load_state(home / "a.pth")
+    assert str(caught.value).isprintable() and "evil" in str(caught.value)
 
 
 def test_counters_of_batches_are_neither_missed_nor_refused() -> None:
