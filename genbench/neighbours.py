@@ -1,9 +1,16 @@
-"""Squared distances and nearest neighbours in tiles, so that memory grows with n and not with n squared."""
+"""Squared distances and nearest neighbours in tiles, so that memory grows with n and not with n squared.
+
+Distances are made in float32, from products of matrices. Where the nearest point is much closer than the middle of all
+points is, such a distance is a small difference of large numbers: these pairs, few in most sets, are made again in
+float64 from the features as they were given.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,7 +32,13 @@ SPARE = 4
 10,000; those few are recomputed."""
 
 _STRIP = 256
-RESOLUTION = 2.0**-21
+
+RESOLUTION, FINE_RESOLUTION = 2.0**-21, 2.0**-46
+"""Of the squared distance of two points, in units of the sum of their squared lengths, in float32 and in float64."""
+
+CROWDED = 2.0**-5
+"""A point is crowded if the squared distance to its nearest neighbour is less than so much of its squared length. The
+rounding of float32 is at most about 2^-16 of all other squared distances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +46,33 @@ class Points:
     """A set of features ready for distances.
 
     Attributes:
-        values: float32 (n, d); rounded to half precision for "fp16-adm".
+        values: float32 (n, d), (given[order] - centre) * scale; rounded to half precision for "fp16-adm".
         norms: float32 (n,), squared lengths; rounded likewise.
+        given: float32 (n, d), the features, of which only single rows are read again.
+        order: int64 (n,): point i is the feature order[i].
+        centre: float64 (d,), subtracted in "float32": it changes no distance, and makes lengths as small as the
+            distances, so that less cancels. ADM's arithmetic knows no centre.
+        scale: a power of two, which keeps squares within the range of float32.
+        crowded: bool (n,), whose close distances are made in float64; None for nobody's.
         full: the values and lengths before rounding, for blocks that overflow in half precision; None for "float32".
     """
 
     values: Tensor
     norms: Tensor
+    given: NDArray[np.float32]
+    order: NDArray[np.int64]
+    centre: NDArray[np.float64]
+    scale: float
+    crowded: Tensor | None = None
     full: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def exact(self, which: Tensor) -> Tensor:
+        """The values of some points without the rounding of float32: float64 (len(which), d)."""
+        rows = self.given[self.order[which.cpu().numpy()]].astype(np.float64)
+        return torch.from_numpy((rows - self.centre) * self.scale).to(_device_of_float64(self.values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +82,12 @@ class Neighbours:
     Attributes:
         squared: float32 (n, m), squared distances, ascending.
         index: int64 (n, m).
+        crowded: bool (n,), see `Points`; None for nobody.
     """
 
     squared: Tensor
     index: Tensor
+    crowded: Tensor | None
 
     def radii(self, k: int) -> Tensor:
         """Squared distance to the k-th nearest other point, (n,): the point itself is counted out once."""
@@ -64,14 +95,19 @@ class Neighbours:
 
 
 def points(
-    features: NDArray[np.float32], *, centre: NDArray[np.float32], arithmetic: str, device: str = "cpu"
+    given: NDArray[np.float32],
+    *,
+    order: NDArray[np.int64] | None = None,
+    centre: NDArray[np.float64],
+    scale: float = 1.0,
+    arithmetic: str,
+    device: str = "cpu",
 ) -> Points:
     """Moves features to a device.
 
     Args:
-        features: float32 (n, d).
-        centre: float32 (d,), subtracted in "float32": it changes no distance, and makes lengths as small as the
-            distances, so that less cancels. ADM's arithmetic knows no centre.
+        given: float32 (n, d).
+        order, centre, scale: see `Points`; the latter two are for "float32" alone.
         arithmetic: "float32" or "fp16-adm".
 
     Raises:
@@ -81,19 +117,22 @@ def points(
     if arithmetic not in ARITHMETICS:
         raise UsageError(f"No arithmetic {arithmetic!r} for distances; there are {' and '.join(ARITHMETICS)}.")
     exact = arithmetic == "float32"
-    copied = np.array(features)
+    order = np.arange(len(given)) if order is None else order
+    copied = np.asarray(given)[order]
     if exact:
-        copied -= centre
+        copied -= centre.astype(np.float32)
+        copied *= np.float32(scale)
     values = torch.from_numpy(copied).to(device)
     norms = values.square().sum(1)
     if not torch.isfinite(norms).all():
         raise InputRejected(
             "Features, or their squared lengths in float32, are not finite; check the extractor's output."
         )
-    if exact:
-        return Points(values=values, norms=norms)
-    half = values.half().float()
-    return Points(values=half, norms=_half(half.square().half().float().sum(1)), full=(values, norms))
+    full = None
+    if not exact:
+        full, values = (values, norms), values.half().float()
+        norms = _half(values.square().half().float().sum(1))
+    return Points(values=values, norms=norms, given=given, order=order, centre=centre, scale=scale, full=full)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +154,15 @@ class Distances:
         kept in float32; a block of which any entry is not finite is made in float32 as a whole.
         """
         x, y = self.x, self.y
-        if x.full is None or y.full is None:
-            return _plain((x.values[rows], x.norms[rows]), (y.values[columns], y.norms[columns]))
-        if (rows.start // ADM_BLOCK, columns.start // ADM_BLOCK) in self.overflowing:
-            return _plain((x.full[0][rows], x.full[1][rows]), (y.full[0][columns], y.full[1][columns]))
-        return _rounded(x, y, rows, columns)
+        overflows = (rows.start // ADM_BLOCK, columns.start // ADM_BLOCK) in self.overflowing
+        if x.full is not None and y.full is not None and not overflows:
+            return _rounded(x, y, rows, columns)
+        (a, a_norms), (b, b_norms) = (z.full or (z.values, z.norms) for z in (x, y))
+        tile = torch.addmm(b_norms[columns][None], a[rows], b[columns].T, alpha=-2)
+        tile.add_(a_norms[rows][:, None]).clamp_(min=0)
+        _refine(tile, x, rows, y, columns)
+        _refine(tile.T, y, columns, x, rows)
+        return tile
 
     def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
         """Every tile once, with its rows and its columns; the columns change fastest."""
@@ -141,9 +184,26 @@ def distances(x: Points, y: Points) -> Distances:
     return Distances(x=x, y=y, overflowing=frozenset(found))
 
 
-def _plain(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
-    tile = torch.addmm(y[1][None], x[0], y[0].T, alpha=-2)
-    return tile.add_(x[1][:, None]).clamp_(min=0)
+def _refine(tile: Tensor, x: Points, rows: slice, y: Points, columns: slice) -> None:
+    """Makes the close distances of crowded points of x in float64; `tile` (rows, columns) is changed in place."""
+    if x.crowded is None:
+        return
+    crowded = torch.nonzero(x.crowded[rows])[:, 0]
+    close = tile[crowded] < 2 * CROWDED * x.norms[rows][crowded, None]
+    columns_of_close = torch.nonzero(close.any(0))[:, 0]
+    if not len(columns_of_close):
+        return
+    a, b = x.exact(rows.start + crowded), y.exact(columns.start + columns_of_close)
+    lengths = a.square().sum(1)[:, None] + b.square().sum(1)
+    # Two points that float64 cannot tell apart are one: copies are at distance 0, whatever the rounding.
+    fine = torch.addmm(lengths, a, b.T, alpha=-2)
+    fine[fine < FINE_RESOLUTION * lengths] = 0
+    tile[crowded[:, None], columns_of_close] = fine.float().to(tile.device)
+
+
+def _device_of_float64(like: Tensor) -> torch.device:
+    """The device of a tensor, or the CPU where that device has no float64."""
+    return torch.device("cpu") if like.device.type == "mps" else like.device
 
 
 def _rounded(x: Points, y: Points, rows: slice, columns: slice) -> Tensor:
@@ -183,27 +243,49 @@ def nearest_neighbours(x: Points, count: int) -> Neighbours:
     precision makes of it, and the rounding is not symmetric, so that all tiles are made.
     """
     count = min(count, len(x))
-    between = distances(x, x)
     best = torch.full((len(x), count), torch.inf, device=x.values.device)
     index = torch.zeros((len(x), count), dtype=torch.int64, device=x.values.device)
-
-    def merge(rows: slice, tile: Tensor, first: int) -> None:
-        near = tile.topk(min(count, tile.shape[1]), largest=False)
-        values, chosen = torch.cat([best[rows], near.values], dim=1).topk(count, largest=False)
-        best[rows] = values
-        index[rows] = torch.cat([index[rows], near.indices + first], dim=1).gather(1, chosen)
-
+    between = distances(x, x)
     if x.full is not None:
         for rows, columns, tile in between.tiles():
-            merge(rows, tile, columns.start)
-        return Neighbours(squared=best, index=index)
+            _merge(best, index, rows, tile, columns.start)
+        return Neighbours(squared=best, index=index, crowded=None)
     for rows in _spans(0, len(x), _ROWS):
-        merge(rows, _among_themselves(between, rows), rows.start)
+        _merge(best, index, rows, _among_themselves(between, rows), rows.start)
         for columns in _spans(rows.stop, len(x), _COLUMNS):
             tile = between.tile(rows, columns)
-            merge(rows, tile, columns.start)
-            merge(columns, tile.T.contiguous(), rows.start)
-    return Neighbours(squared=best, index=index)
+            _merge(best, index, rows, tile, columns.start)
+            _merge(best, index, columns, tile.T.contiguous(), rows.start)
+    crowded = best[:, min(1, count - 1)] < CROWDED * x.norms
+    if not bool(crowded.any()):
+        return Neighbours(squared=best, index=index, crowded=None)
+    _search_again(x, crowded, best, index)
+    return Neighbours(squared=best, index=index, crowded=crowded)
+
+
+def _merge(best: Tensor, index: Tensor, rows: slice | Tensor, tile: Tensor, first: int) -> None:
+    """Takes the nearest of a tile, whose columns begin with point `first`, among the nearest known; in place."""
+    count = best.shape[1]
+    near = tile.topk(min(count, tile.shape[1]), largest=False)
+    values, chosen = torch.cat([best[rows], near.values], dim=1).topk(count, largest=False)
+    best[rows] = values
+    index[rows] = torch.cat([index[rows], near.indices + first], dim=1).gather(1, chosen)
+
+
+def _search_again(x: Points, crowded: Tensor, best: Tensor, index: Tensor) -> None:
+    """The nearest points of crowded ones, with close distances in float64; `best` and `index` are changed in place."""
+    between = distances(replace(x, crowded=crowded), x)
+    best[crowded] = torch.inf
+    for rows in _spans(0, len(x), _ROWS):
+        which = torch.nonzero(crowded[rows])[:, 0]
+        if not len(which):
+            continue
+        for columns in _spans(0, len(x), _COLUMNS):
+            tile = between.tile(rows, columns)[which]
+            own = rows.start + which - columns.start
+            inside = (own >= 0) & (own < tile.shape[1])
+            tile[inside, own[inside]] = 0
+            _merge(best, index, rows.start + which, tile, columns.start)
 
 
 def _among_themselves(between: Distances, rows: slice) -> Tensor:
@@ -251,26 +333,35 @@ class Pair:
     """Both sides on one device, the generated points in an order in which jackknife blocks can be told apart.
 
     Attributes:
-        order: int64 (n,): generated point i is image order[i].
         blocks: int64 (n,): the jackknife block of generated point i. Ascending, except in ADM's arithmetic, whose
             result may depend on the order of the images.
     """
 
     generated: Points
     reference: Points
-    order: Tensor
     blocks: Tensor
 
     def by_image(self, values: Tensor) -> NDArray[np.generic]:
         """Values of the generated points, in the order of the images."""
         result = torch.empty_like(values)
-        result[self.order] = values
+        result[torch.from_numpy(self.generated.order).to(values.device)] = values
         return result.cpu().numpy()
 
 
 def pair_of(
-    generated: NDArray[np.float32], reference: NDArray[np.float32], k: int, arithmetic: str, device: str
+    generated: NDArray[np.float32], reference: NDArray[np.float32], *, k: int, arithmetic: str, device: str
 ) -> Pair:
+    """Both sides on a device, about the centre of the reference.
+
+    Args:
+        generated, reference: float32 (n, d) and (m, d).
+        k: neighbour that sets the radii, 1 <= k < m.
+
+    Raises:
+        UsageError: an unknown arithmetic, or k < 1.
+        NotComparable: widths that differ, no generated images, or fewer than k + 1 reference images.
+        InputRejected: features that are not finite.
+    """
     if k < 1:
         raise UsageError(f"k must be at least 1; got {k}.")
     if generated.shape[1] != reference.shape[1]:
@@ -283,11 +374,21 @@ def pair_of(
             f"{len(reference)} and {len(generated)}."
         )
     numbers = block_numbers(len(generated))
-    order = np.arange(len(generated)) if arithmetic == "fp16-adm" else np.argsort(numbers, kind="stable")
-    centre = np.asarray(reference.mean(axis=0, dtype=np.float64), dtype=np.float32)
-    return Pair(
-        generated=points(generated[order], centre=centre, arithmetic=arithmetic, device=device),
-        reference=points(reference, centre=centre, arithmetic=arithmetic, device=device),
-        order=torch.from_numpy(order).to(device),
-        blocks=torch.from_numpy(numbers[order]).to(device),
+    order = None if arithmetic == "fp16-adm" else np.argsort(numbers, kind="stable")
+    make = partial(
+        points,
+        centre=reference.mean(axis=0, dtype=np.float64),
+        scale=_scale(generated, reference),
+        arithmetic=arithmetic,
+        device=device,
     )
+    ours = make(generated, order=order)
+    return Pair(generated=ours, reference=make(reference), blocks=torch.from_numpy(numbers[ours.order]).to(device))
+
+
+def _scale(*sides: NDArray[np.float32]) -> float:
+    """1, or the power of two that brings features to about 1 whose squares float32 cannot hold."""
+    largest = max(float(max(side.max(), -side.min())) for side in sides)
+    if largest == 0 or not math.isfinite(largest) or 2.0**-30 < largest < 2.0**50:
+        return 1.0
+    return 2.0 ** -math.frexp(largest)[1]

@@ -31,6 +31,8 @@ LOG_LIMIT = 4.0
 """Half width, as a multiple of the number itself, beyond which an interval is not made on a logarithm: its upper end
 would be exp(4) times the number, and an error of twice the number says only that the number is small."""
 EVERYTHING = (-math.inf, math.inf)
+NONNEGATIVE = (0.0, math.inf)
+SHARE = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

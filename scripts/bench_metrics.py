@@ -237,7 +237,7 @@ def precision_recall(sizes: Sizes) -> Tools:
         return numbers(PRECISION.compute(**sides, k=3).value, RECALL.compute(**sides, k=3).value)
 
     def values_only() -> Array:
-        found = memberships(x, y, k=3, jackknife=False)
+        found = memberships(evidence(x).features(), evidence(y).features(), k=3, jackknife=False)
         return numbers(found.inside.mean(), found.covered.mean())
 
     def theirs(save: bool) -> Array:

@@ -13,35 +13,39 @@ deleted, which widens the balls that lost a neighbour, and the statistic is reco
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genbench.arithmetic import float32
 from genbench.arrays import Evidence, Features
 from genbench.contracts import Metric
 from genbench.errors import NotComparable
 from genbench.metrics.matching import matched
-from genbench.metrics.memo import remember
+from genbench.metrics.memo import keep, recalled
 from genbench.neighbours import (
+    FINE_RESOLUTION,
     RESOLUTION,
     SPARE,
     Neighbours,
-    Pair,
+    Points,
     distances,
     nearest_neighbours,
     pair_of,
     radii_without_blocks,
 )
 from genbench.records import Score
-from genbench.uncertainty import block_sizes, score_from_jackknife, score_from_mean, score_from_share
-
-T = TypeVar("T")
+from genbench.uncertainty import (
+    NONNEGATIVE,
+    SHARE,
+    block_sizes,
+    score_from_jackknife,
+    score_from_mean,
+    score_from_share,
+)
 
 _SHARED_K = 5
 
@@ -79,9 +83,10 @@ class Occupancies:
     reached_without: NDArray[np.bool_]
 
 
+@float32()
 def memberships(
-    generated: NDArray[np.float32],
-    reference: NDArray[np.float32],
+    generated: Features,
+    reference: Features,
     *,
     k: int = 3,
     arithmetic: str = "float32",
@@ -94,7 +99,7 @@ def memberships(
         generated, reference: float32 (n, d) and (m, d).
         k: neighbour that sets the radius, 1 <= k < n, m.
         arithmetic: of distances, "float32" or "fp16-adm".
-        device: of torch, on which the distances are made. TF32 must be off there, as it is by default.
+        device: of torch, on which the distances are made.
         jackknife: whether blocks are deleted.
 
     Raises:
@@ -102,67 +107,74 @@ def memberships(
         NotComparable: widths that differ, or fewer than k + 1 images on a side.
         InputRejected: features that are not finite.
     """
-    pair = pair_of(generated, reference, k, arithmetic, device)
-    near = nearest_neighbours(pair.generated, k + 1 + SPARE)
-    return _memberships(pair, near, nearest_neighbours(pair.reference, k + 1).radii(k), k, jackknife)
-
-
-def occupancies(
-    generated: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    *,
-    k: int = 5,
-    arithmetic: str = "float32",
-    device: str = "cpu",
-) -> Occupancies:
-    """How full the balls of the reference are. Arguments and errors as `memberships`; one generated image is enough."""
-    pair = pair_of(generated, reference, k, arithmetic, device)
-    return _occupancies(pair, nearest_neighbours(pair.reference, k + 1).radii(k))
-
-
-def _memberships(pair: Pair, near: Neighbours, radii: Tensor, k: int, jackknife: bool) -> Memberships:
-    """near of the generated points, radii of the reference."""
-    x, y, device = pair.generated, pair.reference, radii.device
-    if len(x) <= k:
+    sides, key = (generated, reference), ("memberships", k, arithmetic, jackknife)
+    if (known := recalled(sides, key)) is not None:
+        return known
+    pair = pair_of(generated.values(), reference.values(), k=k, arithmetic=arithmetic, device=device)
+    if len(generated) <= k:
         raise NotComparable(
-            f"Radii to the {k}-th neighbour need at least {k + 1} generated images; there are {len(x)}."
+            f"Radii to the {k}-th neighbour need at least {k + 1} generated images; there are {len(generated)}."
         )
-    own, between = near.radii(k), distances(y, x)
+    # The reference's centre, which was subtracted, may touch the last digit: both sides are part of the key.
+    x, near = _searched(pair.generated, sides, k, arithmetic, spare=SPARE)
+    y, others = _searched(pair.reference, sides[1:], k, arithmetic)
+    own, radii, count = near.radii(k), others.radii(k), int(pair.blocks.max()) + 1
     without = radii_without_blocks(x, near, pair.blocks, k) if jackknife else None
-    inside = torch.zeros(len(x), dtype=torch.bool, device=device)
-    held = torch.zeros((len(y), int(pair.blocks.max()) + 1), dtype=torch.bool, device=device)
+    inside = torch.zeros(len(x), dtype=torch.bool, device=own.device)
+    held = torch.zeros((len(y), count), dtype=torch.bool, device=own.device)
     wider = torch.zeros_like(held)
-    for rows, columns, tile in between.tiles():
+    for rows, columns, tile in distances(y, x).tiles():
         # Differences and minima are several times faster than comparisons and "any", and as exact.
         slack = tile - radii[rows][:, None]
         inside[columns] |= slack.amin(0) <= 0
         blocks = pair.blocks[columns]
-        held[rows] |= _block_minima(torch.sub(tile, own[columns], out=slack), blocks, held.shape[1]) <= 0
+        held[rows] |= _block_minima(torch.sub(tile, own[columns], out=slack), blocks, count) <= 0
         if without is not None:
             wider[rows] |= _any_but_one(held[rows])
             _cover_by_wider_balls(wider[rows], tile, without[columns], blocks)
-    return Memberships(
+    found = Memberships(
         inside=pair.by_image(inside).astype(np.bool_),
         covered=held.any(1).cpu().numpy(),
         covered_without=None if without is None else wider.cpu().numpy(),
     )
+    keep(sides, key, found)
+    return found
 
 
-def _occupancies(pair: Pair, radii: Tensor) -> Occupancies:
-    """radii of the reference."""
-    x, y = pair.generated, pair.reference
-    between = distances(y, x)
+def _searched(
+    points: Points, features: tuple[Features, ...], k: int, arithmetic: str, spare: int = 0
+) -> tuple[Points, Neighbours]:
+    """The points, told which of them are crowded, and their nearest, which metrics of every usual k share."""
+    key = "near", max(k, _SHARED_K) + 1 + spare, arithmetic, points.scale
+    near = recalled(features, key)
+    if near is None:
+        near = nearest_neighbours(points, key[1])
+        keep(features, key, near)
+    return replace(points, crowded=near.crowded), near
+
+
+@float32()
+def occupancies(generated: Features, reference: Features, *, k: int = 5, device: str = "cpu") -> Occupancies:
+    """How full the balls of the reference are. Arguments and errors as `memberships`; one generated image is enough."""
+    sides, key = (generated, reference), ("occupancies", k)
+    if (known := recalled(sides, key)) is not None:
+        return known
+    pair = pair_of(generated.values(), reference.values(), k=k, arithmetic="float32", device=device)
+    x, (y, near) = pair.generated, _searched(pair.reference, sides[1:], k, "float32")
+    radii, count = near.radii(k), int(pair.blocks.max()) + 1
     balls = torch.zeros(len(x), dtype=torch.int64, device=radii.device)
-    reached = torch.zeros((len(y), int(pair.blocks.max()) + 1), dtype=torch.bool, device=radii.device)
-    for rows, columns, tile in between.tiles():
+    reached = torch.zeros((len(y), count), dtype=torch.bool, device=radii.device)
+    for rows, columns, tile in distances(y, x).tiles():
         limit = radii[rows][:, None]
         balls[columns] += (tile < limit).sum(0, dtype=torch.int32)
-        reached[rows] |= _block_minima(tile, pair.blocks[columns], reached.shape[1]) < limit
-    return Occupancies(
+        reached[rows] |= _block_minima(tile, pair.blocks[columns], count) < limit
+    found = Occupancies(
         balls=pair.by_image(balls).astype(np.int64),
         reached=reached.any(1).cpu().numpy(),
         reached_without=_any_but_one(reached).cpu().numpy(),
     )
+    keep(sides, key, found)
+    return found
 
 
 def _block_minima(values: Tensor, blocks: Tensor, count: int) -> Tensor:
@@ -197,145 +209,57 @@ def _cover_by_wider_balls(covered: Tensor, tile: Tensor, without: Tensor, blocks
         covered[r[pair], block] = True
 
 
-def realism_scores(
-    generated: NDArray[np.float32], reference: NDArray[np.float32], *, k: int = 3, device: str = "cpu"
-) -> NDArray[np.float64]:
+@float32()
+def realism_scores(generated: Features, reference: Features, *, k: int = 3, device: str = "cpu") -> NDArray[np.float64]:
     """How deep every generated image lies inside the reference's manifold; at least 1 is inside.
 
     The score is the largest ratio of a ball's radius to the image's distance from its centre, over the balls whose
-    radius is below the median. Distances below what float32 resolves count as the resolution, so that a copy of a
-    reference image has a large score and not an infinite one.
-
-    Args:
-        generated, reference: float32 (n, d) and (m, d).
+    radius is below the median. Distances below what the arithmetic resolves count as the resolution, so that a copy of
+    a reference image has a large score and not an infinite one.
 
     Returns:
         float64 (n,), not negative.
 
-    Raises:
-        As `memberships`.
+    Arguments and errors as `memberships`.
     """
-    pair = pair_of(generated, reference, k, "float32", device)
-    return _realism_scores(pair, nearest_neighbours(pair.reference, k + 1).radii(k))
-
-
-def _realism_scores(pair: Pair, radii: Tensor) -> NDArray[np.float64]:
-    x, y = pair.generated, pair.reference
-    between = distances(y, x)
+    pair = pair_of(generated.values(), reference.values(), k=k, arithmetic="float32", device=device)
+    x, (y, near) = pair.generated, _searched(pair.reference, (reference,), k, "float32")
+    radii, spread = near.radii(k), y.norms.mean()
     # Half-way between the two middle radii of an even number, where torch's median would be the lower one.
     ascending = radii.sort().values
     median = (ascending[(len(y) - 1) // 2] + ascending[len(y) // 2]) / 2
     kept = torch.where(radii < median, radii, 0)
-    spread = y.norms.mean()
+    grain = torch.full_like(radii, RESOLUTION)
+    if y.crowded is not None:
+        grain[y.crowded] = FINE_RESOLUTION
     best = torch.zeros(len(x), device=radii.device)
-    for rows, columns, tile in between.tiles():
-        resolved = RESOLUTION * (y.norms[rows][:, None] + x.norms[columns] + spread)
+    for rows, columns, tile in distances(y, x).tiles():
+        resolved = grain[rows][:, None] * (y.norms[rows][:, None] + x.norms[columns] + spread)
         tile = torch.maximum(tile, resolved).clamp_(min=torch.finfo(torch.float32).tiny)
         best[columns] = torch.maximum(best[columns], (kept[rows][:, None] / tile).amax(0))
     return np.sqrt(pair.by_image(best).astype(np.float64))
 
 
-def authentic_images(
-    generated: NDArray[np.float32], reference: NDArray[np.float32], *, device: str = "cpu"
-) -> NDArray[np.bool_]:
+@float32()
+def authentic_images(generated: Features, reference: Features, *, device: str = "cpu") -> NDArray[np.bool_]:
     """Whether a generated image is farther from the nearest reference image than that one is from its own nearest.
-
-    Args:
-        generated, reference: float32 (n, d) and (m, d), m >= 2.
 
     Returns:
         bool (n,).
 
-    Raises:
-        As `memberships`.
+    Arguments and errors as `memberships`, of k = 1.
     """
-    pair = pair_of(generated, reference, 1, "float32", device)
-    return _authentic_images(pair, nearest_neighbours(pair.reference, 2).radii(1))
-
-
-def _authentic_images(pair: Pair, radii: Tensor) -> NDArray[np.bool_]:
-    x, y = pair.generated, pair.reference
-    between = distances(y, x)
+    pair = pair_of(generated.values(), reference.values(), k=1, arithmetic="float32", device=device)
+    x, (y, near) = pair.generated, _searched(pair.reference, (reference,), 1, "float32")
+    radii = near.radii(1)
     nearest = torch.full((len(x),), torch.inf, device=radii.device)
     spacing = torch.zeros(len(x), device=radii.device)
-    for rows, columns, tile in between.tiles():
+    for rows, columns, tile in distances(y, x).tiles():
         low, which = tile.min(0)
         closer = low < nearest[columns]
         nearest[columns] = torch.where(closer, low, nearest[columns])
         spacing[columns] = torch.where(closer, radii[rows][which], spacing[columns])
     return pair.by_image(spacing < nearest).astype(np.bool_)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Searched:
-    """Two sides of an evaluation and the neighbour searches that metrics share."""
-
-    features: tuple[Features, Features]
-    pair: Pair
-    k: int
-    arithmetic: str
-
-    def generated(self) -> Neighbours:
-        """The nearest of every generated point, with some to spare for deletions."""
-        count = max(self.k, _SHARED_K) + 1 + SPARE
-        # The reference's centre, which was subtracted, may touch the last digit: both sides are part of the key.
-        return remember(
-            self.features, ("near", count, self.arithmetic), lambda: nearest_neighbours(self.pair.generated, count)
-        )
-
-    def reference(self) -> Tensor:
-        """Squared radii of the reference."""
-        count = max(self.k, _SHARED_K) + 1
-        near = remember(
-            self.features[1:], ("near", count, self.arithmetic), lambda: nearest_neighbours(self.pair.reference, count)
-        )
-        return near.radii(self.k)
-
-
-def _walk(
-    name: str,
-    compute: Callable[[_Searched], T],
-    generated: Evidence,
-    reference: Evidence,
-    *,
-    k: int,
-    arithmetic: str,
-    device: str,
-) -> T:
-    """What a walk over all distances yields, made once for all metrics that need it."""
-    x, y = matched(generated, reference)
-
-    def walk() -> T:
-        pair = pair_of(x.values(), y.values(), k, arithmetic, device)
-        return compute(_Searched(features=(x, y), pair=pair, k=k, arithmetic=arithmetic))
-
-    return remember((x, y), (name, k, arithmetic), walk)
-
-
-def _of_precision_and_recall(
-    generated: Evidence, reference: Evidence, k: int, arithmetic: str, device: str
-) -> Memberships:
-    return _walk(
-        "memberships",
-        lambda s: _memberships(s.pair, s.generated(), s.reference(), k, jackknife=True),
-        generated,
-        reference,
-        k=k,
-        arithmetic=arithmetic,
-        device=device,
-    )
-
-
-def _of_density_and_coverage(generated: Evidence, reference: Evidence, k: int, device: str) -> Occupancies:
-    return _walk(
-        "occupancies",
-        lambda s: _occupancies(s.pair, s.reference()),
-        generated,
-        reference,
-        k=k,
-        arithmetic="float32",
-        device=device,
-    )
 
 
 def precision(
@@ -355,7 +279,7 @@ def precision(
         Kynkaanniemi et al. 2019, eq. 1 and 2. Agrees with torch-fidelity (float32; which compares distances instead of
         their squares), and with openai/guided-diffusion `evaluator.py` (fp16-adm, for equal order of the images).
     """
-    inside = _of_precision_and_recall(generated, reference, k, arithmetic, device).inside
+    inside = memberships(*matched(generated, reference), k=k, arithmetic=arithmetic, device=device).inside
     return score_from_share(int(inside.sum()), len(inside))
 
 
@@ -367,7 +291,7 @@ def recall(
     The standard error is a jackknife over blocks of generated images, for this reference. It is conservative, 1.1 to
     1.5 times the spread over repetitions in simulations: whether an image is covered depends on very few others.
     """
-    found = _of_precision_and_recall(generated, reference, k, arithmetic, device)
+    found = memberships(*matched(generated, reference), k=k, arithmetic=arithmetic, device=device)
     return _share_of_reference(found.covered, found.covered_without, len(generated.features()))
 
 
@@ -375,7 +299,7 @@ def _share_of_reference(holds: NDArray[np.bool_], without: NDArray[np.bool_] | N
     value = float(holds.mean())
     if without is None:
         return Score(value=value)
-    return score_from_jackknife(value, without.mean(axis=0), sizes=block_sizes(count), bounds=(0.0, 1.0))
+    return score_from_jackknife(value, without.mean(axis=0), sizes=block_sizes(count), bounds=SHARE)
 
 
 def density(*, generated: Evidence, reference: Evidence, k: int = 5, device: str = "cpu") -> Score:
@@ -393,7 +317,8 @@ def density(*, generated: Evidence, reference: Evidence, k: int = 5, device: str
     Source:
         Naeem et al. 2020, eq. 6; agrees with clovaai/generative-evaluation-prdc and dgm-eval (there in float64).
     """
-    return score_from_mean(_of_density_and_coverage(generated, reference, k, device).balls / k, bounds=(0.0, math.inf))
+    found = occupancies(*matched(generated, reference), k=k, device=device)
+    return score_from_mean(found.balls / k, bounds=NONNEGATIVE)
 
 
 def coverage(*, generated: Evidence, reference: Evidence, k: int = 5, device: str = "cpu") -> Score:
@@ -406,7 +331,7 @@ def coverage(*, generated: Evidence, reference: Evidence, k: int = 5, device: st
     Source:
         Naeem et al. 2020, eq. 9 and 10; agrees with clovaai/generative-evaluation-prdc and dgm-eval (there in float64).
     """
-    found = _of_density_and_coverage(generated, reference, k, device)
+    found = occupancies(*matched(generated, reference), k=k, device=device)
     return _share_of_reference(found.reached, found.reached_without, len(generated.features()))
 
 
@@ -427,17 +352,9 @@ def realism(*, generated: Evidence, reference: Evidence, k: int = 3, device: str
         Kynkaanniemi et al. 2019, eq. 3 and the pruning described below it. dgm-eval takes k = 5. ADM's evaluator has a
         quantity of this name, of squared distances and without pruning; this is the paper's.
     """
-    scores = _walk(
-        "realism",
-        lambda s: _realism_scores(s.pair, s.reference()),
-        generated,
-        reference,
-        k=k,
-        arithmetic="float32",
-        device=device,
-    )
+    scores = realism_scores(*matched(generated, reference), k=k, device=device)
     detail = {"median": float(np.median(scores)), "share_inside": float((scores >= 1).mean())}
-    return score_from_mean(scores, bounds=(0.0, math.inf), detail=detail)
+    return score_from_mean(scores, bounds=NONNEGATIVE, detail=detail)
 
 
 def authpct(*, generated: Evidence, reference: Evidence, device: str = "cpu") -> Score:
@@ -455,15 +372,7 @@ def authpct(*, generated: Evidence, reference: Evidence, device: str = "cpu") ->
     Source:
         Alaa et al. 2022, sec. 2.3; agrees with dgm-eval `authpct.py`.
     """
-    authentic = _walk(
-        "authentic",
-        lambda s: _authentic_images(s.pair, s.reference()),
-        generated,
-        reference,
-        k=1,
-        arithmetic="float32",
-        device=device,
-    )
+    authentic = authentic_images(*matched(generated, reference), device=device)
     share = score_from_share(int(authentic.sum()), len(authentic))
     low, high = share.ci95 or (0.0, 1.0)
     return replace(
@@ -489,7 +398,7 @@ PRECISION = Metric(
     source=_KYNKAANNIEMI,
     compute=precision,
     higher_is_better=True,
-    bounds=(0.0, 1.0),
+    bounds=SHARE,
     minimum=4,
     invariances=_EVERY,
 )
@@ -500,7 +409,7 @@ RECALL = Metric(
     source=_KYNKAANNIEMI,
     compute=recall,
     higher_is_better=True,
-    bounds=(0.0, 1.0),
+    bounds=SHARE,
     minimum=4,
     invariances=_EVERY,
 )
@@ -511,7 +420,7 @@ DENSITY = Metric(
     source=_NAEEM,
     compute=density,
     higher_is_better=True,
-    bounds=(0.0, math.inf),
+    bounds=NONNEGATIVE,
     minimum=6,
     invariances=_EVERY,
 )
@@ -522,7 +431,7 @@ COVERAGE = Metric(
     source=_NAEEM,
     compute=coverage,
     higher_is_better=True,
-    bounds=(0.0, 1.0),
+    bounds=SHARE,
     minimum=6,
     invariances=_EVERY,
 )
@@ -533,7 +442,7 @@ REALISM = Metric(
     source="Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 3",
     compute=realism,
     higher_is_better=True,
-    bounds=(0.0, math.inf),
+    bounds=NONNEGATIVE,
     minimum=4,
     invariances=_EVERY,
 )

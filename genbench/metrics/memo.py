@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +19,38 @@ _SIZE = 12
 
 
 def remember(arrays: tuple[Features, ...], key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
-    """What `make` gave for these very features before, or what it gives now.
+    """What `make` gave for these very features before, or what it gives now; see `recalled`. None is not kept."""
+    known = recalled(arrays, key)
+    if known is None:
+        known = make()
+        keep(arrays, key, known)
+    return known
+
+
+def recalled(arrays: tuple[Features, ...], key: tuple[Hashable, ...]) -> Any:
+    """What was kept for these very features under a key, or None.
 
     Arrays are told apart by identity and files by name, time and size; features are never changed in place.
     """
-    held = tuple(f.array for f in arrays if f.path is None and f.array is not None)
     full = (*map(_identity, arrays), *key)
-    if full in _RECENT:
-        owners, value = _RECENT[full]
-        if all(owner() is a for owner, a in zip(owners, held, strict=True)):
-            _RECENT.move_to_end(full)
-            return cast(T, value)
-    value = make()
-    _RECENT[full] = (tuple(weakref.ref(a) for a in held), value)
+    owners, value = _RECENT.get(full, ((), None))
+    if value is None or any(owner() is not a for owner, a in zip(owners, _held(arrays), strict=True)):
+        return None
+    _RECENT.move_to_end(full)
+    return value
+
+
+def keep(arrays: tuple[Features, ...], key: tuple[Hashable, ...], value: object) -> None:
+    """Keeps what was made of these features, in place of what was not asked for longest."""
+    full = (*map(_identity, arrays), *key)
+    _RECENT[full] = (tuple(weakref.ref(a) for a in _held(arrays)), value)
     _RECENT.move_to_end(full)
     while len(_RECENT) > _SIZE:
         _RECENT.popitem(last=False)
-    return value
+
+
+def _held(arrays: tuple[Features, ...]) -> list[NDArray[np.float32]]:
+    return [f.array for f in arrays if f.path is None and f.array is not None]
 
 
 def _identity(features: Features) -> Hashable:

@@ -18,10 +18,6 @@ from genbench.metrics.manifold import (
     PRECISION,
     REALISM,
     RECALL,
-    authentic_images,
-    memberships,
-    occupancies,
-    realism_scores,
 )
 from genbench.uncertainty import block_numbers
 
@@ -31,6 +27,26 @@ Array = NDArray[np.float32]
 def evidence(values: Array, extractor: str = "test") -> Evidence:
     images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
     return Evidence(samples=images, taps={"pooled": Features(extractor=extractor, tap="pooled", array=values)})
+
+
+def features(values: Array) -> Features:
+    return Features(extractor="test", tap="pooled", array=values)
+
+
+def memberships(x: Array, y: Array, **args: object) -> manifold.Memberships:
+    return manifold.memberships(features(x), features(y), **args)
+
+
+def occupancies(x: Array, y: Array, **args: object) -> manifold.Occupancies:
+    return manifold.occupancies(features(x), features(y), **args)
+
+
+def realism_scores(x: Array, y: Array, **args: object) -> NDArray[np.float64]:
+    return manifold.realism_scores(features(x), features(y), **args)
+
+
+def authentic_images(x: Array, y: Array) -> NDArray[np.bool_]:
+    return manifold.authentic_images(features(x), features(y))
 
 
 def normal(seed: int, n: int, d: int, shift: float = 0.0) -> Array:
@@ -124,6 +140,79 @@ def test_a_point_is_at_distance_zero_from_itself_whatever_the_rounding() -> None
     near = neighbours.nearest_neighbours(neighbours.points(x, centre=0 * x[0], arithmetic="float32"), 4)
     assert (near.squared[:, 0] == 0).all() and (near.squared[:, 1] > 0).all()
     np.testing.assert_array_equal(near.index[:, 0], np.arange(60))
+
+
+def clusters(seed: int, n: int, apart: float, shift: float = 0.0) -> Array:
+    """Three clusters of spread 1, so far from each other."""
+    centres = np.zeros((n, 12))
+    centres[: n // 3, 0], centres[n // 3 : n // 2, 1] = apart, -apart
+    return (centres + np.random.default_rng(seed).standard_normal((n, 12)) + shift).astype(np.float32)
+
+
+@pytest.mark.parametrize(("apart", "translation"), [(1e3, 0), (3e3, 1000), (1e4, 0), (1e5, 1000)])
+def test_tight_clusters_far_apart_are_told_apart_as_in_float64(
+    apart: float, translation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "_ROWS", 50)
+    monkeypatch.setattr(neighbours, "_COLUMNS", 70)
+    x, y = clusters(30, 190, apart, 0.1 + translation), clusters(31, 210, apart, translation)
+    expected = oracle(x, y, 3)
+    members, full = memberships(x, y, k=3), occupancies(x, y, k=3)
+    np.testing.assert_array_equal(members.inside, expected["inside"])
+    np.testing.assert_array_equal(members.covered, expected["covered"])
+    np.testing.assert_array_equal(full.balls, expected["balls"])
+    np.testing.assert_array_equal(full.reached, expected["reached"])
+    np.testing.assert_allclose(realism_scores(x, y, k=3), realism_oracle(x, y, 3), rtol=1e-5)
+    np.testing.assert_array_equal(authentic_images(x, y), radius(y, 1)[squared(y, x).argmin(0)] < squared(y, x).min(0))
+    blocks = block_numbers(len(x))
+    assert members.covered_without is not None
+    for b in (0, 7):
+        deleted = oracle(x[blocks != b], y, 3)
+        np.testing.assert_array_equal(members.covered_without[:, b], deleted["covered"])
+        np.testing.assert_array_equal(full.reached_without[:, b], deleted["reached"])
+
+
+def test_a_cluster_of_generated_images_alone_is_resolved() -> None:
+    y = 100 * normal(32, 80, 12)
+    x = (y[:1] + 1e-3 * np.random.default_rng(33).standard_normal((90, 12))).astype(np.float32)
+    more = np.concatenate([y[1:], (y[:1] + 1e-3 * normal(34, 40, 12)).astype(np.float32)])
+    expected = oracle(x, more, 3)
+    assert 0 < expected["covered"][79:].mean() < 1
+    np.testing.assert_array_equal(memberships(x, more, k=3).covered, expected["covered"])
+
+
+def test_copies_among_near_copies_are_at_distance_zero() -> None:
+    # Four copies of every point have radius 0 for k = 3, and hold the same image and no other.
+    y = np.repeat(clusters(35, 40, 1e3), 4, axis=0)
+    x = np.concatenate([y[::4], y[::4] + np.float32(0.01)])
+    np.testing.assert_array_equal(memberships(x, y, k=3).inside, np.arange(80) < 40)
+    scores = realism_scores(y[::4], y[::4], k=3)
+    assert np.isfinite(scores).all() and scores.max() > 1e4
+
+
+def test_few_points_close_together_cost_few_distances_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = normal(36, 300, 64)
+    x[7] = x[200] + np.float32(1e-4)
+    made = []
+    original = neighbours.Points.exact
+    monkeypatch.setattr(
+        neighbours.Points, "exact", lambda self, which: made.append(len(which)) or original(self, which)
+    )
+    near = neighbours.nearest_neighbours(neighbours.points(x, centre=x[0] * 0.0, arithmetic="float32"), 4)
+    assert near.crowded is not None and near.crowded.nonzero()[:, 0].tolist() == [7, 200]
+    assert 0 < sum(made) <= 8
+    assert near.squared[7, 1] == pytest.approx(64e-8, rel=2e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e18, 1e25])
+def test_the_unit_of_features_does_not_matter(scale: float) -> None:
+    x, y = normal(37, 90, 6, 0.4), normal(38, 80, 6)
+    for metric in (PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT):
+        value, changed = (
+            metric.compute(generated=evidence(a), reference=evidence(b)).value
+            for a, b in ((x, y), ((x * scale).astype(np.float32), (y * scale).astype(np.float32)))
+        )
+        assert value > 0 and changed == pytest.approx(value, rel=1e-6), metric.name
 
 
 def test_duplicates_count_as_neighbours_and_a_point_not_as_its_own() -> None:

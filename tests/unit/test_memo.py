@@ -23,9 +23,9 @@ def test_equal_arrays_are_not_the_same_and_the_same_is_made_once() -> None:
     x, made = np.ones((3, 2), np.float32), []
     first, second = of(x), of(x.copy())
     for features in (first, first, second, of(x)):
-        remember((features,), ("what",), lambda: made.append(1))
+        remember((features,), ("what",), lambda: made.append(1) or "it")
     assert len(made) == 2  # of(x) holds the array of the first
-    remember((first,), ("something else",), lambda: made.append(1))
+    remember((first,), ("something else",), lambda: made.append(1) or "it")
     assert len(made) == 3
 
 
