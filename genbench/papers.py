@@ -567,6 +567,8 @@ def _sampler(ours: _Ours, row: Reported) -> Iterator[str]:
     noise, eta = re.search(r"\beta=(\d+(?:\.\d+)?)", row.variant), args.get("eta")
     if noise and isinstance(eta, int | float) and abs(eta - float(noise[1])) > 1e-9:
         yield instead("eta", eta, float(noise[1]))
+    if args.get("sampler") == "ancestral" and re.search(r"\bDDIM\b", row.variant):
+        yield instead("sampler", "ancestral", "ddim")
     variance = re.search(r"\b(large|small) variance", row.variant)
     if variance and "variance" in args and args["variance"] != variance[1]:
         yield instead("variance", args["variance"], variance[1])
@@ -592,9 +594,9 @@ CLASSIFIERS = ("adm-g", "adm-u")
 
 
 def _own_weights(ours: _Ours, row: Reported) -> Iterator[str]:
-    """Weights that the user gave, unless they are named as the preset of the system names them."""
-    given = ours.model.args.get("weights")
-    if ours.result.environment.get("given_weights") or (given and given not in _weights_of_preset(ours)):
+    """Files that the user gave, unless they are named as the preset of the system names them."""
+    given = [ours.model.args.get(name) for name in ("weights", "classifier")]
+    if ours.result.environment.get("given_weights") or {*given} - {None, "", *_weights_of_preset(ours)}:
         yield "own weights"
 
 

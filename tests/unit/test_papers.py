@@ -654,6 +654,8 @@ def test_each_difference_is_named(changed: dict[str, object], reason: str) -> No
         ({"quantise": "round"}, "pixels by quantise='round' instead of 'truncate'"),
         ({"model": "adm-g(scale=3.0, steps=250)"}, "guidance of scale 3 instead of 1"),
         ({"extractor": "inception(resize='bilinear', scaling='symmetric')"}, "other resize"),
+        ({"model": "adm-g(scale=2.5, steps=25, sampler='ancestral')"}, "sampler='ancestral' instead of 'ddim'"),
+        ({"model": "adm-g(scale=1.0, steps=250, classifier='mine.pt')"}, "own weights"),
         ({"metric": NEIGHBOURS}, "1281167 instead of 10000 reference images"),
         ({"metric": NEIGHBOURS, "of": 100}, "100 instead of 10000 reference images"),
         ({"metric": "precision(k=3)", "of": 10_000}, "arithmetic of distances float32 instead of fp16-adm"),
@@ -665,7 +667,8 @@ def test_each_difference_is_named(changed: dict[str, object], reason: str) -> No
 )  # fmt: skip
 def test_what_adm_measured_otherwise_is_named(changed: dict[str, object], reason: str) -> None:
     ours = guided(**changed)
-    assert reason in comparable(ours, paper(GUIDED, ours.measurement, "imagenet256"))[1]
+    theirs = paper(str(changed.get("model", GUIDED)), ours.measurement, "imagenet256")
+    assert reason in comparable(ours, theirs)[1]
 
 
 def test_guidance_counts_from_where_there_is_none() -> None:
