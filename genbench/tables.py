@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench.errors import InputRejected
-from genbench.files import locked, replacing
+from genbench.files import atomic_write, locked
 
 Row = Mapping[str, str]
 
@@ -53,7 +53,7 @@ def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         if header != list(columns):
             found = ", ".join(header)[:200] or "missing"
             raise ValueError(f"its columns are {found!r}, not those of this version ({', '.join(columns)[:200]})")
-        for cells in lines:
+        for cells in filter(None, lines):  # an empty line is no row
             if len(cells) != len(columns):
                 raise ValueError(f"it has {len(cells)} cells, and the header {len(columns)}")
             rows.append(dict(zip(columns, cells, strict=True)))
@@ -105,15 +105,11 @@ def merge(
     except (OSError, RuntimeError) as error:
         raise InputRejected(f"Cannot follow the link {path} ({error}).") from error
     with locked(target.parent, patience=PATIENCE):
-        there = os.path.lexists(target)
-        held = read(target, columns) if there else []
+        held = read(target, columns) if os.path.lexists(target) else []
         replaced = {identity(row) for row in new}
         kept: list[Row] = [row for row in held if identity(row) not in replaced]
         if check is not None:
             check(kept, new)
         rows = [*kept, *new]
-        with replacing(target) as temporary:
-            temporary.write_text(text(columns, sorted(rows, key=order)), encoding="utf-8", newline="")
-            if there:
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        atomic_write(target, text(columns, sorted(rows, key=order)).encode())
     return len(rows)

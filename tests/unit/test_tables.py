@@ -43,7 +43,6 @@ GOOD = "id,value\na,1\n"
         (b"\xef\xbb\xbfid,value\na,1\n", "line 1"),
         (b"id,value\na,1\nb,2,3\n", "line 3: it has 3 cells, and the header 2"),
         (b"id,value\na\n", "line 2: it has 1 cells, and the header 2"),
-        (b"id,value\n\n", "line 2: it has 0 cells"),
         (b'id,value\na,"1\n', "line 2: unexpected end of data"),
         (b'id,value\na,"1"2\n', "line 2"),
         (b"id,value\na,\xe9\n", "UTF-8 .byte 11."),
@@ -59,6 +58,14 @@ def test_what_is_no_table_is_refused_with_its_line_and_left_as_it_is(tmp_path: P
         add(path, ("b", "2"))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"id,value\r\na,1\r\n", b"id,value\na,1", b"id,value\n\na,1\n\n"])
+def test_other_ends_of_lines_are_read_and_written_as_ours(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "board.csv"
+    path.write_bytes(content)
+    assert add(path, ("b", "2")) == 2
+    assert path.read_bytes() == b"id,value\na,1\nb,2\n"
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
