@@ -22,18 +22,19 @@ class Statistics:
     """Mean and covariance of features of real images, published in place of the images or for more than are at hand.
 
     Attributes:
-        extractor: name of the network, such as "inception". Which resize was before it, the files do not say.
+        extractors: what network they are of, such as "inception"; several where neither the file nor the number of
+            features tells them apart. Which resize was before it, most files do not say.
         mean: float64 (d,).
         covariance: float64 (d, d), symmetric, as published; over how many images, is not known.
     """
 
-    extractor: str
+    extractors: tuple[str, ...]
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
     def digest(self) -> str:
         """SHA-256 of the numbers, however the file was written."""
-        total = hashlib.sha256(f"{self.extractor} {self.mean.shape}".encode())
+        total = hashlib.sha256(f"{' or '.join(self.extractors)} {self.mean.shape}".encode())
         for values in (self.mean, self.covariance):
             total.update(np.ascontiguousarray(values, dtype="<f8").data)
         return total.hexdigest()

@@ -154,8 +154,17 @@ def statistics_of(cell: Cell, reference: Samples) -> Mapping[str, Statistics]:
     """Published statistics by tap, where they are of the cell's extractor and are all that its metric reads."""
     if not cell.metric.moments or cell.extractor_ref is None:
         return {}
-    known = {tap: s for tap, s in reference.statistics.items() if s.extractor == cell.extractor_ref.name}
+    known = {tap: s for tap, s in reference.statistics.items() if _made_by(s, cell.extractor_ref)}
     return {tap: known[tap] for tap in cell.metric.taps} if known.keys() >= set(cell.metric.taps) else {}
+
+
+def _made_by(known: Statistics, extractor: Ref) -> bool:
+    """Whether statistics can be those of an extractor: of this name, and of the arguments that the file tells."""
+    said = [Ref.parse(text) for text in known.extractors]
+    return any(
+        ref.name == extractor.name and all(extractor.args.get(name) == value for name, value in ref.args.items())
+        for ref in said
+    )
 
 
 def check(cell: Cell, role: str, samples: Samples) -> None:
@@ -163,7 +172,7 @@ def check(cell: Cell, role: str, samples: Samples) -> None:
     if role != "generated" and statistics_of(cell, samples):
         return
     if not samples.count:
-        there = ", ".join(f"{tap} of {known.extractor}" for tap, known in samples.statistics.items())
+        there = ", ".join(f"{tap} of {' or '.join(known.extractors)}" for tap, known in samples.statistics.items())
         raise InputRejected(
             f"{cell} needs the images of the {role}; {samples.origin} holds the mean and the covariance of features "
             f"alone ({there}), which suffice for a Frechet distance on these and for nothing else."
@@ -206,13 +215,18 @@ def uses_reference(metric: Metric) -> bool:
 
 
 def _compute(cell: Cell, device: str, generated: Evidence, reference: Evidence | None) -> Score:
+    # torch is not wanted by those who only look a result up.
+    from genbench.arithmetic import float32
+
     names = inspect.signature(cell.metric.compute).parameters
     given: dict[str, Any] = dict(cell.metric_ref.args)
     if "reference" in names:
         given["reference"] = reference
     if "device" in names:
         given["device"] = device
-    return cell.metric.compute(generated=generated, **given)
+    # Whatever the program around has chosen for itself, such as TensorFloat-32 in a training script.
+    with float32():
+        return cell.metric.compute(generated=generated, **given)
 
 
 def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result:

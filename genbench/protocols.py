@@ -51,6 +51,7 @@ class Protocol:
 
 _INCEPTION = Ref("inception", {"resize": "tf1", "scaling": "tf"})
 _TEN_SPLITS: Mapping[str, Scalar] = {"splits": 10, "shuffle": 2020}
+_LARGE = "vit_large_patch14_dinov2"
 _SUBSETS: Mapping[str, Scalar] = {"subsets": 100, "subset_size": 1000, "seed": 2020}
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -143,12 +144,47 @@ PROTOCOLS: dict[str, Protocol] = {
             name="dgm",
             summary="dgm-eval: DINOv2 ViT-L/14 features, k = 5 manifolds on 10,000 images",
             source="layer6ai/dgm-eval; Stein et al. 2023",
-            extractor=Ref("dinov2", {"architecture": "vit_large_patch14_dinov2", "resize": "pil-bicubic"}),
+            extractor=Ref("dinov2", {"architecture": _LARGE, "resize": "pil-bicubic"}),
             args={"precision": {"k": 5}, "recall": {"k": 5}, "kid": {"subsets": 100, "subset_size": 1000, "seed": 0}},
             references={"precision": 10_000, "recall": 10_000, "density": 10_000, "coverage": 10_000},
             metrics=("fd", "kid", "precision", "recall", "density", "coverage", "authpct", "vendi"),
             num_samples=50_000,
             num_reference=0,
+        ),
+        Protocol(
+            name="edm2",
+            summary="EDM2: FID as EDM, and the Frechet distance of DINOv2 ViT-L/14; its papers print the least of runs",
+            source="NVlabs/edm2 calculate_metrics.py; Karras et al. 2024, arXiv:2312.02696",
+            extractor=Ref("inception", {"resize": "nvidia", "scaling": "tf"}),
+            extractors={"fd": Ref("dinov2", {"architecture": _LARGE, "resize": "bicubic-antialias"})},
+            metrics=("fid", "fd"),
+            num_samples=50_000,
+            num_reference=0,
+        ),
+        Protocol(
+            name="clip-fd",
+            summary="Frechet distance of CLIP ViT-B/32 features, which no classifier of ImageNet has shaped",
+            source="Kynkaanniemi et al. 2023, arXiv:2203.06026; CLIP's own preprocessing",
+            extractor=Ref("clip", {"architecture": "ViT-B-32", "pretrained": "openai"}),
+            metrics=("fd",),
+            num_samples=50_000,
+            num_reference=0,
+        ),
+        Protocol(
+            name="clipscore",
+            summary="CLIPScore: ViT-B/32, 'A photo depicts ' before every caption, 2.5 max(cosine, 0) a pair",
+            source="jmhessel/clipscore clipscore.py; Hessel et al. 2021, arXiv:2104.08718",
+            extractor=Ref("clip", {"architecture": "ViT-B-32", "pretrained": "openai", "prefix": "A photo depicts "}),
+            args={"clip-score": {"scale": "hessel"}},
+            metrics=("clip-score",),
+        ),
+        Protocol(
+            name="torchmetrics-clip",
+            summary="clip_score of torchmetrics: ViT-L/14, captions as they are, 100 times the mean cosine, at least 0",
+            source="Lightning-AI/torchmetrics 1.9 functional/multimodal/clip_score.py",
+            extractor=Ref("clip", {"architecture": "ViT-L-14", "pretrained": "openai", "prefix": ""}),
+            args={"clip-score": {"scale": "cosine100"}},
+            metrics=("clip-score",),
         ),
     )
 }

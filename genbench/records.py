@@ -46,6 +46,11 @@ def digest(value: Any, length: int = 64) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal; `inf` is one, because that is how an infinite argument is written out."""
+    return math.inf if isinstance(node, ast.Name) and node.id == "inf" else ast.literal_eval(node)
+
+
 @dataclass(frozen=True, slots=True)
 class Ref:
     """A component by name with literal arguments, as text: `ddim(steps=50, eta=0.0)`."""
@@ -72,7 +77,7 @@ class Ref:
                     and not call.args
                     and all(k.arg for k in call.keywords)
                 ):
-                    args = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+                    args = {str(k.arg): _literal(k.value) for k in call.keywords}
                     if len(args) < len(call.keywords):
                         raise UsageError(f"{shown(text)} gives an argument twice; give each once.")
                     if all(isinstance(v, Scalar) for v in args.values()):

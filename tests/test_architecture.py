@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"errors", "records", "files"},
     "resize": {"errors"},
     "arithmetic": set(),
-    "images": {"errors", "arrays", "files"},
+    "images": {"errors", "arrays", "files", "records"},
     "registry": {"errors", "records", "contracts"},
     "protocols": {"errors", "records"},
     "environment": {"errors"},

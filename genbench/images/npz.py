@@ -6,7 +6,7 @@ import logging
 import struct
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.arrays import Images, Samples, Statistics, fingerprint_of, image_digests
-from genbench.errors import InputRejected, shown
+from genbench.errors import InputRejected, UsageError, shown
 from genbench.images.captions import fault_of
 from genbench.images.containers import open_zip
 from genbench.images.pinned import Pins
 from genbench.images.refusals import Unfit, naming, regular, verdict
+from genbench.records import Ref
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +28,21 @@ MAX_ARRAY = 8 << 30
 """Bytes of a compressed array, which has to be held in memory; uncompressed ones are read in place at any size."""
 
 
-STATISTICS = (("pooled", ("mu", "sigma"), 2048), ("spatial", ("mu_s", "sigma_s"), 2023))
-"""Taps of Inception, the names of mean and covariance in published files, and the number of features."""
+STATISTICS: Mapping[str, tuple[tuple[str, str], Mapping[int, tuple[str, ...]]]] = {
+    "pooled": (
+        ("mu", "sigma"),
+        {
+            384: ("dinov2",), 512: ("clip",), 640: ("clip",), 768: ("clip", "dinov2"), 1024: ("clip", "dinov2"),
+            1280: ("clip",), 1536: ("dinov2",), 2048: ("inception",),
+        },
+    ),
+    "spatial": (("mu_s", "sigma_s"), {2023: ("inception",)}),
+}  # fmt: skip
+"""By tap, the names of mean and covariance in published files, and what extractors give so many features."""
+
+
+LARGEST_STATISTIC = 1e100
+"""Beyond it squares are not finite in float64, and no distance comes of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,28 +266,63 @@ def _start_of(path: Path, entry: zipfile.ZipInfo) -> int:
     return entry.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
 
 
-def read_statistics(
-    archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], names: tuple[str, str], width: int
-) -> Statistics:
+def read_statistics(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], tap: str) -> Statistics:
+    """Mean and covariance of a tap.
+
+    The number of features says what extractors they can be of. An entry `extractor`, a text such as "dinov2" or
+    "dinov2(architecture='vit_large_patch14_dinov2')", says of which one they are; without it, the extractor that is
+    asked for is taken at its word where it is one of these.
+    """
+    names, known = STATISTICS[tap]
     absent = [name for name in names if f"{name}.npy" not in entries]
     if absent:
         raise Unfit(f"has no {absent[0]}; statistics are a mean {names[0]} and a covariance {names[1]}")
-    arrays = []
-    for name, wanted in zip(names, ((width,), (width, width)), strict=True):
+    arrays: list[NDArray[np.float64]] = []
+    for name in names:
         entry = entries[f"{name}.npy"]
         with archive.open(entry) as file:
             shape, dtype, _ = _array_header(file, entry.file_size, symmetric=True)
-            if shape != wanted or dtype.kind != "f" or dtype.itemsize not in (4, 8):
-                raise Unfit(f"has {name} {dtype} {shape}; that of Inception is float32 or float64 {wanted}")
+            wanted = (len(arrays[0]),) * 2 if arrays else shape
+            right = shape == wanted and (arrays or (len(shape) == 1 and shape[0] in known))
+            if not right or dtype.kind != "f" or dtype.itemsize not in (4, 8):
+                widths = ", ".join(map(str, known))
+                raise Unfit(
+                    f"has {name} {dtype} {shape}; a mean is float32 or float64 and {widths} wide, and a covariance is "
+                    "as wide and as high"
+                )
             values = np.frombuffer(file.read(), dtype=dtype).astype(np.float64).reshape(shape)
         if not np.isfinite(values).all():
             raise Unfit(f"has values in {name} that are not finite")
+        if np.abs(values).max() > LARGEST_STATISTIC:
+            raise Unfit(
+                f"has values in {name} of up to {np.abs(values).max():.3g}, which are no statistics of features"
+            )
         arrays.append(values)
     mean, covariance = arrays
     if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max() or covariance.diagonal().min() < 0:
         raise Unfit(f"has a {names[1]} that is not symmetric or has negative variances, and so is no covariance")
+    extractors = known[len(mean)]
+    if "extractor.npy" in entries:
+        said = _extractor(archive, entries["extractor.npy"])
+        if said.partition("(")[0] not in extractors:
+            raise Unfit(
+                f"says that its {len(mean)} features are of {shown(said)}; so many has {' or '.join(extractors)}"
+            )
+        extractors = (said,)
     # Rounding differs between the two halves where they were computed one by one; equal halves stay as they are.
-    return Statistics(extractor="inception", mean=mean, covariance=(covariance + covariance.T) / 2)
+    return Statistics(extractors=extractors, mean=mean, covariance=(covariance + covariance.T) / 2)
+
+
+def _extractor(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    with archive.open(entry) as file:
+        shape, dtype, _ = _array_header(file, entry.file_size)
+        if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * 200:
+            raise Unfit(f"has an extractor {dtype} {shape}; it is one text, such as numpy.array('dinov2')")
+        text = str(np.frombuffer(file.read(), dtype=dtype)[0])
+    try:
+        return str(Ref.parse(text))
+    except UsageError:
+        raise Unfit(f"names its extractor {shown(text)}; write dinov2 or dinov2(architecture='...')") from None
 
 
 def no_images(start: int, stop: int) -> Images:

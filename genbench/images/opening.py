@@ -86,9 +86,11 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
     """Opens real images as `open_images` does, and the statistics that are published in place of them or beside them.
 
     Args:
-        path: as of `open_images`; or an .npz with `mu` (2048,) and `sigma` (2048, 2048) of the pooled features of
-            Inception, as TTUR, pytorch-fid and EDM write them; or a reference batch of guided diffusion, with images in
-            `arr_0`, `mu` and `sigma` of the whole training set, and `mu_s` (2023,) and `sigma_s` for sFID.
+        path: as of `open_images`; or an .npz with `mu` (d,) and `sigma` (d, d) of pooled features, d = 2048 of
+            Inception, as TTUR, pytorch-fid and EDM write them, or 384 to 1536 of DINOv2 and CLIP, with a text
+            `extractor` where it is to be told (see `npz.read_statistics`); or a reference batch of guided diffusion,
+            with images in `arr_0`, `mu` and `sigma` of the whole training set, and `mu_s` (2023,) and `sigma_s` for
+            sFID.
 
     Returns:
         Samples with `statistics`; of a file without images, 0 of them. Nothing in a file says what resize was before
@@ -105,8 +107,8 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
         with open_zip(place) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
             found = {
-                tap: read_statistics(archive, entries, names, width)
-                for tap, names, width in STATISTICS
+                tap: read_statistics(archive, entries, tap)
+                for tap, (names, _) in STATISTICS.items()
                 if any(f"{name}.npy" in entries for name in names)
             }
     except InputRejected:

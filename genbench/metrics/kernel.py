@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genbench.arithmetic import float32
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
@@ -90,6 +91,7 @@ def gaussian_less_one(sigma: float) -> Kernel:
     return lambda products: products.sub_(1).mul_(1 / sigma**2).expm1_()
 
 
+@float32()
 def kernel_sums(
     generated: NDArray[np.float32], reference: NDArray[np.float32], kernel: Kernel, *, device: str = "cpu"
 ) -> KernelSums:
@@ -97,7 +99,7 @@ def kernel_sums(
 
     Args:
         generated, reference: float32 (n, d) and (m, d).
-        device: of torch. TF32 must be off there, as it is by default.
+        device: of torch.
 
     Raises:
         NotComparable: widths that differ.
@@ -160,6 +162,7 @@ def _symmetric_sums(x: Tensor, blocks: Tensor, kernel: Kernel) -> NDArray[np.flo
     return (diagonal + above + above.T).cpu().numpy()
 
 
+@float32()
 def subset_discrepancies(
     generated: NDArray[np.float32],
     reference: NDArray[np.float32],

@@ -17,18 +17,28 @@ from genbench.uncertainty import block_numbers, block_sizes, of_independent, of_
 Array = NDArray[np.float64]
 
 
-def effective_number(spectrum: Array) -> float:
-    """exp of the entropy of eigenvalues that sum to 1; those that are not positive count as 0."""
+def effective_number(spectrum: Array, q: float = 1.0) -> float:
+    """exp of the Renyi entropy of order q of eigenvalues that sum to 1; those that are not positive count as 0.
+
+    Source: Pasarkar and Dieng 2024 (arXiv:2310.12952), eq. 2; orders 1 and infinity are its limits.
+    """
     positive = spectrum[spectrum > 0]
-    return math.exp(-float((positive * np.log(positive)).sum()))
+    if q == 1:
+        return math.exp(-float((positive * np.log(positive)).sum()))
+    if math.isinf(q):
+        return 1 / float(positive.max())
+    return float((positive**q).sum()) ** (1 / (1 - q))
 
 
-def vendi_scores(values: NDArray[np.floating], blocks: NDArray[np.int64] | None = None) -> tuple[float, Array]:
+def vendi_scores(
+    values: NDArray[np.floating], blocks: NDArray[np.int64] | None = None, *, q: float = 1.0
+) -> tuple[float, Array]:
     """The score of a set, and without each of its blocks.
 
     Args:
         values: (n, d), any float; rows are scaled to length 1.
         blocks: int64 (n,), block of every row, from 0 up; None for no blocks. Every block must leave some row.
+        q: order of the entropy.
 
     Returns:
         The score, in [1, min(n, d)], and float64 (number of blocks,) scores without a block.
@@ -48,7 +58,7 @@ def vendi_scores(values: NDArray[np.floating], blocks: NDArray[np.int64] | None 
     matrix = x.T @ x if n > d else x @ x.T
 
     def of(part: Array, count: int) -> float:
-        return effective_number(eigvalsh(part / count, check_finite=False))
+        return effective_number(eigvalsh(part / count, check_finite=False), q)
 
     def without(gone: NDArray[np.bool_]) -> float:
         kept = n - int(gone.sum())
@@ -58,7 +68,7 @@ def vendi_scores(values: NDArray[np.floating], blocks: NDArray[np.int64] | None 
     return of(matrix, n), np.array([without(gone) for gone in each])
 
 
-def vendi(*, generated: Evidence, per_class: bool = False) -> Score:
+def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Score:
     """Effective number of different images: exp of the entropy of the eigenvalues of their cosine similarities over n.
 
     1 for copies of one image, n for images at right angles to each other. It knows no real images, and noise scores
@@ -66,17 +76,22 @@ def vendi(*, generated: Evidence, per_class: bool = False) -> Score:
 
     Args:
         per_class: average the scores of the classes of the generated images' labels, as dgm-eval does.
+        q: order of the entropy, positive, `inf` included. Orders below 1 weigh rare images more, orders above 1 less;
+            2 is the inverse of the mean squared similarity, infinity that of the largest eigenvalue.
 
     Returns:
         The standard error is a jackknife over blocks of images.
 
     Raises:
-        UsageError: per_class without labels.
+        UsageError: per_class without labels, or an order that is not positive.
         InputRejected: features without a direction.
 
     Source:
-        Friedman and Dieng 2023, eq. 1 with the cosine kernel; agrees with dgm-eval `vendi.py` (per_class=True).
+        Friedman and Dieng 2023, eq. 1 with the cosine kernel, and Pasarkar and Dieng 2024 for other orders; agrees with
+        the package `vendi-score` (`tests/parity`) and with dgm-eval `vendi.py` (per_class=True).
     """
+    if not q > 0:
+        raise UsageError(f"q, the order of the entropy, must be positive; got {q}. The default is 1.")
     values = generated.features().values()
     labels = np.zeros(len(values), dtype=np.int64)
     if per_class:
@@ -89,7 +104,7 @@ def vendi(*, generated: Evidence, per_class: bool = False) -> Score:
         chosen = values[labels == label]
         # The score of a single image is 1 whatever it shows.
         blocks = block_numbers(len(chosen)) if len(chosen) > 1 else None
-        whole, left_out = vendi_scores(chosen, blocks)
+        whole, left_out = vendi_scores(chosen, blocks, q=q)
         total += whole / len(classes)
         error = of_jackknife(whole / len(classes), left_out / len(classes), block_sizes(len(chosen)))
         parts += [error] if blocks is not None and error is not None else []

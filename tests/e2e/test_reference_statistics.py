@@ -145,7 +145,73 @@ def test_what_needs_the_images_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert code == 5 and "statistics can be a reference, but are no samples" in err
     np.savez(tmp_path / "wide.npz", mu=mu[:64], sigma=sigma[:64, :64])
     code, _, err = cli("score", "mine.npz", "--reference", "wide.npz", "--protocol", "adm")
-    assert code == 5 and "has mu float64 (64,); that of Inception" in err and err.count("\n") == 1
+    assert code == 5 and "has mu float64 (64,); a mean is float32 or float64 and 384, 512" in err
+    assert err.count("\n") == 1
+    np.savez(tmp_path / "huge.npz", mu=mu * 1e300, sigma=sigma)
+    code, out, err = cli("score", "mine.npz", "--reference", "huge.npz", "--protocol", "adm", "--metric", "fid")
+    assert (code, out) == (5, "") and "no statistics of features" in err
+
+
+def embeddings(images: NDArray[np.uint8], width: int) -> NDArray[np.float32]:
+    directions = np.random.default_rng(width).normal(size=(images[0].size, width))
+    return np.cos(images.reshape(len(images), -1) / 255 @ directions).astype(np.float32)
+
+
+def load_embeddings(
+    *,
+    device: str,
+    precision: str,
+    weights: Path | None = None,
+    architecture: str = "large",
+    resize: str = "pil-bicubic",
+) -> Extractor:
+    width = {"small": 384, "base": 768, "large": 1024}[architecture]
+
+    def embed(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+        return {"pooled": torch.from_numpy(embeddings(images.numpy(), width))}
+
+    return Extractor(key=f"embeddings {width} {resize}", widths={"pooled": width}, embed=embed, block=50)
+
+
+def test_statistics_of_dinov2_and_clip_are_references(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dinov2", "clip"):
+        monkeypatch.setitem(registry.BUILTIN["extractor"], name, (f"{__name__}:load_embeddings", "waves"))
+    registry.table.cache_clear()
+    real, generated = noise(1100, 8, 0), noise(40, 8, 1, low=60)
+    values = embeddings(real, 1024).astype(np.float64)
+    moments = {"mu": values.mean(axis=0), "sigma": np.cov(values, rowvar=False)}
+    np.savez(tmp_path / "unnamed.npz", **moments)
+    np.savez(tmp_path / "dino.npz", **moments, extractor=np.array("dinov2(resize='pil-bicubic')"))
+    np.savez(tmp_path / "clip.npz", **moments, extractor=np.array("clip"))
+    np.savez(tmp_path / "wrong.npz", **moments, extractor=np.array("inception"))
+    np.savez(tmp_path / "unread.npz", **moments, extractor=np.array("dinov2("))
+    save(tmp_path / "real.npz", real)
+    save(tmp_path / "mine.npz", generated)
+
+    def fd(reference: str, metric: str) -> tuple[int, float, str]:
+        code, out, err = cli("score", "mine.npz", "--reference", reference, "--metric", metric, "--format", "json")
+        return code, json.loads(out)["results"][0]["value"] if code == 0 else np.nan, err
+
+    images = fd("real.npz", "fd@dinov2")[1]
+    # Unnamed, 1024 features may be of either, and the extractor that is asked for says which.
+    for reference in ("unnamed.npz", "dino.npz"):
+        assert fd(reference, "fd@dinov2")[1] == pytest.approx(images, rel=1e-6)
+    assert fd("unnamed.npz", "fd@clip")[1] == pytest.approx(images, rel=1e-6)
+    for reference, metric in (
+        ("dino.npz", "fd@clip"),
+        ("clip.npz", "fd@dinov2"),
+        ("dino.npz", "fd@dinov2(resize='bicubic-antialias')"),
+        ("unnamed.npz", "fd@inception"),
+        ("wrong.npz", "fd@dinov2"),
+        ("unread.npz", "fd@dinov2"),
+    ):
+        code, _, err = fd(reference, metric)
+        assert code == 5 and err.count("\n") == 1, (reference, metric, err)
+    code, _, err = fd("unnamed.npz", "fd@dinov2(architecture='small')")
+    assert code == 4 and "widths 384 and 1024" in err
+    assert "so many has clip or dinov2" in fd("wrong.npz", "fd@dinov2")[2]
 
 
 def test_a_reference_batch_of_adm_is_used_as_its_evaluator_does(cli: Cli, tmp_path: Path) -> None:

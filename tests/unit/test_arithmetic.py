@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
+from genbench import measuring
 from genbench.arithmetic import float32
+from genbench.arrays import Evidence, Features, Samples
+from genbench.contracts import Metric
+from genbench.metrics.manifold import memberships
+from genbench.protocols import protocol
+from genbench.records import Ref, Score
 
 
 @pytest.mark.parametrize("on_cuda", ["ieee", "tf32"])
@@ -23,3 +30,38 @@ def test_arithmetic_is_set_inside_and_restored_afterwards_even_after_an_error(on
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def told(*, generated: Evidence) -> Score:
+    return Score(value=float(torch.backends.cuda.matmul.fp32_precision == "ieee"))
+
+
+def test_every_metric_is_computed_in_float32_whatever_the_program_around_it_chose() -> None:
+    metric = Metric(name="told", summary="", source="", compute=told)
+    cell = measuring.Cell(
+        metric=metric, metric_ref=Ref("told"), extractor_ref=None, load_extractor=None, protocol=protocol("embedded")
+    )
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert measuring._compute(
+            cell, "cpu", Evidence(samples=Samples.of(np.zeros((1, 1, 1, 1), np.uint8))), None
+        ).value
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_distances_of_a_direct_call_are_float32_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = torch.addmm
+    monkeypatch.setattr(
+        torch, "addmm", lambda *a, **k: seen.append(torch.backends.mkldnn.matmul.fp32_precision) or original(*a, **k)
+    )
+    values = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        x, y = (Features(extractor="test", tap="pooled", array=v) for v in (values, values + 1))
+        memberships(x, y, k=3)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen and set(seen) == {"ieee"}

@@ -31,7 +31,7 @@ def test_a_subset_keeps_labels_and_captions_and_has_its_own_fingerprint() -> Non
 
 
 def test_a_part_of_a_set_has_not_the_statistics_of_the_whole() -> None:
-    known = Statistics(extractor="inception", mean=np.zeros(2), covariance=np.eye(2))
+    known = Statistics(extractors=("inception",), mean=np.zeros(2), covariance=np.eye(2))
     samples = replace(Samples.of(np.zeros((4, 3, 2, 2), np.uint8)), statistics={"pooled": known})
     assert samples.subset(0, 4).statistics == {"pooled": known}
     assert samples.subset(0, 3).statistics == {}

@@ -322,7 +322,7 @@ def test_intervals_are_symmetric_on_the_logarithm_of_the_distance() -> None:
 def published(values: Values) -> Evidence:
     """A reference of which only the mean and the covariance are known, made as pytorch-fid makes them."""
     y = values.astype(np.float64)
-    known = Statistics(extractor="inception", mean=np.mean(y, axis=0), covariance=np.cov(y, rowvar=False))
+    known = Statistics(extractors=("inception",), mean=np.mean(y, axis=0), covariance=np.cov(y, rowvar=False))
     empty = Samples(
         count=0, shape=(3, 0, 0), read=lambda a, b: np.empty((0, 3, 0, 0), np.uint8), origin="statistics.npz",
         fingerprint=known.digest, statistics={"pooled": known},
@@ -372,7 +372,7 @@ def test_what_statistics_cannot_answer_is_refused() -> None:
     (known,) = published(y).statistics.values()
     values, vectors = np.linalg.eigh(known.covariance)
     values[0] *= -1
-    broken = Statistics(extractor="inception", mean=known.mean, covariance=(vectors * values) @ vectors.T)
+    broken = Statistics(extractors=("inception",), mean=known.mean, covariance=(vectors * values) @ vectors.T)
     with pytest.raises(InputRejected, match="negative eigenvalues"):
         FID.compute(
             generated=evidence(x), reference=Evidence(samples=published(y).samples, statistics={"pooled": broken})

@@ -1159,7 +1159,7 @@ def test_statistics_are_a_reference_without_images(tmp_path: Path) -> None:
     for samples, rel in zip(opened, (0, 0, 1e-6), strict=True):
         assert samples.count == 0 and list(samples.statistics) == ["pooled"]
         known = samples.statistics["pooled"]
-        assert known.extractor == "inception"
+        assert known.extractors == ("inception",)
         assert known.mean.dtype == known.covariance.dtype == np.float64
         np.testing.assert_allclose(known.mean, mu, rtol=rel)
         np.testing.assert_allclose(known.covariance, sigma, rtol=rel, atol=rel)

@@ -31,7 +31,7 @@ def test_the_differences_between_protocols_are_those_of_their_tools() -> None:
     resize = {name: p.extractor.args.get("resize") for name, p in PROTOCOLS.items()}
     assert resize == {
         "embedded": None, "adm": "tf1", "tf1": "tf1", "clean": "clean", "pytorch-fid": "bilinear", "edm": "nvidia",
-        "dgm": "pil-bicubic",
+        "dgm": "pil-bicubic", "edm2": "nvidia", "clip-fd": None, "clipscore": None, "torchmetrics-clip": None,
     }  # fmt: skip
     assert [n for n, p in PROTOCOLS.items() if p.quantise == "truncate"] == ["adm"]
 

@@ -75,3 +75,11 @@ def test_json_never_holds_what_json_cannot() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical({"value": math.nan})
     assert finite(math.inf) is None and finite(None) is None and finite(1.5) == 1.5
+
+
+def test_an_infinite_argument_is_written_and_read() -> None:
+    ref = Ref.parse("vendi(q=inf)")
+    assert ref.args == {"q": float("inf")} and Ref.parse(str(ref)) == ref
+    for text in ("vendi(q=infinity)", "vendi(q=nan)", "vendi(q=None or inf)"):
+        with pytest.raises(UsageError):
+            Ref.parse(text)

@@ -49,6 +49,28 @@ def test_copies_count_once_and_right_angles_fully() -> None:
     assert VENDI.compute(generated=evidence(shares)).value == pytest.approx(2**1.5)
 
 
+@pytest.mark.parametrize("q", [0.5, 2.0, 3.0, math.inf])
+def test_orders_count_equal_shares_alike_and_weigh_unequal_ones(q: float) -> None:
+    def value(*shares: int, order: float = q) -> float:
+        rows = np.repeat(np.eye(len(shares), dtype=np.float32), shares, axis=0)
+        return VENDI.compute(generated=evidence(rows), q=order).value
+
+    assert value(5, 5, 5, 5) == pytest.approx(4)
+    p = np.array([20, 10, 10]) / 40
+    expected = 2.0 if math.isinf(q) else (p**q).sum() ** (1 / (1 - q))
+    assert value(20, 10, 10) == pytest.approx(expected)
+    assert (value(20, 10, 10) < value(20, 10, 10, order=1.0)) == (q > 1)
+    assert value(20, 10, 10, order=q if math.isinf(q) else 1 + 1e-6) == pytest.approx(
+        expected if math.isinf(q) else 2**1.5, rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("q", [0.0, -1.0, math.nan])
+def test_orders_are_positive(q: float) -> None:
+    with pytest.raises(UsageError, match="must be positive"):
+        VENDI.compute(generated=evidence(normal(5, 9, 3)), q=q)
+
+
 def test_per_class_is_the_mean_over_classes_with_independent_errors() -> None:
     x, labels = normal(1, 90, 5), np.random.default_rng(2).integers(0, 3, 90)
     score = VENDI.compute(generated=evidence(x, labels), per_class=True)
