@@ -109,10 +109,20 @@ def evidence(
         part = rows_of_part(extractor.block, 1024)
         texts = Table(directory=cache, key=_key(samples, extractor, CAPTIONS), rows=samples.count, part=part)
         tables |= _filled({CAPTIONS: texts}, samples, look_at_texts, None if tables else watch)
-    return Evidence(
-        samples=samples,
-        taps={tap: Features(extractor=extractor.key, tap=tap, path=tables[tap].path) for tap in taps},
-    )
+    found = {tap: Features(extractor=extractor.key, tap=tap, path=tables[tap].path) for tap in taps}
+    for tap in widths:
+        if samples.count > 1 and _constant(found[tap]):
+            _log.warning(
+                "All %d images of %s have the same features at %s: they are one image, or the extractor is broken.",
+                samples.count, shown(samples.origin), tap,
+            )  # fmt: skip
+    return Evidence(samples=samples, taps=found)
+
+
+def _constant(features: Features) -> bool:
+    """Whether all rows are equal; a set that is not is known by its first rows."""
+    first = features.values()[:1]
+    return all((block == first).all() for block in features.blocks(256))
 
 
 def pixel_digests(

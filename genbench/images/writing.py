@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -26,7 +27,7 @@ def write_images(samples: Samples, folder: str | os.PathLike[str], *, start: int
     width = max(6, len(str(start + samples.count - 1)))
     paths = [Path(folder) / f"{start + i:0{width}}.png" for i in range(samples.count)]
     rest = iter(paths)
-    for batch in samples.batches(64):
+    for batch in samples.batches(_batch(samples)):
         for image, path in zip(batch, rest, strict=False):
             atomic_write(path, _png(image), durable=False)
     return paths
@@ -61,7 +62,7 @@ def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
         with archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (samples.count, height, width, channels)}
             np.lib.format.write_array_header_1_0(file, header)
-            for batch in samples.batches(max(1, (1 << 24) // (channels * height * width))):
+            for batch in samples.batches(_batch(samples)):
                 file.write(np.ascontiguousarray(batch.transpose(0, 2, 3, 1)).data)
         if samples.labels is not None:
             with archive.open(zipfile.ZipInfo("arr_1.npy"), "w") as file:
@@ -70,6 +71,11 @@ def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
             texts = np.array(list(samples.captions))
             with archive.open(zipfile.ZipInfo("captions.npy"), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, texts.astype(texts.dtype.newbyteorder("<")), allow_pickle=False)
+
+
+def _batch(samples: Samples) -> int:
+    """Images that are held in memory at a time: 16 MB of them."""
+    return max(1, (1 << 24) // math.prod(samples.shape))
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

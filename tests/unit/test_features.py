@@ -316,3 +316,15 @@ def test_parts_that_nobody_came_back_to_are_removed(tmp_path: Path) -> None:
         os.utime(parts.parts, (time.time() - age * 86400,) * 2)
     evidence(Counting(), tmp_path, "pooled")
     assert [path.name for path in tmp_path.glob("*.parts")] == ["new.parts"]
+
+
+@pytest.mark.parametrize("kind", ["images", "extractor", "neither"])
+def test_features_that_are_all_equal_are_told(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    counting = Counting()
+    images = np.repeat(IMAGES[:1], 21, axis=0) if kind == "images" else IMAGES
+    zeros = replace(counting.extractor, embed=lambda images, taps: {tap: torch.zeros(len(images), 3) for tap in taps})
+    extractor = zeros if kind == "extractor" else counting.extractor
+    for _ in range(2):  # made, and found
+        caplog.clear()
+        features.evidence(Samples.of(images), extractor, ["pooled"], cache=tmp_path, device="cpu")
+        assert ("All 21 images of array have the same features at pooled" in caplog.text) == (kind != "neither")
