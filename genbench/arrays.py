@@ -56,6 +56,8 @@ class Samples:
         classes: names of the classes, empty if unknown.
         statistics: by tap, published for the set that these images are a part of; metrics that read no more of a
             reference take them in place of the images.
+        quantise: how floats became these 8-bit pixels, "round" or "truncate", where it is known.
+        dataset: what names these images everywhere: a data set with its arguments; empty for files of the user.
     """
 
     count: int
@@ -68,6 +70,8 @@ class Samples:
     captions: Sequence[str] | None = None
     classes: tuple[str, ...] = ()
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    quantise: str | None = None
+    dataset: str = ""
 
     def __post_init__(self) -> None:
         for name, values in (("labels", self.labels), ("captions", self.captions)):

@@ -11,12 +11,14 @@ genbench.datasets (a `Dataset`) and genbench.models (a function that returns a `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from genbench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +49,9 @@ class Metric:
         extractor: the extractor this metric is defined on, when it is defined on one only; else None.
         invariances: of {"order", "translation", "rotation", "scale"}: what may be done to all features without
             a change of the value.
+        neutral: arguments that cannot change the value, such as those of its error bar. They are in no identity.
+        reads: maps the arguments to those of {"order", "labels", "captions"} that the value depends on beyond what the
+            other attributes say, such as the order of images that are cut into parts.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Metric:
     moments: bool = False
     extractor: str | None = None
     invariances: frozenset[str] = frozenset({"order"})
+    neutral: tuple[str, ...] = ()
+    reads: Callable[[Mapping[str, Any]], Collection[str]] = lambda args: ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +112,7 @@ class Dataset:
         default_samples: images that `genbench run` generates by default.
         protocol: name of the protocol that is used unless another is asked for.
         prompt: caption of an image of which only the class is known, {} standing for the name of the class.
+        named: whether name and arguments say which images these are; False where an argument is a path.
     """
 
     name: str
@@ -117,6 +125,7 @@ class Dataset:
     default_samples: int = 1000
     protocol: str = "embedded"
     prompt: str = "a photo of a {}"
+    named: bool = True
 
 
 class Preset(Protocol):
@@ -156,7 +165,8 @@ class Model(Protocol):
     Attributes:
         shape: (c, h, w) of its images.
         key: digest of its weights and of the version of its code.
-        conditioning: "none", "label" or "caption": what `sample` needs beside the seeds.
+        takes: what `sample` needs beside the seeds, of {"labels", "captions", "images", "masks"}. A model without this
+            attribute may have `conditioning` instead, which is "none", "label" or "caption".
         classes: number of classes it can be asked for, 0 without labels.
         evaluations: network evaluations an image.
     """
@@ -166,29 +176,51 @@ class Model(Protocol):
     @property
     def key(self) -> str: ...
     @property
-    def conditioning(self) -> Literal["none", "label", "caption"]: ...
+    def takes(self) -> frozenset[str]: ...
     @property
     def classes(self) -> int: ...
     @property
     def evaluations(self) -> int: ...
 
     def sample(
-        self,
-        seeds: NDArray[np.uint64],
-        *,
-        labels: NDArray[np.int64] | None = None,
-        captions: Sequence[str] | None = None,
-        watch: Callable[[int, int], None] | None = None,
+        self, seeds: NDArray[np.uint64], *, watch: Callable[[int, int], None] | None = None, **conditions: Any
     ) -> Tensor:
         """Images of the given seeds: float (b, c, h, w), nominally in [-1, 1], on any device.
 
-        Image i depends on (seeds[i], labels[i], captions[i]) alone, never on the others. `watch(done, total)` is called
-        after every step. Raises ValueError for weights that do not fit and FileNotFoundError for missing ones.
+        Image i depends on seeds[i] and on condition i alone, never on the others. `conditions` are those that the model
+        takes, by name: `labels`, int64 (b,); `captions`, b texts; `images`, float32 tensor (b, c', h', w') in [-1, 1];
+        `masks`, float32 tensor (b, 1, h', w'), 1 where something is to be painted. `watch(done, total)` is called after
+        every step. Raises ValueError for weights that do not fit and FileNotFoundError for missing ones.
 
         A model may also have a method `trajectory` of the same arguments, whose `watch` is called with an object of
         `done`, `steps`, `x` (the state as images) and `predicted` (the images it was predicted to become).
         """
         ...
+
+
+CONDITIONS = ("labels", "captions", "images", "masks")
+"""What a model may take beside seeds."""
+
+
+def taken_by(model: Any) -> frozenset[str]:
+    """What `sample` of a model needs beside the seeds: its `takes`, or what its older `conditioning` means.
+
+    Raises:
+        UsageError: a model that has neither, or names something else.
+    """
+    older = {"none": frozenset(), "label": frozenset({"labels"}), "caption": frozenset({"captions"})}
+    given = getattr(model, "takes", None)
+    if given is None:
+        conditioning = getattr(model, "conditioning", "none")
+        if conditioning not in older:
+            raise UsageError(f"A model's conditioning is one of {', '.join(older)}; got {conditioning!r}.")
+        given = older[conditioning]
+    if isinstance(given, str) or not set(given) <= set(CONDITIONS):
+        raise UsageError(f"A model takes a set of {', '.join(CONDITIONS)}; got {given!r}.")
+    classes = getattr(model, "classes", 0)
+    if "labels" in given and (type(classes) is not int or classes < 1):
+        raise UsageError(f"A model that takes labels has at least 1 class; got classes={classes!r}.")
+    return frozenset(given)
 
 
 RESERVED: Mapping[str, frozenset[str]] = {
@@ -198,9 +230,3 @@ RESERVED: Mapping[str, frozenset[str]] = {
     "model": frozenset({"dataset", "device", "precision", "fetch"}),
 }
 """Kind to parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""
-
-LOADED: Mapping[str, tuple[str, ...]] = {
-    "extractor": ("device", "precision", "weights"),
-    "model": ("dataset", "device", "precision"),
-}
-"""Kind to the keywords that every loader of it is called with."""

@@ -1,8 +1,8 @@
 """From a model to uint8 images on disk: seeds, conditions, quantisation, shards, and going on after an interruption.
 
-Image i of a run depends on the run's seed and on i alone. A run's images lie in shards of a fixed number; a shard
-exists only when it is complete, so that a run that was killed at any moment continues with the shard it was in
-and ends with the same bytes.
+Image i of a run depends on the run's seed and on i alone. A run's images lie in shards of a fixed number, each with a
+record of its own beside it. A run that was stopped at any moment continues with the batch it was in and ends with the
+same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +21,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.arrays import Images, Samples
-from genbench.contracts import Model
-from genbench.errors import InputRejected, MissingAsset, UsageError
+from genbench.arrays import Images, Samples, fingerprint_of, image_digests
+from genbench.contracts import Model, taken_by
+from genbench.errors import InputRejected, Interrupted, MissingAsset, UsageError, calling
 from genbench.files import atomic_write
-from genbench.records import QUANTISERS, RunSpec, canonical
+from genbench.mixing import mixed
+from genbench.records import QUANTISERS, Ref, RunSpec, canonical, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 SHARD = 256
 """Images a file; a multiple of `EXACT_BLOCK`."""
 EXACT_BLOCK = 32
 """Images of every call of the network in exact mode."""
+FIRST_SCHEMA, SCHEMA = "genbench.samples/1", "genbench.samples/2"
+VERSION = 1
+"""Raised when the same seeds would give other images or conditions for a reason that lies in this module."""
+SAVE_SECONDS = 60.0
+"""Longest time of sampling that a process which is killed may lose, but for one batch."""
+OUTSIDE = 1.5
+"""Size of values that are no longer taken for images in [-1, 1] that pass their limits."""
 
 
 def image_seeds(seed: int, start: int, stop: int) -> NDArray[np.uint64]:
@@ -49,10 +62,8 @@ def image_labels(seeds: NDArray[np.uint64], classes: int) -> NDArray[np.int64]:
 
     Source: the uniform random labels of openai/guided-diffusion `classifier_sample.py` and NVlabs/edm `generate.py`.
     """
-    # Other bits than those that key the noise would be no more independent: mix first (SplitMix64's finaliser).
-    value = (seeds ^ (seeds >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((value >> np.uint64(33)) % np.uint64(classes)).astype(np.int64)
+    # Other bits than those that key the noise would be no more independent: mix first.
+    return ((mixed(seeds) >> np.uint64(33)) % np.uint64(classes)).astype(np.int64)
 
 
 def quantise(images: Tensor, how: str = "round") -> Tensor:
@@ -81,17 +92,51 @@ def quantise(images: Tensor, how: str = "round") -> Tensor:
     return torch.floor(scaled + 0.5 if how == "round" else scaled).clamp(0, 255).to(torch.uint8)
 
 
-def _conditions(model: Model, seeds: NDArray[np.uint64], prompts: Samples | None) -> dict[str, Any]:
-    """What `Model.sample` gets beside the seeds, and what the samples are labelled with."""
-    if model.conditioning == "label":
-        return {"labels": image_labels(seeds, model.classes)}
-    if model.conditioning == "caption":
-        if prompts is None or prompts.captions is None:
-            raise UsageError("This model needs captions, and the data set has none.")
-        chosen = image_labels(seeds, prompts.count)
-        labels = None if prompts.labels is None else prompts.labels[chosen]
-        return {"captions": [prompts.captions[int(i)] for i in chosen], "labels": labels}
-    return {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What some images of a run are asked for.
+
+    Attributes:
+        labels, captions: of the images, for whoever measures them; None where there are none.
+        given: what `Model.sample` gets beside the seeds.
+    """
+
+    labels: NDArray[np.int64] | None = None
+    captions: tuple[str, ...] | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+def conditions(model: Model, seeds: NDArray[np.uint64], prompts: Samples | None) -> Conditions:
+    """The conditions of the images of the given seeds: the one place that says what image i is asked for.
+
+    Args:
+        seeds: uint64 (b,), see `image_seeds`.
+        prompts: images with captions, one of which is drawn for every seed where the model takes more than labels.
+
+    Raises:
+        UsageError: the model takes what the data set does not have.
+    """
+    taken = taken_by(model)
+    labels = image_labels(seeds, model.classes) if "labels" in taken else None
+    given: dict[str, Any] = {} if labels is None else {"labels": labels}
+    if taken <= {"labels"}:
+        return Conditions(labels=labels, given=given)
+    if "masks" in taken:
+        raise UsageError("This model takes masks, and no data set here has any.")
+    if prompts is None or ("captions" in taken and prompts.captions is None):
+        raise UsageError(f"This model takes {' and '.join(sorted(taken))}, and the data set does not have them.")
+    chosen = image_labels(seeds, prompts.count)
+    captions = None if prompts.captions is None else tuple(prompts.captions[int(i)] for i in chosen)
+    if labels is None and prompts.labels is not None:
+        labels = prompts.labels[chosen]
+    if "captions" in taken:
+        given["captions"] = list(captions or ())
+    if "images" in taken:
+        import torch
+
+        pixels = np.concatenate([prompts.read(int(i), int(i) + 1) for i in chosen])
+        given["images"] = torch.from_numpy(pixels).float() / 127.5 - 1
+    return Conditions(labels=labels, captions=captions, given=given)
 
 
 def sample_images(
@@ -106,43 +151,58 @@ def sample_images(
     """The images start..stop-1 of a run in one call of the model, uint8 (stop - start, c, h, w).
 
     Raises:
-        InputRejected: values that are not finite, images of another shape or number than the model declares, or
-            weights that do not fit it.
+        InputRejected: what the model returned breaks `genbench.contracts.Model`, or weights do not fit it.
         MissingAsset: weights that are not there.
     """
+    seeds = image_seeds(spec.seed, start, stop)
+    asked = conditions(model, seeds, prompts)
+    with calling(f"The model {spec.model}"):
+        try:
+            output = model.sample(seeds, watch=watch, **asked.given)
+        except FileNotFoundError as error:
+            raise MissingAsset(f"The model {spec.model}: {error}") from error
+        except ValueError as error:
+            raise InputRejected(f"The model {spec.model}: {error}") from error
+    _check_output(output, model, spec, start, stop)
+    return quantise(output, spec.quantise).cpu().numpy()
+
+
+def _check_output(output: Any, model: Model, spec: RunSpec, start: int, stop: int) -> None:
+    """Raises an InputRejected unless `output` is a float tensor of the images that were asked for, in [-1, 1]."""
     import torch
 
-    seeds = image_seeds(spec.seed, start, stop)
-    conditions = _conditions(model, seeds, prompts)
-    if model.conditioning == "caption":
-        conditions.pop("labels")
-    try:
-        output = model.sample(seeds, watch=watch, **conditions)
-    except FileNotFoundError as error:
-        raise MissingAsset(f"The model {spec.model}: {error}") from error
-    except ValueError as error:
-        raise InputRejected(f"The model {spec.model}: {error}") from error
+    who, wanted = f"The model {spec.model}", f"a float tensor {(stop - start, *model.shape)} in [-1, 1]"
+    if not isinstance(output, torch.Tensor):
+        raise InputRejected(f"{who} returned {type(output).__name__}; a model returns {wanted}.")
+    if not output.is_floating_point():
+        raise InputRejected(
+            f"{who} returned values of {output.dtype}; a model returns {wanted}. Pixels are scaled by x / 127.5 - 1."
+        )
     if tuple(output.shape) != (stop - start, *model.shape):
         raise InputRejected(
-            f"The model {spec.model} declares images of {model.shape} and was asked for {stop - start}; "
+            f"{who} declares images of {model.shape} and was asked for {stop - start}; "
             f"it returned {tuple(output.shape)}."
         )
-    bad = (~torch.isfinite(output.float())).flatten(1).any(1).nonzero().flatten().tolist()
+    values = output.detach().float()
+    bad = (~torch.isfinite(values)).flatten(1).any(1).nonzero().flatten().tolist()
     if bad:
         raise InputRejected(
-            f"The model {spec.model} returned values that are not finite in {len(bad)} of {stop - start} images, first "
-            f"image {start + bad[0]} of seed {spec.seed}. Nothing of this batch was kept."
+            f"{who} returned values that are not finite in {len(bad)} of {stop - start} images, first image "
+            f"{start + bad[0]} of seed {spec.seed}. Nothing of this batch was kept."
         )
-    return quantise(output, spec.quantise).cpu().numpy()
+    # Samplers that do not clip pass the limits a little and in few pixels, and that is no mistake.
+    outside = float((values.abs() > OUTSIDE).float().mean())
+    if outside > 0.5 or (float(values.min()) >= 0 and float(values.max()) > OUTSIDE):
+        raise InputRejected(
+            f"{who} returned values from {float(values.min()):.4g} to {float(values.max()):.4g}, which is not "
+            "nominally [-1, 1]. Pixels in [0, 255] are scaled by x / 127.5 - 1, values in [0, 1] by 2 x - 1."
+        )
 
 
 def trajectory(model: Model, spec: RunSpec, count: int, number: int, *, prompts: Samples | None = None) -> Images:
     """`frames` of the first `count` images of a run."""
     seeds = image_seeds(spec.seed, 0, count)
-    conditions = _conditions(model, seeds, prompts)
-    if model.conditioning == "caption":
-        conditions.pop("labels")
-    return frames(model, seeds, number, how=spec.quantise, **conditions)
+    return frames(model, seeds, number, how=spec.quantise, **conditions(model, seeds, prompts).given)
 
 
 def frames(model: Model, seeds: NDArray[np.uint64], number: int, *, how: str = "round", **conditions: Any) -> Images:
@@ -172,6 +232,27 @@ def frames(model: Model, seeds: NDArray[np.uint64], number: int, *, how: str = "
     return np.stack(seen, axis=2)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The record beside a file of images, NUMBER.json beside NUMBER.npy.
+
+    Attributes:
+        made: digest of the manifest that the images were made by.
+        count: images in the file, from image NUMBER * `SHARD` of the run on. Fewer than belong there are the finished
+            batches of a run that was interrupted.
+        digests: hexadecimal SHA-256 of the pixels of every image, one after another.
+        execution: device, versions and so on.
+        labels, captions: of the images.
+    """
+
+    made: str
+    count: int
+    digests: str
+    execution: Mapping[str, Any]
+    labels: Sequence[int] | None = None
+    captions: Sequence[str] | None = None
+
+
 def generate(
     model: Model,
     spec: RunSpec,
@@ -179,97 +260,300 @@ def generate(
     *,
     batch_size: int,
     execution: Mapping[str, Any],
+    key: str | None = None,
     prompts: Samples | None = None,
     classes: tuple[str, ...] = (),
     watch: Callable[[int, int, int], None] | None = None,
 ) -> Samples:
     """Samples a run into `directory`, or continues it, or returns it when it is complete.
 
+    The manifest, which says what the run is, is written first. Each file of images has a record of its own beside it,
+    and the finished ones may be any of them.
+
     Args:
         batch_size: images a call of the model; without effect in exact mode.
         execution: device, versions and so on. Shards of an interrupted run that was executed otherwise are made anew,
             because they may differ in the last bit.
+        key: what the images depend on beside the spec; `model.key` unless it is given.
         watch: called as watch(images done, steps done of this batch, steps of a batch).
+
+    Raises:
+        Interrupted: by the user, after the finished batches were written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     how = dict(execution) | ({"block": EXACT_BLOCK} if spec.exact else {"batch_size": batch_size})
-    manifest = {
-        "schema": "genbench.samples/1", "spec": json.loads(canonical(spec)), "model": model.key, "execution": how,
-        "shape": list(model.shape), "shard": SHARD, "shards": [],
-    }  # fmt: skip
+    found = _load(directory / "manifest.json")
+    manifest = _manifest(model, spec, key or model.key, prompts, classes)
+    if _same_run(found, manifest, spec):
+        manifest["spec"] = found["spec"]  # the text of its day, which the records of its shards stand under
+    elif isinstance(found, dict) and found.get("schema") == FIRST_SCHEMA:
+        _adopt_first_layout(directory, found, manifest, model, spec, prompts)
+    manifest["classes"] = list(classes) or _classes_of(found)
+    if found != manifest:
+        atomic_write(directory / "manifest.json", (canonical(manifest) + "\n").encode())
+    made = _made(manifest)
     total = -(-spec.num_samples // SHARD)
-    shards = _finished(directory, manifest)
-    while len(shards) < total:
-        first = len(shards) * SHARD
-        last = min(first + SHARD, spec.num_samples)
-        pieces = []
-        size = EXACT_BLOCK if spec.exact else batch_size
-        for start in range(first, last, size):
+    kept = [_verified(directory, number, made) for number in range(total)]
+    if any(shard is None or shard.count < _images_of(spec, number) for number, shard in enumerate(kept)):
+        kept = [shard if shard and shard.execution == how else None for shard in kept]
+    shards: list[Shard] = []
+    for number, shard in enumerate(kept):
+        whole = shard
+        if whole is None or whole.count < _images_of(spec, number):
+            whole = _make(model, spec, directory, number, shard, manifest, how, prompts, watch)
+            if not shards:
+                _warn_of_likeness(whole, _read(directory, 0, whole.count), spec)
+        shards.append(whole)
+    return _samples(directory, manifest, shards)
+
+
+def _manifest(
+    model: Model, spec: RunSpec, key: str, prompts: Samples | None, classes: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """What the images of a run depend on, and what their classes are called."""
+    asked = None
+    if prompts is not None:
+        content = prompts.fingerprint() if "images" in taken_by(model) else None
+        labels = None if prompts.labels is None else prompts.labels.tolist()
+        asked = digest([prompts.count, content, None if prompts.captions is None else list(prompts.captions), labels])
+    return {
+        "schema": SCHEMA, "version": VERSION, "identity": spec.identity(), "spec": json.loads(canonical(spec)),
+        "model": key, "shape": list(model.shape), "shard": SHARD, "prompts": asked, "classes": list(classes),
+        "quantise": spec.quantise,
+    }  # fmt: skip
+
+
+def _made(manifest: Mapping[str, Any]) -> str:
+    """Digest of a manifest; names of classes may become known later."""
+    return digest({name: value for name, value in manifest.items() if name != "classes"})
+
+
+def _same_run(found: Any, wanted: Mapping[str, Any], spec: RunSpec) -> bool:
+    """Whether a manifest that was read describes the images that are wanted."""
+    if not isinstance(found, dict) or not same_spec(found.get("spec"), spec):
+        return False
+    plain = json.loads(canonical(wanted))
+    return all(found.get(name) == value for name, value in plain.items() if name not in ("spec", "classes"))
+
+
+def _classes_of(found: Any) -> list[str]:
+    classes = found.get("classes") if isinstance(found, dict) else None
+    return classes if isinstance(classes, list) and all(isinstance(name, str) for name in classes) else []
+
+
+def _make(
+    model: Model,
+    spec: RunSpec,
+    directory: Path,
+    number: int,
+    part: Shard | None,
+    manifest: Mapping[str, Any],
+    how: Mapping[str, Any],
+    prompts: Samples | None,
+    watch: Callable[[int, int, int], None] | None,
+) -> Shard:
+    """Samples one shard, or what is missing of it."""
+    first, size = number * SHARD, EXACT_BLOCK if spec.exact else how["batch_size"]
+    last = first + _images_of(spec, number)
+    pieces = [] if part is None else [np.load(_shard_path(directory, number), allow_pickle=False)]
+    saved = time.monotonic()
+
+    def save() -> Shard | None:
+        if not pieces:
+            return None
+        images = np.concatenate(pieces)[: last - first]
+        # The record last: where it is missing or belongs to other images, the shard counts as not there.
+        atomic_write(_shard_path(directory, number), _npy(images))
+        return _write_record(directory, number, images, how, manifest, model, spec, prompts)
+
+    try:
+        for start in range(first + sum(map(len, pieces)), last, size):
             # In exact mode the last block is completed beyond the run's end: the network never sees another size.
             stop = start + size if spec.exact else min(start + size, last)
             report = None if watch is None else partial(watch, start)
             pieces.append(sample_images(model, spec, start, stop, prompts=prompts, watch=report))
-        images = np.concatenate(pieces)[: last - first]
-        atomic_write(_shard_path(directory, len(shards)), _npy(images))
-        shards.append(hashlib.sha256(images.tobytes()).hexdigest())
-        atomic_write(directory / "manifest.json", (canonical(manifest | {"shards": shards}) + "\n").encode())
-    return open_shards(
-        directory, prompts=prompts, classes=classes, conditioning=model.conditioning, number=model.classes
-    )
+            if stop < last and time.monotonic() - saved > SAVE_SECONDS:
+                save()
+                saved = time.monotonic()
+    except KeyboardInterrupt as error:
+        save()
+        raise Interrupted(kept_images(directory, spec), spec.num_samples) from error
+    except BaseException:
+        save()
+        raise
+    shard = save()
+    assert shard is not None
+    return shard
 
 
-def _finished(directory: Path, wanted: Mapping[str, Any]) -> list[str]:
-    """Digests of the leading shards that can be kept: made by the same model from the same spec in the same way."""
+def _write_record(
+    directory: Path,
+    number: int,
+    images: Images,
+    how: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    model: Model,
+    spec: RunSpec,
+    prompts: Samples | None,
+) -> Shard:
+    first = number * SHARD
+    asked = conditions(model, image_seeds(spec.seed, first, first + len(images)), prompts)
+    shard = Shard(
+        made=_made(manifest), count=len(images), digests=image_digests(images).tobytes().hex(), execution=how,
+        labels=None if asked.labels is None else asked.labels.tolist(), captions=asked.captions,
+    )  # fmt: skip
+    atomic_write(_record_path(directory, number), (canonical(asdict(shard)) + "\n").encode())
+    return shard
+
+
+def _images_of(spec: RunSpec, number: int) -> int:
+    """Images that belong into a shard."""
+    return min(SHARD, spec.num_samples - number * SHARD)
+
+
+def _load(path: Path) -> Any:
+    """The JSON value of a file; None where there is none that can be read."""
     try:
-        found = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return []
-    same = ("schema", "spec", "model", "shape", "shard")
-    complete = len(found.get("shards", [])) == -(-wanted["spec"]["num_samples"] // SHARD)
-    if any(found.get(k) != wanted[k] for k in same) or not (complete or found.get("execution") == wanted["execution"]):
-        return []
-    kept = []
-    for number, sha256 in enumerate(found["shards"]):
-        try:
-            images = np.load(_shard_path(directory, number), allow_pickle=False)
-        except (OSError, ValueError):
-            break
-        if hashlib.sha256(images.tobytes()).hexdigest() != sha256:
-            break
-        kept.append(sha256)
-    return kept
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _record(directory: Path, number: int, made: str) -> Shard | None:
+    """The record of a shard of the manifest of that digest, or None."""
+    told = _load(_record_path(directory, number))
+    try:
+        shard = Shard(**told)
+        known = len(bytes.fromhex(shard.digests)) == 32 * shard.count
+    except (TypeError, ValueError):
+        return None
+    lists = [values for values in (shard.labels, shard.captions) if values is not None]
+    return shard if known and shard.made == made and all(len(v) == shard.count for v in lists) else None
+
+
+def _verified(directory: Path, number: int, made: str) -> Shard | None:
+    """The record of a shard whose images are those that it names."""
+    shard = _record(directory, number, made)
+    if shard is None:
+        return None
+    try:
+        images = np.load(_shard_path(directory, number), allow_pickle=False)
+        same = images.ndim == 4 and image_digests(images).tobytes().hex() == shard.digests
+    except (OSError, ValueError, EOFError):
+        return None
+    return shard if same else None
+
+
+def run_directory(output: Path, spec: RunSpec) -> Path:
+    """Where a run lies or will lie: output/<spec.id>, unless an earlier version sampled it elsewhere."""
+    directory = output / spec.id
+    if not (directory / "samples").is_dir() and output.is_dir():
+        for manifest in sorted(output.glob("*/samples/manifest.json")):
+            found = _load(manifest)
+            if isinstance(found, dict) and found.get("schema") == FIRST_SCHEMA and same_spec(found.get("spec"), spec):
+                return manifest.parent.parent
+    return directory
+
+
+def kept_images(directory: Path, spec: RunSpec) -> int:
+    """Images of a run that are stored, by its records."""
+    found = _load(directory / "manifest.json")
+    if not isinstance(found, dict) or not same_spec(found.get("spec"), spec):
+        return 0
+    if found.get("schema") == FIRST_SCHEMA:
+        return sum(_images_of(spec, n) for n, _ in enumerate(found.get("shards") or ()))
+    made = _made(found)
+    shards = (_record(directory, number, made) for number in range(-(-spec.num_samples // SHARD)))
+    return sum(shard.count for shard in shards if shard is not None)
 
 
 def is_complete(directory: Path, spec: RunSpec) -> bool:
-    """Whether the manifest says that every shard of the run was written."""
-    try:
-        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return manifest["spec"] == json.loads(canonical(spec)) and len(manifest["shards"]) == -(-spec.num_samples // SHARD)
+    """Whether the records say that every image of the run was written."""
+    return kept_images(directory, spec) == spec.num_samples
 
 
-def open_shards(
-    directory: Path, *, prompts: Samples | None, classes: tuple[str, ...], conditioning: str, number: int
-) -> Samples:
-    """The images of a complete run, with the labels or captions that they were asked for."""
-    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-    spec, shards = manifest["spec"], manifest["shards"]
-    count = spec["num_samples"]
-    labels, captions = None, None
-    if conditioning != "none":
-        seeds = image_seeds(spec["seed"], 0, count)
-        if conditioning == "label":
-            labels = image_labels(seeds, number)
-        elif prompts is not None and prompts.captions is not None:
-            chosen = image_labels(seeds, prompts.count)
-            captions = [prompts.captions[int(i)] for i in chosen]
-            labels = None if prompts.labels is None else prompts.labels[chosen]
-    content = hashlib.sha256(canonical([shards, manifest["shape"]]).encode()).hexdigest()
+def open_run(
+    directory: Path, spec: RunSpec, model: Model, key: str, *, prompts: Samples | None = None
+) -> Samples | None:
+    """The images of a complete run as its records tell, none of which is read; None when they are others or some lack.
+
+    Args:
+        key, prompts: as of `generate`; images of another model or of other prompts are not taken.
+    """
+    found = _load(directory / "manifest.json")
+    if not _same_run(found, _manifest(model, spec, key, prompts), spec) or not is_complete(directory, spec):
+        return None
+    shards = [_record(directory, number, _made(found)) for number in range(-(-spec.num_samples // SHARD))]
+    return _samples(directory, found, [shard for shard in shards if shard is not None])
+
+
+def _samples(directory: Path, manifest: Mapping[str, Any], shards: Sequence[Shard]) -> Samples:
+    """The images of a complete run, with the labels and captions that they were asked for."""
+    digests = np.frombuffer(bytes.fromhex("".join(s.digests for s in shards)), dtype=np.uint8).reshape(-1, 32)
+    shape = tuple(manifest["shape"])
+    labels = [label for s in shards for label in s.labels or ()]
+    captions = [caption for s in shards for caption in s.captions or ()]
     return Samples(
-        count=count, shape=tuple(manifest["shape"]), read=partial(_read, directory), origin=str(spec["model"]),
-        fingerprint=lambda: content, labels=labels, captions=captions, classes=classes,
+        count=len(digests), shape=shape, read=partial(_read, directory), origin=str(manifest["spec"]["model"]),
+        fingerprint=lambda: fingerprint_of(shape, digests), hashes=lambda start, stop: digests[start:stop],
+        labels=np.array(labels, dtype=np.int64) if labels else None, captions=captions or None,
+        classes=tuple(manifest["classes"]), quantise=manifest["quantise"],
     )  # fmt: skip
+
+
+def _warn_of_likeness(shard: Shard, images: Images, spec: RunSpec) -> None:
+    """Warns of what no set of good samples is."""
+    if shard.count > 1 and len({shard.digests[i : i + 64] for i in range(0, len(shard.digests), 64)}) == 1:
+        _log.warning("The model %s gave %d equal images.", spec.model, shard.count)
+    elif images.min() >= 127:  # what 0 becomes
+        _log.warning(
+            "The model %s gave no value below 0 in %d images. A model returns values in [-1, 1]; those in [0, 1] are "
+            "scaled by 2 x - 1.", spec.model, shard.count,
+        )  # fmt: skip
+
+
+def _adopt_first_layout(
+    directory: Path,
+    found: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    model: Model,
+    spec: RunSpec,
+    prompts: Samples | None,
+) -> None:
+    """Writes records for the shards of the first layout, which had one list of digests for a leading part of them."""
+    same = found.get("model") == model.key and found.get("shape") == manifest["shape"] and found.get("shard") == SHARD
+    if not same or not same_spec(found.get("spec"), spec) or not isinstance(found.get("shards"), list):
+        return
+    for number, sha256 in enumerate(found["shards"][: -(-spec.num_samples // SHARD)]):
+        try:
+            images = np.load(_shard_path(directory, number), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            continue
+        if hashlib.sha256(images.tobytes()).hexdigest() == sha256 and len(images) == _images_of(spec, number):
+            how = found.get("execution")
+            _write_record(
+                directory, number, images, how if isinstance(how, dict) else {}, manifest, model, spec, prompts
+            )
+
+
+def same_spec(told: Any, spec: RunSpec) -> bool:
+    """Whether a spec that was stored as text is this one: arguments that have been added since have their defaults."""
+    if not isinstance(told, dict):
+        return False
+    try:
+        stored = {name: Ref.parse(told[name]) for name in ("model", "dataset")}
+    except (KeyError, UsageError):
+        return False
+    for name, ref in stored.items():
+        mine = getattr(spec, name)
+        added = mine.args.keys() - ref.args.keys()
+        kept = {k: v for k, v in mine.args.items() if k not in added}
+        if ref.name != mine.name or str(Ref("", kept).brief()) != str(Ref("", ref.args).brief()):
+            return False
+        if not added <= mine.defaults:
+            return False
+    rest = json.loads(canonical(spec))
+    return all(told.get(name) == value for name, value in rest.items() if name not in stored)
 
 
 def _read(directory: Path, start: int, stop: int) -> Images:
@@ -283,6 +567,10 @@ def _read(directory: Path, start: int, stop: int) -> Images:
 
 def _shard_path(directory: Path, number: int) -> Path:
     return directory / f"{number:06d}.npy"
+
+
+def _record_path(directory: Path, number: int) -> Path:
+    return directory / f"{number:06d}.json"
 
 
 def _npy(array: NDArray) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from genbench import environment, files, generation, images, papers, registry, report, weights
 from genbench.arrays import Evidence, Images, Samples
-from genbench.contracts import Dataset, Model
+from genbench.contracts import Dataset, Model, taken_by
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, OutOfResources, UsageError, shown
 from genbench.measuring import Cell, Comparison, Execution, attempt
 from genbench.outcome import Outcome
@@ -119,7 +119,10 @@ def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> S
     args: dict[str, Any] = dict(ref.args)
     if "directory" in inspect.signature(dataset.load).parameters:
         args["directory"] = execution.data_dir
-    return dataset.load(dataset.splits[role], **args)
+    samples = dataset.load(dataset.splits[role], **args)
+    if samples is None or not dataset.named:
+        return samples
+    return replace(samples, dataset=str(Ref(f"{dataset.name} {dataset.version}", ref.brief().args)))
 
 
 def class_captions(samples: Samples, prompt: str) -> Samples:
@@ -164,7 +167,7 @@ def run(
     """Samples a model and measures the samples; continues, or returns at once, what was done before.
 
     Args:
-        output: directory of runs; this one lies in output/<spec.id>.
+        output: directory of runs; this one lies in output/<spec.id>, see `generation.run_directory`.
 
     Raises:
         GenbenchError: see `genbench.errors`; the message says what to do.
@@ -172,7 +175,7 @@ def run(
     execution = execution or Execution()
     loader, dataset, spec = bind_spec(spec)
     cells = bind_cells(measurements, protocol)
-    directory = output / spec.id
+    directory = generation.run_directory(output, spec)
     requests = {request_id(spec, cell, execution): cell for cell in cells}
     stored = {} if execution.fresh else report.read_results(directory)
     if all(key in stored for key in requests) and generation.is_complete(directory / "samples", spec):
@@ -189,7 +192,7 @@ def run(
         samples = _generate(model, spec, dataset, directory, execution, device)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         roles = _roles(dataset, spec.dataset, spec.num_samples, protocol, cells, execution)
-        if model.conditioning == "label":
+        if "labels" in taken_by(model):
             # Of these images only the class is known; real ones are then described as briefly, or floors would differ.
             samples = class_captions(samples, dataset.prompt)
             roles = {role: real and class_captions(real, dataset.prompt) for role, real in roles.items()}
@@ -214,7 +217,7 @@ def sample(spec: RunSpec, *, output: Path, execution: Execution | None = None) -
     with _of_model(spec):
         _ = model.key
     _check_disk(output, spec, model)
-    directory = output / spec.id
+    directory = generation.run_directory(output, spec)
     with files.locked(directory):
         samples = _generate(model, spec, dataset, directory, execution, device)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
@@ -230,15 +233,15 @@ def trajectory(spec: RunSpec, *, count: int = 4, number: int = 10, execution: Ex
     execution = execution or Execution()
     loader, dataset, spec = bind_spec(spec)
     model = load_model(loader, spec, environment.choose_device(execution.device), execution)
-    prompts = _prompts(dataset, spec, execution) if model.conditioning == "caption" else None
+    prompts = _prompts(model, dataset, spec, execution)
     return generation.trajectory(model, spec, min(count, spec.num_samples), number, prompts=prompts)
 
 
 def _generate(
     model: Model, spec: RunSpec, dataset: Dataset, directory: Path, execution: Execution, device: str
 ) -> Samples:
-    prompts = _prompts(dataset, spec, execution) if model.conditioning == "caption" else None
-    classes = _classes(dataset, spec, execution) if model.conditioning == "label" else ()
+    prompts = _prompts(model, dataset, spec, execution)
+    classes = _classes(dataset, spec, execution) if "labels" in taken_by(model) else ()
     how = environment.describe(device)
     size = execution.batch_size or (64 if device == "cpu" else 256)
     if size < 1:
@@ -254,8 +257,11 @@ def _generate(
     )  # fmt: skip
 
 
-def _prompts(dataset: Dataset, spec: RunSpec, execution: Execution) -> Samples | None:
-    """Captions to sample from: of images that are no reference, or of the reference where there are no others."""
+def _prompts(model: Model, dataset: Dataset, spec: RunSpec, execution: Execution) -> Samples | None:
+    """Captions and images to sample from: of images that are no reference, or of the reference where there are no
+    others; None where the model takes none."""
+    if taken_by(model) <= {"labels"}:
+        return None
     held_out = load_split(dataset, spec.dataset, "held_out", execution)
     return held_out or load_split(dataset, spec.dataset, "reference", execution)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench import environment, files, generation, measuring, pipeline, report
-from genbench.contracts import Model
+from genbench.contracts import Model, taken_by
 from genbench.errors import MissingAsset
 from genbench.protocols import Protocol
 from genbench.records import Measurement, RunSpec
@@ -61,7 +61,7 @@ def plan(
     """Estimates a run without doing it: one network step is timed, nothing is written."""
     loader, dataset, spec = pipeline.bind_spec(spec)
     cells = pipeline.bind_cells(measurements, protocol)
-    directory = output / spec.id
+    directory = generation.run_directory(output, spec)
     device = environment.choose_device(execution.device)
     missing: list[str] = []
     stored = {} if execution.fresh else report.read_results(directory)
@@ -111,10 +111,12 @@ def _seconds_per_image(model: Model, spec: RunSpec) -> float:
             raise _Enough
 
     seeds = generation.image_seeds(spec.seed, 0, _PROBE)
-    labels = generation.image_labels(seeds, model.classes) if model.conditioning == "label" else None
+    taken = taken_by(model)
+    given: dict[str, Any] = {"captions": [""] * _PROBE} if "captions" in taken else {}
+    if "labels" in taken:
+        given["labels"] = generation.image_labels(seeds, model.classes)
     try:
-        captions = [""] * _PROBE if model.conditioning == "caption" else None
-        model.sample(seeds, labels=labels, captions=captions, watch=watch)
+        model.sample(seeds, watch=watch, **given)
     except _Enough:
         return times[-1] / _PROBE
     return 0.0

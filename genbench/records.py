@@ -12,14 +12,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from genbench.errors import UsageError, shown
 
 Scalar = str | int | float | bool | None
-SCHEMA = "genbench.run/1"
+SCHEMA = "genbench.run/2"
 PRECISIONS = ("float32", "bfloat16")
 QUANTISERS = ("round", "truncate")
 
@@ -46,17 +46,38 @@ def digest(value: Any, length: int = 64) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
-def _literal(node: ast.expr) -> Any:
-    """The value of a literal; `inf` is one, because that is how an infinite argument is written out."""
-    return math.inf if isinstance(node, ast.Name) and node.id == "inf" else ast.literal_eval(node)
+class _NotFinite(ast.NodeTransformer):
+    """Puts numbers in the place of `inf` and `nan`, which Python prints so and has no literals for."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(float(node.id)) if node.id in ("inf", "nan") else node
+
+
+def is_literal(value: object) -> bool:
+    """Whether a value can be an argument of a reference: it is read back from its text."""
+    if isinstance(value, tuple):
+        return all(is_literal(part) for part in value)
+    return value is None or isinstance(value, str | int | float)
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A component by name with literal arguments, as text: `ddim(steps=50, eta=0.0)`."""
+    """A component by name with literal arguments, as text: `ddim(steps=50, eta=0.0)`.
+
+    Attributes:
+        args: str, int, float (inf and nan among them), bool, None, and tuples of these.
+        defaults: which of `args` have the value that they have when nobody gives them. They stand in the text, for
+            people, and in no identity, so that a component may get a further argument.
+    """
 
     name: str
     args: Mapping[str, Scalar] = field(default_factory=dict)
+    defaults: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+
+    def brief(self, without: Collection[str] = ()) -> Ref:
+        """The reference without arguments that have their defaults, and without the named ones; sorted by name."""
+        left = self.defaults.union(without)
+        return Ref(self.name, {k: v for k, v in sorted(self.args.items()) if k not in left})
 
     @classmethod
     def parse(cls, text: str) -> Ref:
@@ -77,13 +98,13 @@ class Ref:
                     and not call.args
                     and all(k.arg for k in call.keywords)
                 ):
-                    args = {str(k.arg): _literal(k.value) for k in call.keywords}
+                    args = {str(k.arg): ast.literal_eval(_NotFinite().visit(k.value)) for k in call.keywords}
                     if len(args) < len(call.keywords):
                         raise UsageError(f"{shown(text)} gives an argument twice; give each once.")
-                    if all(isinstance(v, Scalar) for v in args.values()):
+                    if all(is_literal(v) for v in args.values()):
                         return cls(match[1], args)
-            except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two are what deep nesting gives
-                pass
+            except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
+                pass  # the last two are what deep nesting gives
         given = text if len(text) <= 200 else f"{text[:200]}..."
         raise UsageError(f"Cannot read {given!r}; write NAME or NAME(key=literal, ...), such as ddim(steps=50).")
 
@@ -154,10 +175,16 @@ class RunSpec:
             if type(chosen) is not type(known[0]) or chosen not in known:
                 raise UsageError(f"{name} is {' or '.join(map(repr, known))}; got {chosen!r}.")
 
+    def identity(self) -> dict[str, Any]:
+        """What the images depend on, as plain data: arguments that have their defaults are left out."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "model": str(self.model.brief()), "dataset": str(self.dataset.brief()),
+        }  # fmt: skip
+
     @property
     def id(self) -> str:
-        """12 hexadecimal digits."""
-        return digest(self, 12)
+        """12 hexadecimal digits of `identity`."""
+        return digest(self.identity(), 12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,12 +230,16 @@ class Side:
 
     Attributes:
         count: number of images; None for a reference of published statistics, which do not tell it.
-        digest: of the images, or of the statistics.
+        digest: of what the metric reads of the images (see `genbench.identities.content`), or of the statistics.
+        shape: (c, h, w) of the images, None where there are none.
+        quantise: how floats became 8-bit pixels, where it is known.
     """
 
     name: str
     count: int | None
     digest: str
+    shape: tuple[int, int, int] | None = None
+    quantise: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -241,10 +272,10 @@ class Result:
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits of what was measured on what; independent of the value, the machine and the day."""
-        what = [self.metric, self.metric_version, self.extractor_key, self.protocol_hash]
-        sides = [self.spec or self.generated.digest, self.reference.digest if self.reference else None]
-        return digest(what + sides, 12)
+        """12 hexadecimal digits of what was measured on what: `protocol_hash`, and of a run its spec and the key of its
+        model, else the content of the generated images. Independent of the value, the machine and the day."""
+        made = [self.spec.identity(), self.environment.get("model_key")] if self.spec else self.generated.digest
+        return digest([self.protocol_hash, made], 12)
 
     def __repr__(self) -> str:
         """One line; `genbench.report.write_result` gives everything."""

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtrit
 
 from genbench.errors import UsageError
+from genbench.mixing import GOLDEN, mixed
 from genbench.records import Score
 
 BLOCKS = 20
@@ -133,17 +134,10 @@ def block_numbers(count: int, blocks: int = BLOCKS) -> NDArray[np.int64]:
         raise UsageError(f"A jackknife needs at least 2 blocks; got {blocks}. The default is {BLOCKS}.")
     blocks = min(blocks, max(count, 1))
     runs = -(-count // blocks)
-    keys = _mixed(np.arange(runs * blocks, dtype=np.uint64)).reshape(runs, blocks)
+    counter = np.arange(1, runs * blocks + 1, dtype=np.uint64)
+    keys = mixed(counter * np.uint64(GOLDEN)).reshape(runs, blocks)
     # The order of the keys of a run is a permutation of the blocks, whether or not the last run is full.
     return np.argsort(keys, axis=1).astype(np.int64).ravel()[:count]
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64 of a counter, a bijection of 64-bit words without visible structure. Source: Steele et al. 2014."""
-    z = (x + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def block_sizes(count: int, blocks: int = BLOCKS) -> NDArray[np.int64]:

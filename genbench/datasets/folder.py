@@ -31,4 +31,5 @@ FOLDER = Dataset(
     load=load,
     splits={"reference": "all"},
     protocol="embedded",
+    named=False,
 )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from genbench.arrays import Samples
 from genbench.contracts import Dataset
 from genbench.errors import UsageError, nearest
+from genbench.mixing import GOLDEN, mixed
 from genbench.records import digest
 
 VERSION = 1
@@ -81,18 +82,11 @@ class Factors:
     slope: NDArray[np.float64]
 
 
-def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The 64-bit finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that mixes every bit."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
 def _uniform(seed: int, split: str, index: NDArray[np.uint64], stream: int) -> NDArray[np.float64]:
     """One float64 in [0, 1) per index; streams, splits and seeds are independent."""
-    key = _mix(np.array([(seed * 3 + SPLITS.index(split)) & _MASK], dtype=np.uint64))
-    key = _mix(key + np.uint64((stream + 1) * 0x9E3779B97F4A7C15 & _MASK))
-    bits = _mix(_mix(index + key) + np.uint64(0x9E3779B97F4A7C15))
+    key = mixed(np.array([(seed * 3 + SPLITS.index(split)) & _MASK], dtype=np.uint64))
+    key = mixed(key + np.uint64((stream + 1) * GOLDEN & _MASK))
+    bits = mixed(mixed(index + key) + np.uint64(GOLDEN))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

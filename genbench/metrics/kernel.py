@@ -333,6 +333,7 @@ KID = Metric(
     higher_is_better=False,
     minimum=2,
     invariances=frozenset({"order", "rotation"}),
+    reads=lambda args: ("order",) if args.get("subsets") else (),
 )
 
 CMMD = Metric(

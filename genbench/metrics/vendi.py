@@ -120,4 +120,5 @@ VENDI = Metric(
     bounds=(1.0, math.inf),
     minimum=2,
     invariances=frozenset({"order", "rotation", "scale"}),
+    reads=lambda args: ("labels",) if args.get("per_class") else (),
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,32 @@ def test_json_never_holds_what_json_cannot() -> None:
 def test_an_infinite_argument_is_written_and_read() -> None:
     ref = Ref.parse("vendi(q=inf)")
     assert ref.args == {"q": float("inf")} and Ref.parse(str(ref)) == ref
-    for text in ("vendi(q=infinity)", "vendi(q=nan)", "vendi(q=None or inf)"):
+    for text in ("vendi(q=infinity)", "vendi(q=None or inf)"):
         with pytest.raises(UsageError):
             Ref.parse(text)
+
+
+@pytest.mark.parametrize(
+    "args", [{"e": (1, 2)}, {"e": ()}, {"e": (1, ("a", None))}, {"e": math.inf}, {"e": -math.inf}, {"e": (math.inf, 2)}]
+)
+def test_tuples_and_infinities_print_back(args: dict[str, object]) -> None:
+    assert Ref.parse(str(Ref("load", args))) == Ref("load", args)
+
+
+def test_what_is_not_a_number_prints_back() -> None:
+    text = str(Ref("load", {"e": math.nan}))
+    assert text == "load(e=nan)" and math.isnan(Ref.parse(text).args["e"])
+
+
+@pytest.mark.parametrize("text", ["f(e=infinity)", "f(e=(1, x))", "f(e=[1])", "f(e={1: 2})", "f(e=b'1')"])
+def test_other_values_are_no_literals(text: str) -> None:
+    with pytest.raises(UsageError, match="Cannot read"):
+        Ref.parse(text)
+
+
+def test_arguments_that_have_their_defaults_are_in_the_text_and_in_no_identity() -> None:
+    full = Ref("ddim", {"steps": 5, "eta": 0.0}, frozenset({"eta"}))
+    assert str(full) == "ddim(steps=5, eta=0.0)" and str(full.brief()) == "ddim(steps=5)"
+    assert replace(SPEC, model=full).id == SPEC.id
+    assert str(Ref("fid", {"error": "none", "k": 3}).brief(("error",))) == "fid(k=3)"
+    assert str(Ref("f", {"b": 1, "a": 2}).brief()) == "f(a=2, b=1)", "the order of a signature is no identity"
