@@ -343,6 +343,16 @@ def _split(text: str) -> str:
     return found[1] if found else ""
 
 
+TENSORFLOW = "tf1"
+"""Resize of TensorFlow 1."""
+ADM_BATCH = "ADM reference batch"
+"""In names of references: 10,000 images, and statistics of all images of the split."""
+FACTORS = {"hessel": "2.5", "cosine100": "100", "cosine": "1"}
+"""Scale of `clip-score` to what it multiplies the cosine with."""
+CLASSIFIERS = ("adm-g", "adm-u")
+"""Systems whose scale is that of a classifier's gradient, 0 without guidance."""
+
+
 def _architecture(extractor: str) -> tuple[str, ...]:
     """Letter and patch of a vision transformer, which is what CLIP and DINOv2 come in: "ViT-L/14" is ("l", "14")."""
     found = re.search(r"vit[^a-z]*([a-z])[a-z_]*[^0-9]*(\d+)", extractor.lower())
@@ -401,6 +411,8 @@ def published_keys(extractor: str) -> frozenset[str]:
     except UsageError:
         return frozenset()
     module: Any = inspect.getmodule(loader)
+    if not hasattr(module, "card"):
+        return frozenset()
     names = inspect.signature(module.card).parameters
     public = module.card(**{name: value for name, value in ref.args.items() if name in names})
     if len(public.sha256 or "") != 64:
@@ -429,10 +441,10 @@ def _what(ours: _Ours, row: Reported) -> Iterator[str]:
 
 
 def _features(ours: _Ours, row: Reported) -> Iterator[str]:
-    name, published = _plain(ours.extractor.name if ours.extractor else ""), _plain(row.extractor)
+    name, published = ours.extractor.name if ours.extractor else "", re.split(r"[- ]", row.extractor.lower())[0]
     if name and not published:
         yield "extractor not stated"
-    elif bool(name) != bool(published) or not published.startswith(name):
+    elif name != published:
         yield "other extractor"
     elif _architecture(str(ours.extractor or "")) != _architecture(row.extractor):
         yield "other size of the extractor"
@@ -445,10 +457,6 @@ def _features(ours: _Ours, row: Reported) -> Iterator[str]:
             yield "other resize"
         yield from _differs("scaling", ours.extractor.args.get("scaling"), row.scaling)
         yield from _weights(ours, row)
-
-
-TENSORFLOW = "tf1"
-"""Resize of TensorFlow 1."""
 
 
 def _weights(ours: _Ours, row: Reported) -> Iterator[str]:
@@ -502,10 +510,6 @@ def _reference(ours: _Ours, row: Reported) -> Iterator[str]:
         yield f"{count} instead of {row.num_reference} reference images"
 
 
-ADM_BATCH = "ADM reference batch"
-"""In names of references: 10,000 images, and statistics of all images of the split."""
-
-
 def _neighbours(ours: _Ours, row: Reported) -> Iterator[str]:
     k = ours.metric.args.get("k")
     if row.neighbours == NOT_STATED:
@@ -533,10 +537,6 @@ def _parts(ours: _Ours, row: Reported) -> Iterator[str]:
         yield "bias of the logits not stated"
     elif logits != row.logits:
         yield f"{logits} instead of {row.logits} logits"
-
-
-FACTORS = {"hessel": "2.5", "cosine100": "100", "cosine": "1"}
-"""Scale of `clip-score` to what it multiplies the cosine with."""
 
 
 def _estimate(ours: _Ours, row: Reported) -> Iterator[str]:
@@ -587,10 +587,6 @@ def _guidance(ours: _Ours, row: Reported) -> Iterator[str]:
             yield "scale of the guidance not stated"
         elif abs(scale - wanted) > 1e-9:
             yield instead("scale", scale, wanted)
-
-
-CLASSIFIERS = ("adm-g", "adm-u")
-"""Systems whose scale is that of a classifier's gradient, 0 without guidance."""
 
 
 def _own_weights(ours: _Ours, row: Reported) -> Iterator[str]:

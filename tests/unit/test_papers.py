@@ -625,6 +625,8 @@ def test_a_run_as_in_the_paper_is_comparable(ours: Result, theirs: Reported) -> 
         ({"extractor": "inception(scaling='symmetric')"}, "scaling symmetric instead of tf"),
         ({"extractor": "dinov2"}, "other metric"),
         ({"extractor": None}, "other extractor"),
+        ({"extractor": "incep"}, "other extractor"),
+        ({"extractor": "mine:inception"}, "other extractor"),
         ({"key": "0123456789abcdef"}, "other weights of the extractor"),
         ({"key": None}, "weights of the extractor not known"),
         ({"count": 5000}, "5000 instead of 50000 samples"),
