@@ -63,8 +63,8 @@ def run(
         precision=precision, exact=exact, quantise=quantise,
     )  # fmt: skip
     execution = Execution(
-        device=device, batch_size=batch_size, workers=workers, data_dir=_path(data_dir), weights=_paths(weights),
-        fresh=fresh, watch=_watch(progress),
+        device=device, batch_size=batch_size, workers=workers, data_dir=_path(data_dir),
+        weights=requests.weights_of(weights), fresh=fresh, watch=_watch(progress),
     )  # fmt: skip
     return pipeline.run(
         request.spec, request.measurements, protocol=request.protocol, output=Path(output), execution=execution
@@ -106,7 +106,11 @@ def score(
         GenbenchError: see `genbench.errors`; its `results` are those that were measured before it.
     """
     execution = Execution(
-        device=device, workers=workers, data_dir=_path(data_dir), weights=_paths(weights), watch=_watch(progress)
+        device=device,
+        workers=workers,
+        data_dir=_path(data_dir),
+        weights=requests.weights_of(weights),
+        watch=_watch(progress),
     )
     request = requests.of_score(
         samples, reference, metrics=metrics, protocol=protocol, held_out=held_out, test=test, value_range=value_range,
@@ -117,10 +121,6 @@ def score(
 
 def _path(text: str | Path | None) -> Path | None:
     return None if text is None else Path(text)
-
-
-def _paths(weights: Mapping[str, str | Path] | None) -> dict[str, Path]:
-    return {name: Path(path) for name, path in (weights or {}).items()}
 
 
 def _watch(progress: bool | Watch) -> Watch | None:

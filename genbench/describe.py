@@ -41,6 +41,12 @@ def describe(name: str) -> dict[str, Any]:
     return _describe(found[0], name)
 
 
+def summaries() -> dict[str, dict[str, str]]:
+    """Kind to name to summary of every component and protocol, by name."""
+    found = {kind: {name: told[1] for name, told in sorted(registry.table(kind).items())} for kind in registry.KINDS}
+    return found | {"protocol": {name: p.summary for name, p in protocols.PROTOCOLS.items()}}
+
+
 def _names(kind: str) -> set[str]:
     return set(protocols.PROTOCOLS) if kind == "protocol" else set(registry.table(kind))
 
@@ -57,12 +63,12 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
     component = registry.get(kind, name)
     given = registry.parameters(kind, component).items()
     arguments = {k: "(must be given)" if v is inspect.Parameter.empty else repr(v) for k, v in given}
-    target = registry.table(kind)[name][0]
+    target, summary = registry.table(kind).get(name, (name, ""))
     function = next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
     text = inspect.getdoc(function) or ""
-    found: dict[str, Any] = {"name": name, "kind": kind, "defined": target, "file": _where(function)}
+    found: dict[str, Any] = {"name": name, "kind": kind, "summary": getattr(component, "summary", summary)}
+    found |= {"defined": target, "file": _where(function)}
     for attribute in (
-        "summary",
         "source",
         "version",
         "bounds",
@@ -76,7 +82,9 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
             value = getattr(component, attribute)
             found[attribute] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     presets = {dataset: _preset(preset) for dataset, preset in getattr(component, "presets", {}).items()}
-    more = {"presets": presets} if presets else {}
+    more: dict[str, Any] = {"presets": presets} if presets else {}
+    if kind == "extractor" and (needed := weights_of(kind, name)):
+        more["weights"] = {", ".join(w.files): f"{w.size}, {w.where}; {w.source}" for w in needed}
     return {**found, "arguments": arguments, **more, "documentation": "\n" + text}
 
 
@@ -91,29 +99,59 @@ def _preset(preset: Preset) -> str:
 
 def _where(function: Any) -> str:
     function = inspect.unwrap(function)
-    return f"{Path(inspect.getsourcefile(function) or '').resolve()}:{inspect.getsourcelines(function)[1]}"
+    try:
+        return f"{Path(inspect.getsourcefile(function) or '').resolve()}:{inspect.getsourcelines(function)[1]}"
+    except (TypeError, OSError):
+        return "not written in Python"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """What a model needs on a data set.
+    """What a model needs on a data set, or an extractor.
 
     Attributes:
+        dataset: of a model; empty for extractors.
         files: names of shipped files or of cards of published ones.
         size: of all files together, in words; "about" where it was counted from the parameters.
         where: "shipped", "in the cache", "not in the cache", or which are missing.
+        source: address and licence, for extractors.
     """
 
     dataset: str
     files: tuple[str, ...]
     size: str
     where: str
+    source: str = ""
 
 
-def weights_of(model: str) -> list[Weights]:
-    """The weights that there are of a model, a data set each."""
-    presets = getattr(registry.get("model", model), "presets", {})
+def weights_of(kind: str, name: str) -> list[Weights]:
+    """The weights that there are of a model, a data set each, or of an extractor; other components have none."""
+    if kind == "extractor":
+        return _weights_of_extractor(name)
+    presets = getattr(registry.get(kind, name), "presets", {}) if kind == "model" else {}
     return [_weights(dataset, preset.files) for dataset, preset in presets.items()]
+
+
+def _weights_of_extractor(name: str) -> list[Weights]:
+    from genbench import weights
+
+    try:
+        card = card_of(name)
+    except UsageError:
+        return []  # it has none, as pixels, or needs arguments to say which
+    path = weights.cached(card)
+    about = card.bytes or card.about
+    size = "size not known" if about is None else _megabytes(about, exact=card.bytes is not None)
+    if card.url is None:
+        where, source = ("shipped" if path else "missing from this installation"), card.licence
+    else:
+        where, source = ("in the cache" if path else "not in the cache"), f"{card.url}, {card.licence}"
+    return [Weights(dataset="", files=(card.file,), size=size, where=where, source=source)]
+
+
+def _megabytes(count: int, *, exact: bool) -> str:
+    text = f"{count / 1e6:,.1f} MB" if count < 1e8 else f"{count / 1e6:,.0f} MB"
+    return text if exact else f"about {text}"
 
 
 def _weights(dataset: str, files: tuple[str, ...]) -> Weights:
@@ -138,8 +176,7 @@ def _weights(dataset: str, files: tuple[str, ...]) -> Weights:
         where = f"not in the cache: {', '.join(missing)}"
     else:
         where = "not in the cache" if missing else "in the cache"
-    size = f"{total / 1e6:,.1f} MB" if total < 1e8 else f"{total / 1e6:,.0f} MB"
-    return Weights(dataset=dataset, files=files, size=size if exact else f"about {size}", where=where)
+    return Weights(dataset=dataset, files=files, size=_megabytes(total, exact=exact), where=where)
 
 
 def card_of(text: str) -> Card:

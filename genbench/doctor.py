@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from genbench import environment, files, registry, weights
+from genbench import describe, environment, files, registry, weights
 from genbench.errors import GenbenchError
 
 
@@ -30,13 +30,40 @@ def examine(output: Path) -> list[Check]:
     checks += [_writable("cache", weights.cache_directory()), _writable("output", output)]
     checks += [_guard(f"shipped weights {p.stem}", partial(_intact, p)) for p in weights.shipped_cards()]
     checks += [_guard(f"{kind}s", partial(_names, kind)) for kind in registry.KINDS]
-    offline = "yes (GENBENCH_OFFLINE or HF_HUB_OFFLINE)" if weights.offline() else "no"
-    return [*checks, Check(name="offline", ok=None, says=offline)]
+    checks += [_guard("offline", _offline)]
+    return [
+        *checks,
+        *(
+            _guard(f"weights of {name}", partial(_weights_of, name), information=True)
+            for name in _names_of_extractors()
+        ),
+    ]
 
 
-def _guard(name: str, check: Callable[[], str]) -> Check:
+def _names_of_extractors() -> list[str]:
     try:
-        return Check(name=name, ok=True, says=check())
+        return sorted(registry.table("extractor"))
+    except GenbenchError:
+        return []
+
+
+def _offline() -> str:
+    return "yes (GENBENCH_OFFLINE or HF_HUB_OFFLINE), nothing is downloaded" if weights.offline() else "no"
+
+
+def _weights_of(extractor: str) -> str:
+    """Whether the network is there, and how to get it: without it the protocols of the papers cannot be measured."""
+    needed = describe.weights_of("extractor", extractor)
+    if not needed:
+        return "none needed"
+    (one,) = needed
+    how = "" if one.where in ("shipped", "in the cache") else f"; genbench fetch {extractor}"
+    return f"{one.where} ({one.size}){how}"
+
+
+def _guard(name: str, check: Callable[[], str], *, information: bool = False) -> Check:
+    try:
+        return Check(name=name, ok=None if information else True, says=check())
     except (GenbenchError, OSError, RuntimeError, ImportError, ValueError) as error:
         return Check(name=name, ok=False, says=str(error))
 

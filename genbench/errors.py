@@ -68,11 +68,19 @@ class Interrupted(KeyboardInterrupt):
         self.kept, self.total = kept, total
 
 
+_MANY = 45
+"""Names that nobody reads through in a message."""
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
-    """A sentence that names what is near a misspelt name, or lists what there is."""
+    """A sentence that names what is near a misspelt name, or lists what there is, or says how to list it."""
     known = sorted(known)
     close = difflib.get_close_matches(given, known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known) or 'none'}."
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    if len(known) > _MANY:
+        return f"There are {len(known)}; `genbench list models` and `genbench list extractors` name them."
+    return f"Known: {', '.join(known) or 'none'}."
 
 
 def shown(text: object) -> str:

@@ -17,14 +17,14 @@ class Bars:
 
     Args:
         stream: to write to, usually stderr; None, a stream that is closed and the like show nothing.
-        interval: seconds between lines where the stream is no terminal.
+        interval: seconds between lines where the stream is no terminal; None for `INTERVAL`.
 
     On a terminal and in a notebook, each stage has a bar, which is removed when the stage ends. `close` ends the last
     one; a table must not be printed before.
     """
 
-    def __init__(self, stream: TextIO | None, *, interval: float = INTERVAL) -> None:
-        self._stream, self._interval = stream, interval
+    def __init__(self, stream: TextIO | None, *, interval: float | None = None) -> None:
+        self._stream, self._interval = stream, INTERVAL if interval is None else interval
         self._stage, self._bar = "", None
         self._told = time.monotonic()
         self._drawn = _is_drawn(stream)

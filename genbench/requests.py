@@ -8,7 +8,7 @@ the protocol, else from the data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from genbench import generation, measuring, pipeline, protocols, registry
 from genbench.arrays import Images, Samples
 from genbench.contracts import Dataset
-from genbench.errors import InputRejected, UsageError
+from genbench.errors import InputRejected, MissingAsset, UsageError, nearest, shown
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
 from genbench.records import Measurement, Ref, RunSpec
@@ -155,6 +155,37 @@ def measured(request: ScoreRequest, execution: measuring.Execution) -> Outcome:
         request.generated, request.reference, request.measurements, protocol=request.protocol,
         held_out=request.held_out, test=request.test, execution=execution,
     )  # fmt: skip
+
+
+def weights_of(given: Iterable[str] | Mapping[str, str | Path] | None) -> dict[str, Path]:
+    """Files of weights by the name of an extractor or of a card of a model's weights.
+
+    Args:
+        given: texts NAME=PATH, or a mapping.
+
+    Raises:
+        UsageError: a text of another form, an unknown name, or one that is given twice.
+        MissingAsset: no such file.
+    """
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(text) for text in given or ()]
+    found: dict[str, Path] = {}
+    for name, path in pairs:
+        known = {*registry.table("extractor"), *registry.published()}
+        if name not in known and ":" not in name:
+            raise UsageError(f"No weights are named {name!r}: no extractor and no card is. {nearest(name, known)}")
+        if name in found:
+            raise UsageError(f"The weights of {name} are given twice: {found[name]} and {path}; give one file.")
+        found[name] = Path(path)
+        if not found[name].is_file():
+            raise MissingAsset(f"There is no file {shown(path)} for the weights of {name}.")
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals or not name.strip() or not path.strip():
+        raise UsageError(f"--weights takes NAME=PATH, such as inception=weights.pth; got {text!r}.")
+    return name.strip(), path.strip()
 
 
 def measurements_of(metrics: str | Iterable[str], protocol: Protocol) -> tuple[Measurement, ...]:

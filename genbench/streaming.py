@@ -68,7 +68,7 @@ class Evaluator:
     ) -> None:
         self._execution = execution or measuring.Execution(
             device=device, workers=workers, data_dir=None if data_dir is None else Path(data_dir),
-            weights={name: Path(path) for name, path in (weights or {}).items()},
+            weights=requests.weights_of(weights),
         )  # fmt: skip
         self._request = requests.of_score(
             None, reference, metrics=metrics, protocol=protocol, held_out=held_out, test=test,

@@ -55,11 +55,12 @@ ALLOWED: dict[str, set[str]] = {
     "display": {"errors", "records", "report"},
     "outcome": {"records", "report", "display"},
     "progress": {"errors"},
+    "console": {"errors", "progress", "registry", "protocols"},
     "pipeline": FOUNDATION
     | {"measuring", "features", "generation", "registry", "protocols", "environment", "report", "outcome"},
     "requests": FOUNDATION | {"outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
-    "doctor": FOUNDATION | {"registry", "environment"},
+    "doctor": FOUNDATION | {"registry", "environment", "describe"},
     "describe": FOUNDATION | {"registry", "protocols"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
@@ -68,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         "display",
         "outcome",
         "progress",
+        "console",
         "measuring",
         "pipeline",
         "registry",

@@ -9,6 +9,6 @@ A folder and a zip of the same files give the same samples, labels, captions and
 """
 
 from genbench.images.opening import open_images, open_reference, prefetch
-from genbench.images.writing import write_grid, write_images, write_npz
+from genbench.images.writing import write_captions, write_grid, write_images, write_npz
 
-__all__ = ["open_images", "open_reference", "prefetch", "write_grid", "write_images", "write_npz"]
+__all__ = ["open_images", "open_reference", "prefetch", "write_captions", "write_grid", "write_images", "write_npz"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import zipfile
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genbench.arrays import Images, Samples
+from genbench.errors import InputRejected
 from genbench.files import atomic_write, replacing
 
 
@@ -31,6 +33,25 @@ def write_images(samples: Samples, folder: str | os.PathLike[str], *, start: int
         for image, path in zip(batch, rest, strict=False):
             atomic_write(path, _png(image), durable=False)
     return paths
+
+
+def write_captions(samples: Samples, folder: str | os.PathLike[str], *, start: int = 0) -> Path:
+    """Writes the captions of images that `write_images` wrote to the folder, one JSON object a line in metadata.jsonl:
+    the layout of Hugging Face's `imagefolder`, which `open_images` reads.
+
+    Raises:
+        InputRejected: samples without captions.
+    """
+    if samples.captions is None:
+        raise InputRejected(f"{samples.origin} has no captions to write.")
+    width = max(6, len(str(start + samples.count - 1)))
+    lines = [
+        json.dumps({"file_name": f"{start + i:0{width}}.png", "text": text}, ensure_ascii=False)
+        for i, text in enumerate(samples.captions)
+    ]
+    path = Path(folder) / "metadata.jsonl"
+    atomic_write(path, ("\n".join(lines) + "\n").encode())
+    return path
 
 
 def write_grid(images: Images, path: str | os.PathLike[str], columns: int = 8) -> None:

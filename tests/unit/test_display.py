@@ -6,30 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from made_up import result
 
 from genbench import display, report
 from genbench.outcome import Outcome
-from genbench.records import Result, Score, Side
-
-
-def result(
-    metric: str = "fid()",
-    value: float = 2.574,
-    stderr: float | None = 0.301,
-    *,
-    extractor: str | None = "compact",
-    ci95: tuple[float, float] | None = None,
-    floor: Score | None = None,
-    name: str = "samples",
-) -> Result:
-    return Result(
-        metric=metric.removesuffix("()"), metric_version=1, extractor=extractor, extractor_key="k",
-        score=Score(value=value, stderr=stderr, ci95=ci95, error_method="jackknife-20"), floor=floor,
-        generated=Side(name=name, count=100, digest="a"), reference=Side(name="real", count=200, digest="b"),
-        protocol="embedded", protocol_hash="h", higher_is_better=False, spec=None, seconds=0.1,
-        created="2026-01-01T00:00:00+00:00", environment={},
-    )  # fmt: skip
-
+from genbench.records import Score
 
 ROUNDED = [
     (2.5741, 0.301, "2.57"), (0.85123, 0.0112, "0.851"), (309.54, 4.1, "309.5"), (1340.9, 31.0, "1341"),
