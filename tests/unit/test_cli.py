@@ -188,8 +188,8 @@ def test_without_a_command_the_help_is_whole(cli: Cli) -> None:
 def test_a_component_of_ones_own_is_described(cli: Cli) -> None:
     code, out, _ = cli("info", "metric:genbench.metrics.frechet:FID")
     assert code == 0 and "higher_is_better: False" in out
-    code, out, _ = cli("info", "model:os:system")
-    assert code == 0 and "command = (must be given)" in out
+    code, out, err = cli("info", "model:os:system")
+    assert (code, out) == (2, "") and "no function that loads one" in err
 
 
 def test_the_working_folder_is_searched_last(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
