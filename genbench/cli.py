@@ -372,6 +372,7 @@ def doctor(output: Path, format: str) -> None:
     """
     from dataclasses import asdict
 
+    from genbench.display import wrapped
     from genbench.doctor import examine
 
     checks = examine(output)
@@ -380,8 +381,7 @@ def doctor(output: Path, format: str) -> None:
     else:
         for check in checks:
             word = {True: "ok  ", False: "FAIL", None: "    "}[check.ok]
-            for line in console.aligned([(word, f"{check.name}: {check.says}")], indent=""):
-                say(line)
+            say(wrapped(shown(f"{word} {check.name}: {check.says}"), console.width(), indent=5))
     if any(check.ok is False for check in checks):
         raise click.exceptions.Exit(1)
 

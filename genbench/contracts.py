@@ -230,3 +230,9 @@ RESERVED: Mapping[str, frozenset[str]] = {
     "model": frozenset({"dataset", "device", "precision", "fetch"}),
 }
 """Kind to parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""
+
+LOADED: Mapping[str, tuple[str, ...]] = {
+    "extractor": ("device", "precision", "weights"),
+    "model": ("dataset", "device", "precision"),
+}
+"""Kind to the keywords that every loader of it is called with."""

@@ -7,14 +7,19 @@ search for a name and find its file. To add a component is to write its file and
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from typing import Any
 
-from genbench.errors import UsageError, nearest
+from genbench.errors import OutOfResources, UsageError, calling, nearest, shown
 from genbench.records import Ref, is_literal
+
+_log = logging.getLogger(__name__)
+_NAME, _TARGET = re.compile(r"[A-Za-z0-9][\w.-]*"), re.compile(r"[\w.]+:\w+")
 
 KINDS = ("model", "metric", "dataset", "extractor")
 
@@ -136,36 +141,96 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
 def table(kind: str) -> dict[str, tuple[str, str]]:
     """Name to (`module:attribute`, summary), plug-ins included.
 
-    Raises:
-        UsageError: a plug-in that takes a name which exists; the message names both origins.
+    A plug-in that takes a name which exists, or whose entry nobody can read, is passed over with a warning.
     """
     found = dict(BUILTIN[kind])
-    for point in entry_points(group=f"genbench.{kind}s"):
-        origin = f"plug-in {point.dist.name} {point.dist.version}" if point.dist else "plug-in"
-        if point.name in found and found[point.name][0] != point.value:
-            raise UsageError(
-                f"The {origin} names a {kind} {point.name!r} ({point.value}), "
-                f"but that is {found[point.name][0]} already."
-            )
-        found[point.name] = (point.value, origin)
+    for point in _points(f"genbench.{kind}s"):
+        if not (_NAME.fullmatch(point.name) and _TARGET.fullmatch(point.value)):
+            _log.warning(
+                "%s was passed over: it names a %s %s as %s; a name is letters, digits, dots and hyphens, and the rest "
+                "is module:attribute.", _origin(point), kind, shown(point.name), shown(point.value),
+            )  # fmt: skip
+        elif point.name in found and found[point.name][0] != point.value:
+            _log.warning(
+                "%s was passed over: it names a %s %r (%s), but that is %s already.",
+                _origin(point), kind, point.name, point.value, found[point.name][0],
+            )  # fmt: skip
+        elif point.name not in found:
+            summary = shown(point.dist.metadata["Summary"] or "") if point.dist else ""
+            origin = _origin(point)
+            found[point.name] = (point.value, f"{summary.rstrip('.')} ({origin})" if summary else origin)
     return found
+
+
+def _points(group: str) -> Sequence[EntryPoint]:
+    try:
+        return list(entry_points(group=group))
+    except (
+        Exception
+    ):  # one damaged file of any package, and the standard library reads none; which one, it does not say
+        found: list[EntryPoint] = []
+        for package in distributions():
+            try:
+                found += [point for point in package.entry_points if point.group == group]
+            except Exception as error:
+                place = shown(getattr(package, "_path", None) or package.name)
+                _log.warning("The entry points of %s cannot be read (%s).", place, type(error).__name__)
+        return found
+
+
+def _origin(point: EntryPoint) -> str:
+    return shown(f"plug-in {point.dist.name} {point.dist.version}") if point.dist else "plug-in"
 
 
 def get(kind: str, name: str) -> Any:
     """Imports and returns a component; a name with a colon is `module:attribute` of the user's own code.
 
     Raises:
-        UsageError: an unknown name, with what is near it.
+        UsageError: an unknown name, with what is near it; what cannot be imported, or is no component of the kind.
+        ComponentError: an error of the component's own code while it is imported.
     """
     known = table(kind)
-    target = name if ":" in name else known.get(name, ("", ""))[0]
+    target, origin = (name, "") if ":" in name else known.get(name, ("", ""))
     if not target:
-        raise UsageError(f"No {kind} named {name!r}. {nearest(name, known)}")
+        raise UsageError(f"No {kind} named {shown(name)!r}. {nearest(name, known)}")
+    who = f"The {kind} {shown(name)!r}" + (f" ({target}, {origin})" if "plug-in" in origin else "")
+    component = _imported(target, who)
+    if problem := _fault(kind, component):
+        raise UsageError(f"{who} is {shown(target)}, which {problem}; `genbench.contracts` says what a {kind} is.")
+    return component
+
+
+def _imported(target: str, who: str) -> Any:
     module, _, attribute = target.partition(":")
+    with calling(f"The import of {who[0].lower()}{who[1:]}"):
+        try:
+            if not _TARGET.fullmatch(target):
+                raise ImportError("a component is module:attribute")
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            if "cannot allocate memory" in str(error).lower() or "failed to map segment" in str(error):
+                raise OutOfResources(f"There is not enough memory to import {shown(target)}.") from error
+            raise UsageError(f"{who} is {shown(target)}, which cannot be imported: {shown(error)}.") from error
+
+
+def _fault(kind: str, component: Any) -> str | None:
+    """What is wrong with a component, as the end of a sentence, before anything calls it."""
+    from genbench.contracts import LOADED, Dataset, Metric  # these import numpy, which listing names does not need
+
+    if kind in ("metric", "dataset"):
+        wanted = Metric if kind == "metric" else Dataset
+        return (
+            None if isinstance(component, wanted) else f"is of {type(component).__name__} and not a {wanted.__name__}"
+        )
     try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"The {kind} {name!r} is {target}, which cannot be imported: {error}.") from error
+        taken = inspect.signature(component).parameters.values()
+    except (TypeError, ValueError):
+        return "is no function that loads one"
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken):
+        return None
+    names = {p.name for p in taken if p.kind is not inspect.Parameter.POSITIONAL_ONLY}
+    lacking = [name for name in LOADED[kind] if name not in names]
+    return f"is no function that loads one: it does not take {', '.join(lacking)}" if lacking else None
 
 
 def parameters(kind: str, component: Any) -> dict[str, Any]:
@@ -236,7 +301,7 @@ def neutral(metric: Ref) -> frozenset[str]:
 
 def published() -> Mapping[str, Any]:
     """Name to card of the published weights of models; `genbench.weights.Published` says what a card has."""
-    return get("model", "baselines.published:PUBLISHED")
+    return _imported("baselines.published:PUBLISHED", "The table of published weights")
 
 
 def preset(model: str, dataset: str) -> Any:

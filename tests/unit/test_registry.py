@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from genbench import registry
 from genbench.contracts import Dataset, Metric
-from genbench.errors import UsageError
+from genbench.errors import ComponentError, UsageError
 from genbench.records import Ref
 
 ALL = [(kind, name) for kind in registry.KINDS for name in registry.BUILTIN[kind]]
@@ -59,6 +62,117 @@ def test_wrong_names_and_arguments_are_told_before_any_work(ref: Ref, says: str)
     with pytest.raises(UsageError) as error:
         registry.bind("model", ref)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        ("model", "os:system", "is no function that loads one: it does not take dataset, device, precision"),
+        ("model", "builtins:dict", "is no function that loads one"),
+        ("model", "math:pi", "is no function that loads one"),
+        ("model", "subprocess:getoutput", "does not take dataset, device, precision"),
+        ("extractor", "builtins:len", "does not take device, precision, weights"),
+        ("metric", "os:getcwd", "and not a Metric"),
+        ("metric", "math:pi", "is of float and not a Metric"),
+        ("metric", "genbench.metrics.frechet:frechet", "cannot be imported"),
+        ("dataset", "os:system", "and not a Dataset"),
+        ("dataset", "genbench.metrics.frechet:FID", "is of Metric and not a Dataset"),
+        ("model", ":load", "module:attribute"),
+        ("model", "os:", "module:attribute"),
+        ("model", "os:system:x", "module:attribute"),
+        ("model", "\x1b[31m:x", "module:attribute"),
+    ],
+)
+def test_what_is_no_component_is_told_before_it_is_called(kind: str, name: str, says: str) -> None:
+    for ask in (registry.get, lambda kind, name: registry.bind(kind, Ref(name, {"command": "x"}))):
+        with pytest.raises(UsageError) as error:
+            ask(kind, name)
+        assert says in str(error.value) and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["model", "extractor"])
+def test_every_loader_takes_what_it_is_called_with(kind: str) -> None:
+    for name in registry.BUILTIN[kind]:
+        assert registry.get(kind, name)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Installs a package of the given code and entry points for this test."""
+
+    def install(entries: str | bytes, code: str = "", name: str = "strange_plugin") -> None:
+        told = tmp_path / f"{name}-1.0.dist-info"
+        told.mkdir()
+        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: Strange things.\n")
+        (told / "entry_points.txt").write_bytes(entries if isinstance(entries, bytes) else entries.encode())
+        (tmp_path / f"{name}.py").write_text(code)
+        registry.table.cache_clear()
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield install
+    registry.table.cache_clear()
+    sys.modules.pop("strange_plugin", None)
+
+
+def test_a_built_in_wins_over_a_plug_in_of_its_name(
+    package: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    package("[genbench.metrics]\nfid = strange_plugin:FID\nother = genbench.metrics.frechet:FD\n")
+    assert registry.get("metric", "fid").name == "fid" and registry.get("metric", "other").name == "fd"
+    assert "plug-in strange_plugin 1.0 was passed over: it names a metric 'fid'" in caplog.text
+    assert registry.table("metric")["other"][1] == "Strange things (plug-in strange_plugin 1.0)"
+
+
+def test_a_second_plug_in_of_a_name_is_passed_over(
+    package: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    package("[genbench.metrics]\nmine = genbench.metrics.frechet:FD\n", name="a_plugin")
+    package("[genbench.metrics]\nmine = genbench.metrics.frechet:FID\n", name="b_plugin")
+    assert registry.get("metric", "mine").name in ("fd", "fid") and caplog.text.count("was passed over") == 1
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [b"[genbench.metrics]\nno equals sign\n", b"\xff\xfe\x00binary", b"\0" * 50],
+    ids=["malformed", "binary", "zeros"],
+)
+def test_entry_points_that_cannot_be_read_break_nothing(package: Callable[..., None], entries: bytes) -> None:
+    package("[genbench.models]\ngood = baselines.models:ddim\n", name="good_plugin")
+    package(entries)
+    for kind in registry.KINDS:
+        assert registry.table(kind).keys() >= registry.BUILTIN[kind].keys()
+    assert registry.get("metric", "kid").name == "kid" and "good" in registry.table("model")
+
+
+@pytest.mark.parametrize("entry", ["a:b = strange_plugin:X", "x = strange_plugin", "\x1b[31mx = strange_plugin:X"])
+def test_entries_that_are_no_components_are_passed_over(
+    package: Callable[..., None], entry: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    package(f"[genbench.models]\n{entry}\n")
+    assert registry.table("model").keys() == registry.BUILTIN["model"].keys()
+    assert "was passed over" in caplog.text and caplog.records[0].getMessage().isprintable()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "says"),
+    [
+        ("import not_there", UsageError, "cannot be imported: No module named 'not_there'"),
+        ("raise RuntimeError('boom\\x1b')", ComponentError, r"raised RuntimeError: boom\x1b"),
+        ("import sys; sys.exit(0)", ComponentError, "ended the program"),
+        ("def load(", ComponentError, "SyntaxError"),
+        ("load = 3", UsageError, "is no function that loads one"),
+        ("", UsageError, "cannot be imported"),
+    ],
+)
+def test_a_plug_in_that_does_not_import_is_named_and_harms_itself_alone(
+    package: Callable[..., None], code: str, error: type[Exception], says: str
+) -> None:
+    package("[genbench.models]\nbroken = strange_plugin:load\n", code)
+    assert "broken" in registry.table("model") and registry.get("model", "ddim")
+    with pytest.raises(error) as caught:
+        registry.get("model", "broken")
+    assert says in str(caught.value) and "plug-in strange_plugin 1.0" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_an_argument_without_default_is_asked_for() -> None:
