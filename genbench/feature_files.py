@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import atexit
 import errno
-import hashlib
 import os
 import shutil
 import struct
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import OutOfResources, shown
-from genbench.files import SEALED, intact, remove, replacing, seal, sweep
+from genbench.files import SEALED, atomic_write, digest_of, intact, remove, replacing, seal, sweep
 
 PART = 1024
 """Images a part: what a kill may cost."""
@@ -104,9 +104,12 @@ class Table:
         """Numbers of the parts that must be made."""
         return [i for i in range(len(self)) if not self._good(self.part_path(i), self.span(i)[1] - self.span(i)[0])]
 
+    def _sealed_as(self, path: Path) -> str:
+        return path.name if path == self.path else f"{self.key} {path.name}"
+
     def _good(self, path: Path, rows: int) -> bool:
         try:
-            if not intact(path):
+            if not intact(path, self._sealed_as(path)):
                 return False
             with path.open("rb") as file:
                 header = file.read(NPY_HEADER)
@@ -130,8 +133,8 @@ class Table:
         """
         values = np.ascontiguousarray(values, dtype=self.dtype)
         content = npy_header(len(values), values.shape[1], self.dtype) + values.tobytes()
-        with replacing(self.path if len(self) == 1 else self.part_path(number)) as temporary:
-            temporary.write_bytes(content + seal(hashlib.sha256(content).hexdigest()))
+        path = self.path if len(self) == 1 else self.part_path(number)
+        atomic_write(path, content + seal(digest_of(self._sealed_as(path), [content])))
 
     def assemble(self) -> None:
         """Puts the parts together, once all are there, and removes them."""
@@ -144,16 +147,17 @@ class Table:
         shutil.rmtree(self.parts, ignore_errors=True)
 
     def _join(self) -> None:
-        with replacing(self.path) as temporary, temporary.open("wb") as file:
-            total = hashlib.sha256()
+        def pieces(file: IO[bytes]) -> Iterator[bytes]:
             for number in range(len(self)):
                 piece = self.part_path(number).read_bytes()[NPY_HEADER:-SEALED]
                 if number == 0:
                     width = len(piece) // (self.part * np.dtype(self.dtype).itemsize)
                     piece = npy_header(self.rows, width, self.dtype) + piece
-                total.update(piece)
                 file.write(piece)
-            file.write(seal(total.hexdigest()))
+                yield piece
+
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            file.write(seal(digest_of(self._sealed_as(self.path), pieces(file))))
 
 
 def writable(directory: Path) -> Path | None:

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -183,12 +183,20 @@ SEALED = len(_SEAL) + 64 + 1
 
 
 def write_sealed(path: str | os.PathLike[str], content: bytes, *, durable: bool = True) -> None:
-    """Writes content and, behind it, its SHA-256, so that a reader notices damage; see `read_sealed`."""
-    atomic_write(path, content + seal(hashlib.sha256(content).hexdigest()), durable=durable)
+    """Writes content and, behind it, a SHA-256 of it and of the file's name, so that a reader notices damage."""
+    atomic_write(path, content + seal(digest_of(Path(path).name, [content])), durable=durable)
+
+
+def digest_of(name: str, pieces: Iterable[bytes]) -> str:
+    """Hexadecimal SHA-256 of the name and the content of a sealed file: content under another name is damage too."""
+    total = hashlib.sha256(name.encode() + b"\0")
+    for piece in pieces:
+        total.update(piece)
+    return total.hexdigest()
 
 
 def seal(digest: str) -> bytes:
-    """What stands behind content of this SHA-256 in a sealed file."""
+    """What stands behind the content of a sealed file."""
     return _SEAL + digest.encode() + b"\n"
 
 
@@ -201,17 +209,38 @@ def read_sealed(path: Path) -> bytes | None:
     return path.read_bytes()[:-SEALED] if intact(path) else None
 
 
-def intact(path: Path) -> bool:
+def kept(path: Path) -> bytes | None:
+    """What `keep` stored in a cache; None if nothing whole is there that may be read."""
+    try:
+        return read_sealed(path)
+    except OSError:
+        return None
+
+
+def keep(path: Path, content: bytes) -> None:
+    """`write_sealed` into a cache: one that cannot be written to costs a warning and not what was computed."""
+    try:
+        write_sealed(path, content)
+    except (OSError, OutOfResources) as error:
+        told = getattr(error, "strerror", None) or error
+        _log.warning("%s was not kept for later commands: %s.", shown(path), shown(told).rstrip("."))
+
+
+def intact(path: Path, name: str = "") -> bool:
     """Whether a sealed file is there and whole; a damaged one is removed with a warning.
 
     The content is read once a process, in pieces, and again when the file has changed.
+
+    Args:
+        name: that the content was sealed with; that of the file if empty.
     """
     try:
         status = path.stat()
-        if stat.S_ISREG(status.st_mode) and _sealed(path, _identity(status)):
+        if stat.S_ISREG(status.st_mode) and _sealed(path, name or path.name, _identity(status)):
             return True
     except FileNotFoundError:
-        return False
+        if not path.is_symlink():
+            return False
     _log.warning("%s is damaged or of an older version, and is made anew.", shown(path))
     with suppress(OSError):  # it is not used, whether or not it can be removed
         remove(path)
@@ -227,9 +256,9 @@ def remove(path: Path) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _sealed(path: Path, identity: tuple[int, ...]) -> bool:
+def _sealed(path: Path, name: str, identity: tuple[int, ...]) -> bool:
     size = identity[0] - SEALED
-    total = hashlib.sha256()
+    total = hashlib.sha256(name.encode() + b"\0")
     with path.open("rb") as file:
         while size > 0 and (piece := file.read(min(size, _PIECE))):
             total.update(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
 import json
@@ -318,14 +319,14 @@ def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Sc
     identity += [samples.fingerprint(), _reference_side(reference).digest if reference is not None else None]
     identity += [digest(list(samples.captions or ()))] if cell.metric.captions else []
     path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
-    if path.exists():
-        return report.read_score(json.loads(path.read_text(encoding="utf-8")))
+    if (stored := files.kept(path)) is not None:
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # as another version of this package wrote it
+            return report.read_score(json.loads(stored))
     evidence = comparison.evidence(cell, f"floor_{role}")
     assert evidence is not None
     try:
         score = _compute(cell, comparison.device, evidence, reference)
     except (InputRejected, NotComparable):
         return None  # such as too few real images of a class: the floor is then not known
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(path, json.dumps(report.write_score(score), allow_nan=False).encode())
+    files.keep(path, json.dumps(report.write_score(score), allow_nan=False).encode())
     return score

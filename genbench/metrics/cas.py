@@ -7,7 +7,6 @@ test set, trains nothing. How it is trained is `genbench.metrics.cas_training`.
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from genbench import uncertainty
 from genbench.arrays import Evidence, Samples
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
-from genbench.files import replacing
+from genbench.files import keep, kept
 from genbench.metrics.cas_training import RECIPES, Recipe, architecture_for, arithmetic, network, ranks, train
 from genbench.records import Score, digest
-from genbench.weights import cache_directory, load_into, load_state
+from genbench.weights import cache_directory, load_into
 
 VERSION = 1
 _TESTED = 10_000  # training images on which the training accuracy is measured
@@ -53,21 +52,21 @@ _ACCURACY = "accuracy on the training images"
 
 def _read(classifier: nn.Module, path: Path) -> float | None:
     """Fills a network from the cache and returns its accuracy on the training images, or None."""
-    if path.is_file():
-        with suppress(InputRejected, KeyError):  # such as a file that was cut: train again
-            state = load_state(path)
-            accuracy = float(state.pop(_ACCURACY))
-            load_into(classifier, state, origin=str(path))
-            return accuracy
-    return None
+    from safetensors.torch import load
+
+    if (stored := kept(path)) is None:
+        return None
+    state = load(stored)
+    accuracy = float(state.pop(_ACCURACY))
+    load_into(classifier, state, origin=str(path))
+    return accuracy
 
 
 def _write(classifier: nn.Module, accuracy: float, path: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
-    with replacing(path, durable=False) as temporary:
-        save_file(state | {_ACCURACY: torch.tensor(accuracy, dtype=torch.float64)}, temporary)
+    keep(path, save(state | {_ACCURACY: torch.tensor(accuracy, dtype=torch.float64)}))
 
 
 def _labels(generated: Samples, reference: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:

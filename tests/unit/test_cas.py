@@ -121,8 +121,12 @@ def test_a_trained_classifier_is_read_from_the_cache(monkeypatch: pytest.MonkeyP
             with pytest.raises(RuntimeError, match="trained"):
                 score(samples, test, **{"epochs": 3, **args})
     (file,) = cache.iterdir()
-    file.write_bytes(file.read_bytes()[:-100])
-    assert score(train, test, epochs=3) == first
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:-200], b"", whole[:middle] + bytes([whole[middle] ^ 64]) + whole[middle + 1 :]):
+        file.write_bytes(damaged)
+        assert score(train, test, epochs=3) == first
+        assert file.read_bytes() == whole
 
 
 def test_repeats_are_seeds_and_their_spread_is_in_the_error() -> None:

@@ -261,3 +261,13 @@ def test_a_lock_that_is_no_file_is_told(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(UsageError, match=r"\.lock is no file"), files.locked(tmp_path):
         pass
+
+
+def test_a_cache_that_cannot_be_written_to_costs_no_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "a", Path("/proc/genbench/a"), tmp_path / ("a" * 300)):
+        caplog.clear()
+        files.keep(path, b"content")
+        assert files.kept(path) is None and "was not kept for later commands" in caplog.text
+    files.keep(tmp_path / "b", b"content")
+    assert files.kept(tmp_path / "b") == b"content"
