@@ -343,8 +343,8 @@ def _split(text: str) -> str:
     return found[1] if found else ""
 
 
-TENSORFLOW = "tf1"
-"""Resize of TensorFlow 1."""
+INCEPTION_SIDE = 299
+"""Pixels a side that Inception sees; antialiasing changes nothing where smaller images grow to them."""
 ADM_BATCH = "ADM reference batch"
 """In names of references: 10,000 images, and statistics of all images of the split."""
 FACTORS = {"hessel": "2.5", "cosine100": "100", "cosine": "1"}
@@ -449,14 +449,20 @@ def _features(ours: _Ours, row: Reported) -> Iterator[str]:
     elif _architecture(str(ours.extractor or "")) != _architecture(row.extractor):
         yield "other size of the extractor"
     elif ours.extractor is not None:
-        # NVIDIA's is TensorFlow's in other words: they agree to 0.02 grey levels.
-        resize, theirs = (TENSORFLOW if r == "nvidia" else r for r in (ours.extractor.args.get("resize"), row.resize))
-        if theirs == NOT_STATED:
+        if row.resize == NOT_STATED:
             yield "resize not stated"
-        elif theirs and resize != theirs:
+        elif row.resize and _kernel(ours.extractor.args.get("resize"), row) != _kernel(row.resize, row):
             yield "other resize"
         yield from _differs("scaling", ours.extractor.args.get("scaling"), row.scaling)
         yield from _weights(ours, row)
+
+
+def _kernel(resize: Scalar, row: Reported) -> Scalar:
+    """One name for methods of `genbench.resize` that do the same to these images."""
+    if resize == "nvidia":
+        return "tf1"  # written otherwise, they agree to 0.02 grey levels
+    enlarged = row.resolution is not None and row.resolution <= INCEPTION_SIDE
+    return "bilinear" if resize == "bilinear-antialias" and enlarged else resize
 
 
 def _weights(ours: _Ours, row: Reported) -> Iterator[str]:

@@ -1,7 +1,11 @@
 """Every way in which the field's evaluators bring images to a network's size, behind one function.
 
-The differences matter more than they look: at 32x32 the corner convention of TensorFlow 1 moves an image by half a
-source pixel, which is worth several points of FID, and antialiasing decides for downscaling.
+How much the differences matter depends on the size of the images. The corner convention of TensorFlow 1 moves an image
+by half a source pixel less half a target pixel: on the way to 299 pixels by 0.45 pixels of an image of 32, and by 0.07
+of one of 256. The distance between photographs and other, blurred ones, on the first layers of an Inception network of
+random weights, differs by 2 % between "tf1" and "bilinear" at 32 pixels, by 4 % where the two sides went through
+different ones, and by less than 0.1 % at 256 pixels. Published implementations agree to about 0.1 in FID on CIFAR-10.
+Antialiasing changes nothing where images grow, and decides where they shrink.
 """
 
 from __future__ import annotations

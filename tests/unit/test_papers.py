@@ -707,6 +707,16 @@ def test_the_default_run_is_not_and_says_why() -> None:
     )  # fmt: skip
 
 
+def test_antialiasing_counts_only_where_images_shrink() -> None:
+    (small,) = (r for r in rows(system="DDPM", arxiv="2206.09479", metric="fid"))
+    ours = result(extractor="inception(resize='bilinear-antialias', scaling='symmetric')", model="m:n")
+    assert comparable(ours, small) == (True, ())
+    large = replace(small, dataset="ImageNet", resolution=512, num_reference="1281167")
+    bigger = replace(ours, spec=RunSpec(model=Ref("m:n"), dataset=Ref("imagenet512"), num_samples=50_000))
+    bigger = replace(bigger, reference=Side(name="imagenet512 train", count=1_281_167, digest="0"))
+    assert comparable(bigger, large) == (False, ("other resize",))
+
+
 def test_logits_with_the_bias_make_another_inception_score() -> None:
     (once,) = rows(system="DDPM", arxiv="2206.09479", metric="is")
     ours = result(
