@@ -314,12 +314,7 @@ def _traces_without(cross: Array, members: Sequence[NDArray[np.int64]]) -> Array
     Source: the sum is Hale, Higham and Trefethen 2008 (doi:10.1137/070700607) method 3, which converges like
     exp(-2 pi^2 q / (log(largest / smallest) + 3)) for q terms.
     """
-    values, vectors = _eigh(cross @ cross.T)
-    values = values.clip(min=0)
-    n = len(values) + 1
-    # The inverse of the reflection of factored_rows: an orthonormal basis of all that is orthogonal to ones.
-    basis_sum = vectors.sum(axis=0)
-    u = np.concatenate([basis_sum[None] / math.sqrt(n), vectors - basis_sum / (n - math.sqrt(n))])
+    values, u = _spectrum(cross)
     total = float(np.sqrt(values).sum())
     largest = float(values[-1:].sum())
     if largest == 0:
@@ -336,6 +331,88 @@ def _traces_without(cross: Array, members: Sequence[NDArray[np.int64]]) -> Array
             lost += weight * float(np.vdot(moved, moved))
         found.append(total - lost)
     return np.array(found)
+
+
+def _spectrum(cross: Array) -> tuple[Array, Array]:
+    """Ascending eigenvalues (n - 1,) and eigenvectors (n, n - 1) of the Gram matrix of the centred rows."""
+    values, vectors = _eigh(cross @ cross.T)
+    n = len(values) + 1
+    # The inverse of the reflection of factored_rows: an orthonormal basis of all that is orthogonal to ones.
+    basis_sum = vectors.sum(axis=0)
+    u = np.concatenate([basis_sum[None] / math.sqrt(n), vectors - basis_sum / (n - math.sqrt(n))])
+    return values.clip(min=0), u
+
+
+def distances_without_each_image(features: Features, *, generated: Fit, reference: Fit) -> Array:
+    """Frechet distances to a fixed reference without image i, for every image in turn, from one eigendecomposition.
+
+    Args:
+        features: (n, d) of the generated images, n >= 3; streamed once for n > d.
+        generated: the fit to all of them.
+
+    Returns:
+        float64 (n,), exact up to the share `LEAST` of the largest eigenvalue.
+
+    Let C be the scatter matrix, y = x_i - mu, F a factor of the reference's covariance. Without image i the scatter is
+    C - c y y^T, c = n / (n - 1), and F C F^T with eigenvalues l changes by the square of z = V^T F y. A square root is
+    a weighted sum of l / (l + t) over a few t (`_root_as_sum`), and for each of them the change of the trace is
+    t c b / (1 - c a) with a = z^T (l + t)^-1 z and b = z^T (l + t)^-2 z (Sherman and Morrison 1950). For n <= d the
+    same follows from the Gram matrix; see `_traces_without`.
+    """
+    if isinstance(generated, Factored):
+        x = np.concatenate(list(features.blocks())) - generated.mean
+        scale = math.sqrt(len(x) - 1)
+        traces = _traces_without_each(generated.factor @ factored(reference).factor.T * scale)
+        return _distances_from(x, traces, generated, reference, float(np.vdot(x, x)))
+    thin, n = factored(reference), len(features)
+    values, vectors = _eigh(_congruence(thin, generated))
+    values = (n - 1) * values.clip(min=0)
+    spread = (n - 1) * _trace(generated)
+    largest = float(values[-1:].sum())
+    carry = thin.factor.T @ vectors
+    c = n / (n - 1)
+    # Taking an image out lowers the least eigenvalue at most by the factor by which it lowers the determinant.
+    least = LEAST * largest
+    if largest and values[0] > least:
+        remains = 1 - c * max(float((np.square(x @ carry) @ (1 / values)).max()) for x in _centred(features, generated))
+        least = max(least, remains * float(values[0]))
+    shifts, weights = _root_as_sum(least, largest) if largest else (np.empty(0), np.empty(0))
+    inverse = 1 / (values[:, None] + shifts)
+    found = []
+    for x in _centred(features, generated):
+        squares = np.square(x @ carry)
+        lost = squares @ np.square(inverse) * (c * shifts) / (1 - c * (squares @ inverse)).clip(min=EPSILON)
+        traces = float(np.sqrt(values).sum()) - lost @ weights
+        found.append(_distances_from(x, traces, generated, reference, spread))
+    return np.concatenate(found)
+
+
+def _centred(features: Features, fit: Fit) -> Iterator[Array]:
+    for block in features.blocks():
+        yield block - fit.mean
+
+
+def _distances_from(x: Array, traces: Array, generated: Fit, reference: Fit, spread: float) -> Array:
+    """Distances without each row of x, given the traces of the roots of the scatter without it."""
+    n = generated.count
+    assert n is not None
+    lengths = np.square(x).sum(axis=1)
+    apart = generated.mean - reference.mean
+    means = float(apart @ apart) - 2 * (x @ apart) / (n - 1) + lengths / (n - 1) ** 2
+    scatter = spread - lengths * (n / (n - 1))
+    return means + (scatter / (n - 2) + _trace(reference) - 2 * traces / math.sqrt(n - 2)).clip(min=0)
+
+
+def _traces_without_each(cross: Array) -> Array:
+    """As `_traces_without`, for sets of one row each: all of them at once."""
+    values, u = _spectrum(cross)
+    largest = float(values[-1:].sum())
+    if largest == 0:
+        return np.zeros(len(u))
+    shifts, weights = _root_as_sum(max(float(values[0]), LEAST * largest), largest)
+    squares, inverse = np.square(u), 1 / (values[:, None] + shifts)
+    lost = squares @ (values[:, None] * np.square(inverse)) / (squares @ inverse)
+    return float(np.sqrt(values).sum()) - lost @ weights
 
 
 LEAST = 1e-12

@@ -1,11 +1,15 @@
 """How sure a number is: standard errors and 95 % intervals over the sampling of images.
 
-Three methods, each with its name in `Score.error_method`: the exact variance of a mean, the influence function of a
-smooth functional, and the delete-a-block jackknife for everything else. A percentile bootstrap is not among them:
-resampling with replacement adds the 1/n bias of a Frechet distance a second time, and its interval then covers nothing.
+Four methods, each with its name in `Score.error_method`: the exact variance of a mean ("mean"), the influence function
+of a smooth functional ("influence"), the jackknife that leaves every image out in turn ("jackknife"), and the one that
+leaves blocks of images out ("jackknife-20") for everything else. A percentile bootstrap is not among them: resampling
+with replacement adds the 1/n bias of a Frechet distance a second time, and its interval then covers nothing.
 
-An interval speaks of the expectation of the metric at this number of images, E[metric_n]: it does not know the bias in
-n, nor what another training run would give.
+An interval speaks of E[metric_n | this reference], the expectation of the metric at this number of generated images and
+for this very reference: it does not know the bias in n, nor what other reference images or another training would give.
+
+Where no sound interval is known there is none, and `Score.error_method` is "none: " and the reason. How often the
+intervals cover is measured by `scripts/coverage_of_intervals.py`.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import betaincinv, ndtri, stdtrit
 
 from genbench.errors import UsageError
 from genbench.mixing import GOLDEN, mixed
-from genbench.records import Score
+from genbench.records import Blocks, Score
 
 BLOCKS = 20
 """Default number of jackknife blocks: 19 degrees of freedom widen the interval by 7 % against the normal one, and every
@@ -35,6 +39,15 @@ EVERYTHING = (-math.inf, math.inf)
 NONNEGATIVE = (0.0, math.inf)
 SHARE = (0.0, 1.0)
 
+FEWEST_BLOCKS = 5
+"""Blocks below which a jackknife says nothing: its error would have an error of a third and more of its own."""
+
+FEWEST_DF = 3.0
+"""Degrees of freedom below which an error is not given: two or three images make up all of the spread."""
+
+RELATIVE_ZERO = 1e-12
+"""An error of this share of the value is one of rounding."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
@@ -45,12 +58,18 @@ class Uncertainty:
         df: degrees of freedom of Student's t; math.inf is the normal distribution.
         method: for `Score.error_method`.
         corrected: estimate without the bias of order 1/n, where the method gives one (jackknife), else None.
+        blocks: for `Score.blocks`.
     """
 
     stderr: float
     df: float
     method: str
     corrected: float | None = None
+    blocks: Blocks | None = None
+
+
+Found = Uncertainty | str
+"""An uncertainty, or the reason why there is none."""
 
 
 def quantile(df: float = math.inf, level: float = LEVEL) -> float:
@@ -61,27 +80,29 @@ def quantile(df: float = math.inf, level: float = LEVEL) -> float:
 
 def score(
     value: float,
-    uncertainty: Uncertainty | None,
+    uncertainty: Found | None,
     *,
     bounds: tuple[float, float] = EVERYTHING,
     on_log_of: float | None = None,
     detail: Mapping[str, float] | None = None,
-    reason: str | None = None,
 ) -> Score:
     """A `Score` with its 95 % interval, cut at the bounds of the metric.
 
     Args:
+        uncertainty: the reason why there is none stands in `error_method`; None says that none was asked for.
         on_log_of: None for value +- t * stderr. For squared distances and the like, whose error grows with the number
             itself, a positive number that differs from the value by a constant: the interval is then symmetric on its
             logarithm, number * exp(+- t * stderr / number) less the constant. On features of photographs this covered
             the expectation of FID 92 to 96 % of the time, the symmetric interval 88 to 92 %.
-        reason: why there is no uncertainty, which then stands in `error_method`.
 
     Returns:
         Without an uncertainty (or with one that is not finite) error and interval are None.
     """
-    if uncertainty is None or not math.isfinite(uncertainty.stderr):
-        return Score(value=float(value), error_method=reason, detail=detail or {})
+    if isinstance(uncertainty, Uncertainty) and not math.isfinite(uncertainty.stderr):
+        uncertainty = "what is left without some images has no value"
+    if uncertainty is None or isinstance(uncertainty, str):
+        method = None if uncertainty is None else f"none: {uncertainty}"
+        return Score(value=float(value), error_method=method, detail=detail or {})
     half = quantile(uncertainty.df) * uncertainty.stderr
     below = above = half
     if on_log_of is not None and on_log_of > 0 and half < LOG_LIMIT * on_log_of:
@@ -93,29 +114,136 @@ def score(
         ci95=(float(low), float(high)),
         error_method=uncertainty.method,
         detail=detail or {},
+        blocks=uncertainty.blocks,
     )
 
 
-def of_mean(values: ArrayLike, *, method: str = "mean") -> Uncertainty | None:
-    """Standard error of the mean of independent values (n,), one an image: sd(ddof=1) / sqrt(n), t with n - 1 df.
+def degrees(values: ArrayLike) -> float:
+    """Degrees of freedom of the variance of independent values (n,), at most n - 1.
 
-    None for fewer than two values.
+    The variance s^2 of values of kurtosis k has the variance s^4 (k - 1) / n, that of a chi-square of f degrees of
+    freedom 2 s^4 / f: hence f = 2 n / (k - 1). Where few images carry most of the spread, such as those of a rare mode,
+    f is small and the interval wide.
+
+    Source:
+        The matching of moments is Satterthwaite's of 1946, "An approximate distribution of estimates of variance
+        components".
     """
     x = np.asarray(values, dtype=np.float64)
-    if len(x) < 2:
-        return None
-    return Uncertainty(stderr=float(x.std(ddof=1) / math.sqrt(len(x))), df=len(x) - 1, method=method)
+    deviation = np.abs(x - x.mean())
+    largest = deviation.max()
+    if largest == 0:
+        return float(len(x) - 1)
+    squares = np.square(deviation / largest)
+    kurtosis = len(x) * float(np.square(squares).sum()) / float(squares.sum()) ** 2
+    return float(min(len(x) - 1, 2 * len(x) / (kurtosis - 1))) if kurtosis > 1 else float(len(x) - 1)
 
 
-def of_influence(values: ArrayLike) -> Uncertainty | None:
+def tail_is_heavier(values: ArrayLike, shape: float) -> bool:
+    """Whether the upper tail of independent values (n,) is heavier than one of a shape, by more than a standard error.
+
+    The shape is below 0 for a bounded tail, 0 for an exponential one, 1/a for a density that falls like the power
+    -(a + 1); a law of shape 1/2 has no variance. It is estimated from the largest m = min(n / 5, 3 sqrt(n)) values,
+    with a standard error of about (1 + shape) / sqrt(m). False where these are fewer than 5.
+
+    Source:
+        Probability-weighted moments of the generalised Pareto distribution, Hosking and Wallis 1987, sec. 3.2; how many
+        values are taken is from Vehtari et al. 2024 (arXiv:1507.02646) sec. 2.
+    """
+    x = np.sort(np.asarray(values, dtype=np.float64))
+    count = int(min(len(x) / 5, 3 * math.sqrt(len(x))))
+    if count < 5:
+        return False
+    beyond = x[-count:] - x[-count - 1]
+    place = (np.arange(1, count + 1) - 0.35) / count
+    first, second = float(beyond.mean()), float(((1 - place) * beyond).mean())
+    if first <= 2 * second:
+        return False
+    return 2 - first / (first - 2 * second) > shape + (1 + shape) / math.sqrt(count)
+
+
+def of_effects(value: float, effects: ArrayLike, *, method: str, corrected: float | None = None) -> Found:
+    """Of a statistic that is, but for what is small, a sum of independent effects of its images.
+
+    Args:
+        effects: (n,), what image i adds: (x_i - mean) / n for a mean.
+
+    Returns:
+        stderr = sqrt(n / (n - 1) sum (effect - mean)^2), with the degrees of freedom of `degrees`. Its blocks are
+        those of `blocks_of_effects`.
+    """
+    e = np.asarray(effects, dtype=np.float64)
+    n = len(e)
+    if n < 2:
+        return f"{n} image has no spread"
+    stderr = float(e.std(ddof=1) * math.sqrt(n))
+    if not stderr > RELATIVE_ZERO * abs(value):
+        return f"all {n} images count alike, which says nothing of how others would"
+    df = degrees(e)
+    if df < min(FEWEST_DF, n - 1):
+        return f"a few of the {n} images make up all of the spread"
+    return Uncertainty(
+        stderr=stderr, df=df, method=method, corrected=corrected, blocks=blocks_of_effects(value, e)
+    )  # fmt: skip
+
+
+def blocks_of_effects(value: float, effects: NDArray[np.float64]) -> Blocks:
+    """The value without each block, to first order: value - n / (n - m) times the effects of the block's m images.
+
+    For a mean this is exact. `of_jackknife` of them has the variance of the effects.
+    """
+    numbers, sizes = block_numbers(len(effects)), block_sizes(len(effects))
+    sums = np.bincount(numbers, weights=effects, minlength=len(sizes))
+    left_out = value - sums * len(effects) / (len(effects) - sizes)
+    return Blocks(left_out=tuple(left_out.tolist()), sizes=tuple(sizes.tolist()))
+
+
+def blocks_of_mean(values: ArrayLike) -> Blocks | None:
+    """The mean of values (n,), one an image, without each block; None for fewer than two."""
+    x = np.asarray(values, dtype=np.float64)
+    return blocks_of_effects(float(x.mean()), (x - x.mean()) / len(x)) if len(x) > 1 else None
+
+
+def of_mean(values: ArrayLike, *, method: str = "mean") -> Found:
+    """Standard error of the mean of independent values (n,), one an image: sd(ddof=1) / sqrt(n); see `of_effects`.
+
+    A reason for fewer than two values and for equal ones.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    return of_effects(float(x.mean()), (x - x.mean()) / len(x), method=method)
+
+
+def of_influence(value: float, values: ArrayLike) -> Found:
     """Standard error of a smooth functional of the distribution of images.
 
     Args:
+        value: of the functional.
         values: (n,), its influence function at each image. To first order in 1/sqrt(n) the functional is their mean.
 
     Source: Hampel 1974, "The influence curve and its role in robust estimation".
     """
-    return of_mean(values, method="influence")
+    f = np.asarray(values, dtype=np.float64)
+    return of_effects(value, f / len(f), method="influence")
+
+
+def of_deletion(value: float, left_out: ArrayLike) -> Found:
+    """Standard error and bias correction from the jackknife that leaves every image out in turn.
+
+    Args:
+        value: the statistic on all n images.
+        left_out: (n,), the statistic without image i.
+
+    Returns:
+        The effects are (n - 1) (value - left_out) / n, the corrected value is n value - (n - 1) mean(left_out). On
+        average the variance is not too small (Efron and Stein 1981), unlike that of an influence function.
+
+    Source:
+        Tukey 1958, "Bias and confidence in not-quite large samples".
+    """
+    out = np.asarray(left_out, dtype=np.float64)
+    n = len(out)
+    effects = (n - 1) / n * (value - out)
+    return of_effects(value, effects, method="jackknife", corrected=float(value + effects.sum()))
 
 
 def block_numbers(count: int, blocks: int = BLOCKS) -> NDArray[np.int64]:
@@ -160,7 +288,17 @@ def leave_out_blocks(
     return np.array([statistic(np.flatnonzero(numbers != k)) for k in range(min(blocks, count))], dtype=np.float64)
 
 
-def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = None) -> Uncertainty | None:
+def _jackknifed(value: float, left_out: ArrayLike, sizes: ArrayLike | None) -> tuple[NDArray[np.float64], float]:
+    """What each block adds to the variance (K,), so that its mean is the variance, and the corrected value."""
+    out = np.asarray(left_out, dtype=np.float64)
+    inverse = np.full(len(out), 1 / len(out)) if sizes is None else np.asarray(sizes, dtype=np.float64) / np.sum(sizes)
+    corrected = float(value + ((1 - inverse) * (value - out)).sum())
+    h = 1 / inverse
+    deviation = (h - 1) * (value - out) + value - corrected
+    return deviation / np.sqrt(h - 1), corrected
+
+
+def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = None) -> Found:
     """Standard error and bias correction from a delete-a-block jackknife.
 
     Args:
@@ -171,35 +309,48 @@ def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = No
     Returns:
         With h_k = n / size_k and pseudo-values p_k = h_k value - (h_k - 1) left_out_k: the corrected value
         c = K value - sum (1 - 1/h_k) left_out_k, and the variance mean((p_k - c)^2 / (h_k - 1)), which for equal blocks
-        is (K - 1)/K sum (left_out_k - mean)^2. Student's t with K - 1 df. None for fewer than two blocks.
+        is (K - 1)/K sum (left_out_k - mean)^2. Student's t with K - 1 df, or fewer where few blocks make up the spread
+        (`degrees`). A reason for fewer than 5 blocks, and where the value is the same without any of them.
 
     Source:
         Busing, Meijer and van der Leeden 1999, "Delete-m jackknife for unequal m", eq. 3 and 4.
     """
     out = np.asarray(left_out, dtype=np.float64)
-    count = len(out)
-    if count < 2:
-        return None
-    inverse = np.full(count, 1 / count) if sizes is None else np.asarray(sizes, dtype=np.float64) / np.sum(sizes)
-    corrected = float(value + ((1 - inverse) * (value - out)).sum())
-    h = 1 / inverse
-    deviation = (h - 1) * (value - out) + value - corrected
-    variance = float(np.mean(deviation**2 / (h - 1)))
-    return Uncertainty(stderr=math.sqrt(variance), df=count - 1, method=f"jackknife-{count}", corrected=corrected)
+    if len(out) < FEWEST_BLOCKS:
+        return f"a jackknife needs at least {FEWEST_BLOCKS} images to leave out in turn"
+    if not np.isfinite(out).all():
+        return "what is left without some images has no value"
+    deviation, corrected = _jackknifed(value, out, sizes)
+    stderr = math.sqrt(float(np.square(deviation).mean()))
+    if not stderr > RELATIVE_ZERO * abs(value):
+        return "the value is the same without any block of images, which says nothing of its error"
+    df = degrees(deviation)
+    if df < FEWEST_DF:
+        return "one block of images makes up all of the spread"
+    kept = Blocks(
+        left_out=tuple(out.tolist()),
+        sizes=(1,) * len(out) if sizes is None else tuple(np.asarray(sizes, dtype=np.int64).tolist()),
+    )
+    return Uncertainty(stderr=stderr, df=df, method=f"jackknife-{len(out)}", corrected=corrected, blocks=kept)
 
 
-def of_independent(parts: Sequence[Uncertainty]) -> Uncertainty | None:
+def of_independent(parts: Sequence[Found]) -> Found:
     """Of a statistic of several independent samples, from the uncertainty that each sample alone contributes.
 
-    Variances add and the degrees of freedom are Welch and Satterthwaite's; bias corrections are not combined. The
-    method names the parts once each, joined by "+". None without parts.
+    Variances add and the degrees of freedom are Welch and Satterthwaite's; bias corrections and blocks are not
+    combined. The method names the parts once each, joined by "+". The first reason, where a part has none.
     """
-    if not parts:
-        return None
-    variances = [p.stderr**2 for p in parts]
+    known = []
+    for part in parts:
+        if isinstance(part, str):
+            return part
+        known.append(part)
+    if not known:
+        return "no part has an error"
+    variances = [p.stderr**2 for p in known]
     total = sum(variances)
-    spread = sum(v**2 / p.df for v, p in zip(variances, parts, strict=True))
-    method = "+".join(dict.fromkeys(p.method for p in parts))
+    spread = sum(v**2 / p.df for v, p in zip(variances, known, strict=True))
+    method = "+".join(dict.fromkeys(p.method for p in known))
     return Uncertainty(stderr=math.sqrt(total), df=total**2 / spread if spread else math.inf, method=method)
 
 
@@ -226,8 +377,55 @@ def score_from_mean(
     return score(float(x.mean()), of_mean(x), bounds=bounds, detail=detail)
 
 
-def score_from_share(hits: float, count: int, *, detail: Mapping[str, float] | None = None) -> Score:
+def score_from_dependent_share(
+    value: float, left_out: ArrayLike, *, sizes: ArrayLike, count: int, detail: Mapping[str, float] | None = None
+) -> Score:
+    """A `Score` of the share of things that the images reach together, such as reference images inside their balls.
+
+    Args:
+        value: the share p, of `count` things.
+        left_out: (K,), the share without block k of the images.
+        sizes: (K,), images in each block.
+
+    Returns:
+        stderr by `of_jackknife`. The interval is the exact binomial one of as many independent things as would have
+        that error: n* = q (1 - q) / stderr^2 with q = (p count + 1/2) / (count + 1), times the square of the ratio of
+        the normal to Student's quantile. It has a width at 0 and 1, where that of p +- t stderr has none. Where no
+        block changes anything there is no stderr, and n* is the lesser of `count` and the number of images.
+
+    Source:
+        Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data", sec. 3; the interval is Clopper and Pearson's of 1934.
+    """
+    out, images = np.asarray(left_out, dtype=np.float64), int(np.sum(sizes))
+    if len(out) < FEWEST_BLOCKS:
+        return score(value, f"a jackknife needs at least {FEWEST_BLOCKS} images to leave out in turn", detail=detail)
+    variance = float(np.square(_jackknifed(value, out, sizes)[0]).mean())
+    stderr = math.sqrt(variance) if variance > 0 else None
+    effective = float(min(count, images))
+    if stderr is not None:
+        q = (value * count + 0.5) / (count + 1)
+        effective = q * (1 - q) / variance * (quantile() / quantile(len(out) - 1)) ** 2
+    hits, tail = value * effective, (1 - LEVEL) / 2
+    low = float(betaincinv(hits, effective - hits + 1, tail)) if value > 0 else 0.0
+    high = float(betaincinv(hits + 1, effective - hits, 1 - tail)) if value < 1 else 1.0
+    return Score(
+        value=value,
+        stderr=stderr,
+        ci95=(min(low, value), max(high, value)),
+        error_method=f"jackknife-{len(out)}+binomial" if stderr else "binomial",
+        detail=detail or {},
+        blocks=Blocks(left_out=tuple(out.tolist()), sizes=tuple(np.asarray(sizes, dtype=np.int64).tolist())),
+    )
+
+
+def score_from_share(
+    hits: float, count: int, *, detail: Mapping[str, float] | None = None, blocks: Blocks | None = None
+) -> Score:
     """A `Score` of the share of independent images for which something holds, such as an accuracy.
+
+    Args:
+        blocks: of `blocks_of_mean` of what holds.
 
     Returns:
         Value p = hits / count and stderr sqrt(p (1 - p) / count). The interval is Wilson's, because that of p +- 1.96
@@ -242,5 +440,6 @@ def score_from_share(hits: float, count: int, *, detail: Mapping[str, float] | N
     # At p = 0 and 1 the exact ends are 0 and 1; rounding must not push them past the value.
     ci95 = (min(max(centre - half, 0.0), p), max(min(centre + half, 1.0), p))
     return Score(
-        value=p, stderr=math.sqrt(p * (1 - p) / count), ci95=ci95, error_method="wilson", detail=detail or {}
+        value=p, stderr=math.sqrt(p * (1 - p) / count), ci95=ci95, error_method="wilson", detail=detail or {},
+        blocks=blocks,
     )  # fmt: skip

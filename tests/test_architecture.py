@@ -48,6 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "feature_files": {"errors", "files"},
     "features": FOUNDATION | {"feature_files"},
     "generation": FOUNDATION,
+    "differences": {"errors", "records", "uncertainty"},
     "comparability": {"errors", "records", "registry"},
     "report": FOUNDATION | {"comparability"},
     "streaming": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "features", "environment"},

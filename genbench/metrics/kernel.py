@@ -249,7 +249,8 @@ def kid(
     Args:
         subsets: 0 averages over all pairs of images, which has the least variance and no randomness of its own; a
             number averages over that many random subsets instead, 100 in torch-fidelity.
-        subset_size, seed: of the subsets.
+        subset_size, seed: of the subsets. Scores over subsets keep no blocks, because their choice is a further source
+            of error that pairs of images do not share.
         device: of torch.
 
     Returns:
@@ -276,7 +277,7 @@ def kid(
     if chosen is None:
         return score(value, error, on_log_of=positive)
     deviation = float(chosen.std())
-    if error is not None:
+    if isinstance(error, Uncertainty):
         choice = Uncertainty(stderr=deviation / math.sqrt(subsets), df=max(subsets - 1, 1), method="subsets")
         error = of_independent([error, choice])
     return score(float(chosen.mean()), error, on_log_of=positive, detail={"subset_std": deviation})

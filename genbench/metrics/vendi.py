@@ -12,7 +12,7 @@ from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
 from genbench.records import Score
-from genbench.uncertainty import block_numbers, block_sizes, of_independent, of_jackknife, score
+from genbench.uncertainty import Found, block_numbers, block_sizes, of_independent, of_jackknife, score
 
 Array = NDArray[np.float64]
 
@@ -99,7 +99,8 @@ def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Sc
             raise UsageError("vendi(per_class=True) needs labels, and the images have none; leave per_class out.")
         labels = generated.samples.labels
     classes = np.unique(labels)
-    total, parts = 0.0, []
+    total = 0.0
+    parts: list[Found] = []
     for label in classes:
         chosen = values[labels == label]
         # The score of a single image is 1 whatever it shows.
@@ -107,8 +108,8 @@ def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Sc
         whole, left_out = vendi_scores(chosen, blocks, q=q)
         total += whole / len(classes)
         error = of_jackknife(whole / len(classes), left_out / len(classes), block_sizes(len(chosen)))
-        parts += [error] if blocks is not None and error is not None else []
-    return score(total, of_independent(parts), bounds=VENDI.bounds)
+        parts.append(f"of class {label}, {error}" if per_class and isinstance(error, str) else error)
+    return score(total, parts[0] if len(parts) == 1 else of_independent(parts), bounds=VENDI.bounds)
 
 
 VENDI = Metric(

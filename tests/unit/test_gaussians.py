@@ -18,6 +18,7 @@ from genbench.gaussians import (
     Factored,
     Fit,
     distances_without_each_block,
+    distances_without_each_image,
     factored,
     factored_rows,
     fit_of,
@@ -290,6 +291,24 @@ def test_distances_without_each_block_are_those_of_fits_to_the_rest(n: int, d: i
     found = distances_without_each_block(features(x), generated=fit_of(features(x)), reference=reference, blocks=blocks)
     assert len(found) == min(blocks, n)
     np.testing.assert_allclose(found, _refitted(x, reference, blocks), rtol=3e-6 if m < n <= d else 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "m"), [(60, 6, 90), (8, 6, 90), (7, 6, 90), (60, 6, 4), (30, 40, 90), (40, 10, 8), (25, 30, 20)]
+)
+@pytest.mark.parametrize("dead", [False, True])
+def test_distances_without_each_image_are_those_of_fits_to_the_rest(n: int, d: int, m: int, dead: bool) -> None:
+    x, y = correlated(8, n, d), correlated(9, m, d)
+    x[2] *= 9  # an image that is much of the covariance
+    if dead:
+        x[:, 1] = y[:, 1] = 2.0
+    fit, reference = fit_of(features(x)), factored(fit_of(features(y)))
+    found = distances_without_each_image(features(x), generated=fit, reference=reference)
+    expected = [distance(fit_of(features(np.delete(x, i, axis=0))), reference) for i in range(n)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # What counts is the change, which is smaller than the distance.
+    whole = distance(fit, reference)
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(np.array(expected) - whole).max()
 
 
 def test_distances_of_few_images_to_a_reference_that_is_not_factored_and_with_copies_among_them() -> None:
