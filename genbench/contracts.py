@@ -39,6 +39,8 @@ class Metric:
         taps: outputs of the extractor that it reads; empty for metrics on pixels. "captions" is the text tap.
         images, labels, captions: what else of the samples it reads.
         paired: whether image i of both sides belong together.
+        pairwise: whether its taps are not of images but of pairs, what `Extractor.compare` gives for image i of both
+            sides. The numbers of a pair are then a tap of the generated images, and no feature of an image is stored.
         against: which split of a data set is its reference.
         floor: which split stands in for the generated images to find the value of real data.
         higher_is_better: None where neither is.
@@ -64,6 +66,7 @@ class Metric:
     labels: bool = False
     captions: bool = False
     paired: bool = False
+    pairwise: bool = False
     against: Literal["reference", "test"] = "reference"
     floor: Literal["held_out", "reference"] | None = "held_out"
     higher_is_better: bool | None = None
@@ -87,6 +90,8 @@ class Extractor:
         key: digest of everything that may change a feature: weights, resize, scaling, arithmetic, version of the code.
         widths: features of every tap of an image.
         embed: embed(images, taps) maps uint8 (b, c, h, w) on any device to float32 (b, width) a tap asked for.
+        compare: compare(generated, reference, taps) maps uint8 images i of both sides, (b, c, h, w) each, to float32
+            (b, width) a tap asked for; for extractors whose features of an image are larger than the image.
         embed_captions: maps b texts to float32 (b, width of "embedding"), for extractors of text and images.
         block: images of one call of the network. Every call gets exactly as many (the last one is filled up), so that
             no feature depends on how images were batched.
@@ -95,6 +100,7 @@ class Extractor:
     key: str
     widths: Mapping[str, int]
     embed: Callable[[Tensor, Sequence[str]], Mapping[str, Tensor]]
+    compare: Callable[[Tensor, Tensor, Sequence[str]], Mapping[str, Tensor]] | None = None
     embed_captions: Callable[[Sequence[str]], Tensor] | None = None
     block: int = 32
 

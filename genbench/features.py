@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from genbench.arrays import Evidence, Features, Images, Samples, image_digests
 from genbench.contracts import Extractor
-from genbench.errors import InputRejected, UsageError, shown
+from genbench.errors import InputRejected, NotComparable, UsageError, shown
 from genbench.feature_files import NPY_HEADER as NPY_HEADER
 from genbench.feature_files import Table, rows_of_part, temporary_directory, writable
 from genbench.feature_files import npy_header as npy_header
@@ -123,6 +123,65 @@ def _constant(features: Features) -> bool:
     """Whether all rows are equal; a set that is not is known by its first rows."""
     first = features.values()[:1]
     return all((block == first).all() for block in features.blocks(256))
+
+
+def pair_evidence(
+    generated: Evidence,
+    reference: Samples,
+    extractor: Extractor,
+    taps: Sequence[str],
+    *,
+    cache: Path,
+    device: str,
+    workers: int = 2,
+    watch: Watch | None = None,
+) -> Evidence:
+    """The generated side with taps of pairs added: what `Extractor.compare` gives for image i of both sides.
+
+    Both sides are read in one pass, and nothing is kept but the numbers of the pairs.
+
+    Raises:
+        UsageError: an extractor that compares no pairs.
+        NotComparable: another number of images.
+        InputRejected: images that changed while they were read.
+    """
+    import torch
+
+    samples, compare = generated.samples, extractor.compare
+    if compare is None:
+        raise UsageError(f"This extractor compares no pairs of images; its taps are {', '.join(extractor.widths)}.")
+    if samples.count != reference.count:
+        raise NotComparable(
+            f"Pairs need as many images on both sides; {samples.origin} has {samples.count} and {reference.origin} has "
+            f"{reference.count}."
+        )
+    call = min(images_of_call(extractor, side.shape) for side in (samples, reference))
+    content = [samples.fingerprint(), reference.fingerprint(), samples.count, extractor.key, "pairs"]
+    part = rows_of_part(call, 1024)
+    tables = {
+        tap: Table(
+            directory=cache, key=digest([*content, tap], 32), rows=samples.count, part=part,
+            width=extractor.widths[tap],
+        )
+        for tap in taps
+    }  # fmt: skip
+
+    def look(some: Samples, start: int, names: Set[str]) -> Blocks:
+        others = prefetch(reference.subset(start, start + some.count), call, workers=workers)
+        for ours, theirs in zip(prefetch(some, call, workers=workers), others, strict=True):
+            with torch.inference_mode():
+                x, y = (torch.from_numpy(_filled_up(images, call)).to(device) for images in (ours, theirs))
+                found = compare(x, y, sorted(names))
+            yield {tap: _array(values)[: len(ours)] for tap, values in found.items()}
+
+    made = _filled(tables, samples, look, watch)
+    of_pairs = {tap: Features(extractor=extractor.key, tap=tap, path=made[tap].path) for tap in taps}
+    return replace(generated, taps={**generated.taps, **of_pairs})
+
+
+def _filled_up(images: Images, count: int) -> Images:
+    """A block of so many images, with the first one repeated at its end."""
+    return np.concatenate([images, np.repeat(images[:1], count - len(images), axis=0)])
 
 
 def pixel_digests(
@@ -253,9 +312,8 @@ def _embedded(
 ) -> dict[str, NDArray[np.float32]]:
     import torch
 
-    filled = np.concatenate([images, np.repeat(images[:1], call - len(images), axis=0)])
     with torch.inference_mode():
-        out = extractor.embed(torch.from_numpy(filled).to(device), taps)
+        out = extractor.embed(torch.from_numpy(_filled_up(images, call)).to(device), taps)
     found = {tap: _array(out[tap])[: len(images)] for tap in taps}
     for tap, values in found.items():
         if values.shape != (len(images), extractor.widths[tap] or values.shape[1]):

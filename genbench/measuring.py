@@ -137,12 +137,21 @@ class Comparison:
             )  # fmt: skip
         return self.found[name, role]
 
+    def with_pairs(self, cell: Cell, generated: Evidence, reference: Samples) -> Evidence:
+        """The generated side with the numbers of its pairs with the reference."""
+        extractor = self.extractor(cell)
+        assert extractor is not None
+        return features.pair_evidence(
+            generated, reference, extractor, cell.metric.taps, cache=weights.cache_directory() / "features",
+            device=self.device, workers=self.execution.workers,
+        )  # fmt: skip
+
     def _taps(self, name: str, role: str, samples: Samples) -> list[str]:
         """Union of what the metrics on this extractor read of this role, so that one pass serves all of them."""
         wanted: dict[str, None] = {}
         for cell in self.cells:
             needed = ("generated", cell.metric.against, f"floor_{cell.metric.floor}")
-            if role == cell.metric.against and statistics_of(cell, samples):
+            if cell.metric.pairwise or (role == cell.metric.against and statistics_of(cell, samples)):
                 continue
             if str(cell.extractor_ref) == name and role in needed:
                 wanted |= dict.fromkeys(cell.metric.taps)
@@ -252,6 +261,8 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
     if reference_evidence is not None and limit and limit < reference_evidence.samples.count:
         reference_evidence = reference_evidence.first(limit)
     assert generated_evidence is not None
+    if metric.pairwise and reference_evidence is not None:
+        generated_evidence = comparison.with_pairs(cell, generated_evidence, reference_evidence.samples)
     score = _compute(cell, comparison.device, generated_evidence, reference_evidence)
     floor = _floor(cell, comparison, reference_evidence)
     extractor = comparison.extractor(cell)

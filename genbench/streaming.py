@@ -79,12 +79,13 @@ class Evaluator:
         self._extractors: dict[str, Extractor] = {}
         self._keeps_images = False
         for cell in pipeline.bind_cells(self._request.measurements, self._request.protocol):
-            self._keeps_images |= cell.metric.images
+            self._keeps_images |= cell.metric.images or cell.metric.pairwise
             extractor = measuring.load_extractor(cell, self._execution, self._device)
             if extractor is not None:
                 name = str(cell.extractor_ref)
                 self._extractors[name] = extractor
-                self._taps.setdefault(name, {}).update(dict.fromkeys(cell.metric.taps))
+                taps = () if cell.metric.pairwise else cell.metric.taps
+                self._taps.setdefault(name, {}).update(dict.fromkeys(taps))
         self._directory = Path(tempfile.mkdtemp(prefix="genbench-"))
         self._process = os.getpid()
         self._open = True
@@ -96,7 +97,7 @@ class Evaluator:
         self._hash = hashlib.sha256()
         self._labels: list[NDArray[np.int64]] = []
         self._captions: list[str] = []
-        self._waiting: dict[str, list[Images]] = {name: [] for name in self._extractors}
+        self._waiting: dict[str, list[Images]] = {name: [] for name, taps in self._taps.items() if taps}
 
     def __len__(self) -> int:
         return self._count

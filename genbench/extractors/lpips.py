@@ -1,14 +1,16 @@
 """`lpips`: feature maps whose squared distance is LPIPS, the perceptual distance of two images.
 
 Every position's channels are scaled to length 1, multiplied by the root of their learned weight, and divided by the
-root of the number of positions: the squared Euclidean distance of two such vectors is the published sum over layers, so
-that a pair is compared as any two features are. The learned weights, of a few kilobytes, are shipped.
+root of the number of positions: the squared Euclidean distance of two such vectors is the published sum over layers.
+The maps of an image are larger than the image, so that pairs are compared as they come and only their distances are
+kept. The learned weights, of a few kilobytes, are shipped.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genbench.contracts import Extractor
-from genbench.errors import InputRejected, UsageError
+from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.extractors.inference import blank, check, extractor
 from genbench.weights import Card, State, load_into, load_state, resolve, sha256
 
@@ -84,8 +86,9 @@ def load(
             0 leaves them as they are, as the package `lpips` does.
 
     Returns:
-        The tap "perceptual". Its width, which `widths` gives for `size` (0 where that is 0), grows with the images:
-        128 KiB an image of 64x64 on "alex", 2 MiB on "vgg", 16 times as much at 256x256.
+        Of pairs, the tap "lpips", their distance (1). Of images, the tap "perceptual", the vectors. Its width, which
+        `widths` gives for `size` (0 where that is 0), grows with the images: 128 KiB an image of 64x64 on "alex", 2 MiB
+        on "vgg", 16 times as much at 256x256.
 
     Raises:
         UsageError, MissingAsset, InputRejected: of the arguments and the weights; images that are too small.
@@ -104,14 +107,16 @@ def load(
         linear = linear_weights(load_state(resolve(linear_card(network))))
     import torchvision
 
-    made = blank(lambda: _Features(getattr(torchvision.models, _NETWORKS[network][0])().features))
-    load_into(made, backbone, origin=str(path))
+    maps_of = blank(lambda: _Features(getattr(torchvision.models, _NETWORKS[network][0])().features))
+    load_into(maps_of, backbone, origin=str(path))
     layout = torch.channels_last if precision == "float32" else torch.contiguous_format
-    made = made.to(device).to(memory_format=layout)
+    maps_of = maps_of.to(device).to(memory_format=layout)
     weighted = [w.to(device) for w in linear]
     shift, scale = (torch.tensor(v, device=device)[:, None, None] for v in (SHIFT, SCALE))
 
     def forward(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+        if "lpips" in taps:
+            raise UsageError("The tap 'lpips' is of pairs of images; that of images is 'perceptual'.")
         if min(images.shape[2:]) < _SMALLEST[network]:
             raise InputRejected(
                 f"lpips(network={network!r}) needs images of at least {_SMALLEST[network]} pixels a side; "
@@ -119,7 +124,7 @@ def load(
             )
         x = images.float() if not size else _brought_to(images.float(), size)
         x = ((x / 127.5 - 1) - shift) / scale
-        return {"perceptual": perceptual_vectors(made.maps(x.contiguous(memory_format=layout), network), weighted)}
+        return {"perceptual": perceptual_vectors(maps_of.maps(x.contiguous(memory_format=layout), network), weighted)}
 
     width = 0
     if size:
@@ -127,11 +132,29 @@ def load(
             like = _Features(getattr(torchvision.models, _NETWORKS[network][0])().features)
             width = sum(m[0].numel() for m in like.maps(torch.empty(1, 3, size, size), network))
     learned = [[float(value) for value in w] for w in linear]
-    return extractor(
+    made = extractor(
         "lpips", VERSION, weights=sha256(path), precision=precision,
-        args={"network": network, "size": size, "linear": learned}, widths={"perceptual": width}, forward=forward,
-        device=device, block=16 if network == "alex" else 8,
+        args={"network": network, "size": size, "linear": learned}, widths={"perceptual": width, "lpips": 1},
+        forward=forward, device=device, block=16 if network == "alex" else 8,
     )  # fmt: skip
+
+    def compare(generated: Tensor, reference: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+        if not size and generated.shape != reference.shape:
+            raise NotComparable(
+                f"lpips compares images of one size; got {tuple(generated.shape[1:])} and "
+                f"{tuple(reference.shape[1:])}. Give a size, such as lpips(size=64)."
+            )
+        x, y = (made.embed(images, ["perceptual"])["perceptual"] for images in (generated, reference))
+        # Pair by pair, because float64 of all maps of a block would be twice as much again.
+        return {"lpips": torch.stack([_squared_distance(a, b) for a, b in zip(x, y, strict=True)])[:, None]}
+
+    return replace(made, compare=compare)
+
+
+def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    if a.device.type == "mps":  # which has no float64
+        a, b = a.cpu(), b.cpu()
+    return (a.double() - b.double()).square().sum().float()
 
 
 def _brought_to(x: Tensor, size: int) -> Tensor:

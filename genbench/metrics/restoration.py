@@ -6,7 +6,6 @@ of a mean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,9 +17,8 @@ from torch.nn import functional
 from genbench.arrays import Evidence, Images
 from genbench.contracts import Metric
 from genbench.errors import NotComparable, UsageError
-from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.uncertainty import score_from_mean
+from genbench.uncertainty import NONNEGATIVE, score_from_mean
 
 Array = NDArray[np.float64]
 
@@ -29,6 +27,7 @@ WINDOW, SIGMA = 11, 1.5
 LUMINANCE, CONTRAST = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
 BORDERS = ("reflect", "valid")
 SR3_UNIT = 1e-5
+SIMILARITY, ERRORS = (-1.0, 1.0), (0.0, 1 / SR3_UNIT)
 
 _BATCH = 32
 
@@ -86,7 +85,7 @@ def psnr(*, generated: Evidence, reference: Evidence) -> Score:
     for x, y in _pairs(generated, reference):
         values.append(signal_to_noise(x, y))
         identical += int((x == y).all(axis=(1, 2, 3)).sum())
-    return score_from_mean(np.concatenate(values), bounds=PSNR.bounds, detail={"identical": float(identical)})
+    return score_from_mean(np.concatenate(values), bounds=NONNEGATIVE, detail={"identical": float(identical)})
 
 
 def structural_similarity(x: Images, y: Images, *, border: str = "reflect", device: str = "cpu") -> Array:
@@ -146,7 +145,7 @@ def ssim(*, generated: Evidence, reference: Evidence, border: str = "reflect", d
     Agrees with torchmetrics `structural_similarity_index_measure(data_range=255)`.
     """
     values = [structural_similarity(x, y, border=border, device=device) for x, y in _pairs(generated, reference)]
-    return score_from_mean(np.concatenate(values), bounds=SSIM.bounds)
+    return score_from_mean(np.concatenate(values), bounds=SIMILARITY)
 
 
 def box_downsampled(images: NDArray[np.generic], factor: int) -> Array:
@@ -189,28 +188,23 @@ def consistency(*, generated: Evidence, reference: Evidence, factor: int = 4) ->
                 f"Images of {x.shape[1:]} reduced {factor} times are {low.shape[1:]}; the reference is {y.shape[1:]}."
             )
         values.append(((low - target) ** 2).mean(axis=(1, 2, 3)) / RANGE**2 / SR3_UNIT)
-    return score_from_mean(np.concatenate(values), bounds=CONSISTENCY.bounds)
+    return score_from_mean(np.concatenate(values), bounds=ERRORS)
 
 
 def lpips(*, generated: Evidence, reference: Evidence) -> Score:
-    """Mean LPIPS of the pairs: squared distances of the vectors of the extractor `lpips`; 0 for equal images.
+    """Mean LPIPS of the pairs, as the extractor `lpips` compares them; 0 for equal images.
 
     Images are compared at their own size, on AlexNet, unless the extractor is told otherwise: `lpips@lpips(network=
     'vgg')`, `lpips@lpips(size=64)`.
 
     Raises:
-        NotComparable: other counts, sizes or extractors.
+        NotComparable: other counts.
 
     Source:
         Zhang et al. 2018, eq. 1; agrees with the package `lpips` 0.1 and torchmetrics (`tests/parity`).
     """
     _check_counts(generated, reference)
-    x, y = matched(generated, reference, "perceptual")
-    values = [
-        np.square(np.subtract(a, b, dtype=np.float64)).sum(axis=1)
-        for a, b in zip(x.blocks(_BATCH), y.blocks(_BATCH), strict=True)
-    ]
-    return score_from_mean(np.concatenate(values), bounds=LPIPS.bounds)
+    return score_from_mean(generated.features("lpips").values()[:, 0], bounds=NONNEGATIVE)
 
 
 PSNR = Metric(
@@ -223,7 +217,7 @@ PSNR = Metric(
     paired=True,
     floor=None,
     higher_is_better=True,
-    bounds=(0.0, math.inf),
+    bounds=NONNEGATIVE,
     minimum=1,
 )
 
@@ -237,7 +231,7 @@ SSIM = Metric(
     paired=True,
     floor=None,
     higher_is_better=True,
-    bounds=(-1.0, 1.0),
+    bounds=SIMILARITY,
     minimum=1,
 )
 
@@ -251,7 +245,7 @@ CONSISTENCY = Metric(
     paired=True,
     floor=None,
     higher_is_better=False,
-    bounds=(0.0, 1e5),
+    bounds=ERRORS,
     minimum=1,
 )
 
@@ -260,12 +254,13 @@ LPIPS = Metric(
     summary="mean perceptual distance of pairs",
     source="Zhang et al. 2018, arXiv:1801.03924; agrees with the package lpips and with torchmetrics",
     compute=lpips,
-    taps=("perceptual",),
+    taps=("lpips",),
     extractor="lpips",
     paired=True,
+    pairwise=True,
     floor=None,
     higher_is_better=False,
-    bounds=(0.0, math.inf),
+    bounds=NONNEGATIVE,
     minimum=1,
     invariances=frozenset(),
 )

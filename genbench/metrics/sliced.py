@@ -12,7 +12,7 @@ from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.uncertainty import block_numbers, block_sizes, score_from_jackknife
+from genbench.uncertainty import NONNEGATIVE, block_numbers, block_sizes, score_from_jackknife
 
 Array = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def swd(*, generated: Evidence, reference: Evidence, projections: int = 256, see
     """
     x, y = (features.values() for features in matched(generated, reference))
     value, left_out = sliced_distances(x, y, projections=projections, seed=seed, blocks=block_numbers(len(x)))
-    return score_from_jackknife(value, left_out, sizes=block_sizes(len(x)), bounds=SWD.bounds)
+    return score_from_jackknife(value, left_out, sizes=block_sizes(len(x)), bounds=NONNEGATIVE)
 
 
 SWD = Metric(
@@ -125,7 +125,7 @@ SWD = Metric(
     source="Bonneel et al. 2015, doi:10.1007/s10851-014-0506-3, eq. 8",
     compute=swd,
     higher_is_better=False,
-    bounds=(0.0, math.inf),
+    bounds=NONNEGATIVE,
     minimum=2,
     invariances=frozenset({"order", "translation"}),
 )

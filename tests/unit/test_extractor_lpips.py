@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import genbench
+from genbench import features
 from genbench import weights as files
-from genbench.errors import InputRejected, MissingAsset, UsageError
+from genbench.arrays import Evidence, Samples
+from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError
 from genbench.extractors import lpips
 from scripts.random_weights import structured_images
 
@@ -105,6 +109,48 @@ def test_the_metric_measures_folders_of_pairs(tmp_path: Path, monkeypatch: pytes
     assert result.score.value == pytest.approx(float(expected), rel=1e-4) and result.score.stderr is not None
     (same,) = genbench.score(x, x, metrics=["lpips"], **given)
     assert same.score.value == 0 and result.extractor == "lpips(network='alex', size=0)"
+    # The feature maps of one pair of these images have 300 KiB; kept are numbers, and digests of images.
+    kept = [path for path in (tmp_path / "cache" / "features").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < 20_000
+    (turned,) = genbench.score(x, y[::-1].copy(), metrics=["lpips"], **given)
+    assert turned.score.value != result.score.value
+    with pytest.raises(NotComparable, match="images of one size"):
+        genbench.score(x, structured_images(18, 36, 36), metrics=["lpips"], **given)
+    (resized,) = genbench.score(x, structured_images(18, 36, 36), metrics=["lpips@lpips(size=32)"], **given)
+    assert resized.score.value > 0
+    with genbench.Evaluator(y, metrics=["lpips"], **given) as evaluator:
+        for start in range(0, 18, 7):
+            evaluator.update(x[start : start + 7])
+        (streamed,) = evaluator.compute()
+    assert streamed.score == result.score
+
+
+def test_pairs_are_embedded_once_each_and_fill_a_block(tmp_path: Path) -> None:
+    save_file(torchvision_names(peer_of("alex")), tmp_path / "network.safetensors")
+    made = lpips.load(weights=tmp_path / "network.safetensors")
+    seen: list[int] = []
+
+    def compare(a: Tensor, b: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+        assert made.compare is not None and a.shape == b.shape
+        seen.append(len(a))
+        return made.compare(a, b, taps)
+
+    extractor = replace(made, compare=compare)
+    x, y = (structured_images(19, 32, 32, seed=seed) for seed in (3, 4))
+    sides = Samples.of(x), Samples.of(y)
+    for _ in range(2):
+        found = features.pair_evidence(
+            Evidence(samples=sides[0]), sides[1], extractor, ["lpips"], cache=tmp_path / "features", device="cpu"
+        )
+    assert seen == [16, 16]  # the second time nothing is made
+    expected = distances(made, *(torch.from_numpy(z) for z in (x, y)))
+    np.testing.assert_allclose(found.features("lpips").values()[:, 0], expected.numpy(), rtol=1e-5)
+    with pytest.raises(UsageError, match="of pairs of images"):
+        made.embed(torch.from_numpy(x), ["lpips"])
+    with pytest.raises(UsageError, match="compares no pairs"):
+        features.pair_evidence(
+            Evidence(samples=sides[0]), sides[1], replace(made, compare=None), ["lpips"], cache=tmp_path, device="cpu"
+        )
 
 
 def test_vectors_of_one_position_by_hand() -> None:
