@@ -20,6 +20,7 @@ from genbench.images.containers import Folder, Zip, open_zip
 from genbench.images.encoded import MAX_PIXELS, classes_of_folders, survey
 from genbench.images.npz import STATISTICS, no_images, open_array, read_statistics
 from genbench.images.refusals import EXTENSIONS, verdict
+from genbench.images.runs import open_run, run_in
 
 
 def open_images(
@@ -31,6 +32,8 @@ def open_images(
         path: one of
             a folder, searched recursively for png, jpg, jpeg, webp, bmp and tif(f) files (hidden ones are skipped), in
             the order of their relative POSIX paths;
+            a run, the folder runs/ID of `genbench run`, finished or not, with the labels or captions it was sampled
+            for;
             a .zip of such a folder, read without extracting it;
             an .npz with uint8 `arr_0`, (n, h, w, c) or (n, c, h, w) with c = 1 or 3, and optionally integer labels
             (n,) in `arr_1` and captions (n,), an array of a unicode dtype, in `captions`; or an .npy with images alone.
@@ -63,6 +66,8 @@ def open_images(
     if not exists:
         raise InputRejected(f"There is no {shown(place)}; give a folder, a zip, an npz or an npy file of images.")
     kind = place.suffix.lower()
+    if place.is_dir() and (run := run_in(place)) is not None:
+        return open_run(run, str(place))
     if place.is_dir():
         files: Folder | Zip = Folder(place)
     elif kind == ".zip":

@@ -1,0 +1,140 @@
+"""Folders that `genbench run` and `genbench sample` write, as sets of images, finished or not.
+
+They hold shards: files of images, each with a record of the digests, labels and captions of its images. What a run is
+stands in `samples/manifest.json`; `genbench.generation` writes all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.arrays import Images, Samples, fingerprint_of, image_digests
+from genbench.errors import InputRejected, shown
+from genbench.images.refusals import Unfit, naming
+from genbench.records import digest
+
+_log = logging.getLogger(__name__)
+
+SCHEMAS = ("genbench.samples/1", "genbench.samples/2")
+
+
+def run_in(place: Path) -> Path | None:
+    """The folder of shards, where `place` is a run or that folder itself; else None."""
+    for folder in (place / "samples", place):
+        if (folder / "000000.npy").is_file():
+            return folder
+        try:
+            told = json.loads((folder / "manifest.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(told, dict) and told.get("schema") in SCHEMAS:
+            return folder
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    path: Path
+    digests: NDArray[np.uint8]
+    labels: list[int] | None
+    captions: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shards:
+    """The images of all shards that are there, in the order of the run."""
+
+    shards: tuple[_Shard, ...]
+    shape: tuple[int, int, int]
+
+    def read(self, start: int, stop: int) -> Images:
+        images = np.empty((stop - start, *self.shape), dtype=np.uint8)
+        ends = np.cumsum([len(shard.digests) for shard in self.shards]).tolist()
+        for shard, end in zip(self.shards, ends, strict=True):
+            before = end - len(shard.digests)
+            part = slice(max(start, before) - before, min(stop, end) - before)
+            if part.start < part.stop:
+                images[part.start + before - start : part.stop + before - start] = self._of(shard, part)
+        return images
+
+    def _of(self, shard: _Shard, part: slice) -> Images:
+        with naming(shard.path):
+            images = np.load(shard.path, mmap_mode="r", allow_pickle=False)[part]
+            wanted = shard.digests[part]
+            if images.shape != (len(wanted), *self.shape) or (image_digests(images) != wanted).any():
+                raise Unfit("holds other images than its record says")
+            return images
+
+
+def open_run(folder: Path, origin: str) -> Samples:
+    """The images of a run that are there, with the labels or captions that they were asked for.
+
+    Args:
+        folder: of the shards.
+
+    Raises:
+        InputRejected: no image yet, or a manifest that cannot be read.
+    """
+    with naming(folder / "manifest.json"):
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        try:
+            total, (c, h, w) = int(manifest["spec"]["num_samples"]), manifest["shape"]
+            size, shape = int(manifest["shard"]), (int(c), int(h), int(w))
+            read = _old_shard if manifest["schema"] == SCHEMAS[0] else _shard
+            if manifest["schema"] not in SCHEMAS or total < 1 or size < 1 or min(shape) < 1:
+                raise Unfit("is no manifest of a run")
+            classes = tuple(str(name) for name in manifest.get("classes", ()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unfit("is no manifest of a run") from error
+    found = [read(folder, number, manifest) for number in range(-(-total // size))]
+    shards = _Shards(tuple(shard for shard in found if shard is not None), shape)
+    if not shards.shards:
+        raise InputRejected(f"The run {shown(folder)} has no images yet; {total} are meant to come.")
+    digests = np.concatenate([shard.digests for shard in shards.shards])
+    if len(digests) < total:
+        _log.warning("%s: %d of %d images of this run are there.", shown(origin), len(digests), total)
+    labels = [label for shard in shards.shards for label in shard.labels or ()]
+    captions = tuple(caption for shard in shards.shards for caption in shard.captions or ())
+    return Samples(
+        count=len(digests), shape=shape, read=shards.read, origin=origin,
+        fingerprint=lambda: fingerprint_of(shape, digests), hashes=lambda start, stop: digests[start:stop],
+        labels=np.array(labels, dtype=np.int64) if labels else None, captions=captions or None, classes=classes,
+        quantise=manifest.get("quantise"),
+    )  # fmt: skip
+
+
+def _shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | None:
+    """A shard that has a record of this run, or None."""
+    made = digest({name: value for name, value in manifest.items() if name != "classes"})
+    try:
+        told = json.loads((folder / f"{number:06d}.json").read_bytes())
+        digests = np.frombuffer(bytes.fromhex(told["digests"]), dtype=np.uint8).reshape(-1, 32)
+        lists = [told["labels"], told["captions"]]
+        if told["made"] != made or any(values is not None and len(values) != len(digests) for values in lists):
+            return None
+        labels = None if told["labels"] is None else [int(label) for label in told["labels"]]
+        captions = None if told["captions"] is None else [str(caption) for caption in told["captions"]]
+        return _Shard(folder / f"{number:06d}.npy", digests, labels, captions) if len(digests) else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _old_shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | None:
+    """A shard of the first layout, whose manifest had digests of whole files, and neither labels nor captions."""
+    path = folder / f"{number:06d}.npy"
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        if images.ndim == 4 and hashlib.sha256(images.tobytes()).hexdigest() == manifest["shards"][number]:
+            return _Shard(path, image_digests(images), None, None)
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        pass
+    return None
