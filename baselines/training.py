@@ -6,11 +6,12 @@ the randomness of step k depends on (seed, k) alone.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -31,17 +32,23 @@ class Recipe:
 
     Attributes:
         steps, batch_size: optimiser steps, images a step.
-        rate: peak learning rate of Adam, after a linear warm-up and before a cosine decay to zero.
+        rate: peak learning rate of Adam, after a linear warm-up.
+        decay: "cosine" lets the rate fall to zero over all steps, so that a run cannot be made longer afterwards;
+            "none" keeps it.
         warmup: steps over which the rate rises; 0 for none.
         average: decay of the exponential moving average of the weights; during the first steps it is
             min(average, (1 + step) / (10 + step)), so that the random start is forgotten.
         clip: largest norm of the gradient.
+        bfloat16: whether networks run under autocast.
+
+    The defaults are this project's own. Ho et al. 2020 App. B has decay "none", warmup 5000, average 0.9999, float32.
     """
 
     steps: int
     batch_size: int
     rate: float
     seed: int = 0
+    decay: Literal["cosine", "none"] = "cosine"
     warmup: int = 500
     average: float = 0.999
     clip: float = 1.0
@@ -49,12 +56,20 @@ class Recipe:
 
 
 def diffusion_loss(
-    beta: NDArray[np.float64], kind: str, *, learned_variance: bool, null_label: int | None, drop: float = 0.0
+    beta: NDArray[np.float64],
+    kind: str,
+    *,
+    learned_variance: bool,
+    null_label: int | None,
+    drop: float = 0.0,
+    told: float = 1.0,
 ) -> Loss:
     """The simple loss of DDPM; with a learned variance the hybrid loss of improved DDPM.
 
     Args:
-        kind: parametrisation, see `baselines.denoisers.target`.
+        kind: parametrisation, see `baselines.denoisers.target`. The error of a score is weighted by sigma^2, which
+            makes the loss that of the noise.
+        told: factor from the timestep to what the network is told, see `baselines.schedules.Discrete`.
         null_label: class that replaces the label of a share `drop` of the images (classifier-free guidance).
 
     Raises:
@@ -80,14 +95,16 @@ def diffusion_loss(
             dropped = (torch.rand(count, generator=generator) < drop).to(device)
             condition["y"] = torch.where(dropped, null_label, condition["y"])
         x = alpha * x0 + sigma * eps
-        output = network(x, t, **condition).float()
+        output = network(x, t if told == 1 else t * told, **condition).float()
         variance = None
         if learned_variance:
             output, variance = output.chunk(2, dim=1)
-        simple = (output - target(kind, x0, eps, alpha, sigma)).square().mean()
+        error = output - target(kind, x0, eps, alpha, sigma)
+        simple = (error * sigma if kind == "score" else error).square().mean()  # Ho et al. 2020 eq. 14
         if variance is None:
             return simple
         predicted = from_output(kind, output.detach(), x, alpha, sigma)[0]
+        # Nichol and Dhariwal 2021 eq. 16.
         return simple + 0.001 * len(beta) * bound_terms(beta, x0, predicted, variance, t).mean()
 
     return loss
@@ -151,7 +168,7 @@ def bound_terms(beta: NDArray[np.float64], x0: Tensor, predicted: Tensor, varian
         return torch.from_numpy(values).float().to(t.device)[t].view(-1, 1, 1, 1)
 
     share = (variance + 1) / 2
-    log_variance = share * at(np.log(beta)) + (1 - share) * at(smallest)
+    log_variance = share * at(np.log(beta)) + (1 - share) * at(smallest)  # Nichol and Dhariwal 2021 eq. 15
     distance = at(beta * np.sqrt(before) / (1 - remaining)) * (x0 - predicted)
     excess = log_variance - at(smallest)
     divergence = 0.5 * (excess - 1 + torch.exp(-excess) + distance**2 * torch.exp(-log_variance))
@@ -196,8 +213,9 @@ def fit(
     every: int = 500,
     target: nn.Module | None = None,
     target_decay: float = 0.95,
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
-    """Trains, yielding every `every` steps and at the end; a run that was complete yields once, with a loss of NaN.
+    """Trains, yielding every `every` steps and at the end; a run that was complete yields nothing.
 
     Args:
         network, average: two instances of the same architecture; `average` is overwritten with the moving average.
@@ -205,39 +223,28 @@ def fit(
         checkpoint: file that is written at every yield and continued from when it exists; the weights of the continued
             run are bit for bit those of an uninterrupted one, on the same machine.
         target: a further moving average, with the decay `target_decay`, which a loss may read.
+        about: what else the weights depend on, such as the architecture and the digest of the images, as plain values.
+            It is kept in the checkpoint with the recipe.
+
+    Raises:
+        ValueError: a checkpoint of another recipe, architecture or data set.
     """
-    device = next(network.parameters()).device
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
-    average.load_state_dict(network.state_dict())
-    average.requires_grad_(requires_grad=False)
+    identity, modules = _identity(recipe, about or {}), {"network": network, "average": average}
     if target is not None:
-        target.load_state_dict(network.state_dict())
-        target.requires_grad_(requires_grad=False)
+        modules["target"] = target
+    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
+    for copy in (average, target):
+        if copy is not None:
+            copy.load_state_dict(network.state_dict())
+            copy.requires_grad_(requires_grad=False)
     start, mean_loss = 0, None
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        if target is not None:
-            target.load_state_dict(state["target"])
-        optimiser.load_state_dict(state["optimiser"])
-        start, mean_loss = state["step"], state.get("loss")
+        start, mean_loss = _restored(checkpoint, modules, optimiser, identity)
     network.train()
     for step in range(start, recipe.steps):
-        ramp = min((step + 1) / max(recipe.warmup, 1), 1.0)
-        decay = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * ramp * decay
-        of_loss, of_dropout = np.random.SeedSequence(recipe.seed, spawn_key=(step,)).generate_state(2).tolist()
-        generator = torch.Generator()
-        generator.manual_seed(of_loss)
-        on_device = {name: value.to(device) for name, value in batch(step).items()}
-        # Dropout draws from the default generator of its device and takes no other: it is seeded, then restored.
-        of_device = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            of_device.manual_seed(of_dropout)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
-                value = loss(network, on_device, generator)
+            group["lr"] = _rate(recipe, step)
+        value = _loss(network, loss, batch(step), recipe, step)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
@@ -251,15 +258,64 @@ def fit(
         mean_loss = current if mean_loss is None else mean_loss + (current - mean_loss) * max(0.01, 1 / (step + 1))
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             if checkpoint is not None:
-                modules = {"network": network, "average": average} | ({"target": target} if target is not None else {})
-                _save(checkpoint, modules, optimiser=optimiser, step=step + 1, loss=mean_loss)
+                states = {name: module.state_dict() for name, module in modules.items()}
+                more = {"optimiser": optimiser.state_dict(), "step": step + 1, "loss": mean_loss, "identity": identity}
+                _save(checkpoint, states | more)
             yield Progress(network, average, step + 1, mean_loss)
 
 
-def _save(
-    path: Path, modules: Mapping[str, nn.Module], *, optimiser: torch.optim.Optimizer, step: int, loss: float
-) -> None:
+def _rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of a step."""
+    ramp = min((step + 1) / max(recipe.warmup, 1), 1.0)
+    decay = 0.5 * (1 + math.cos(math.pi * step / recipe.steps)) if recipe.decay == "cosine" else 1.0
+    return recipe.rate * ramp * decay
+
+
+def _loss(network: nn.Module, loss: Loss, batch: Mapping[str, Tensor], recipe: Recipe, step: int) -> Tensor:
+    """The loss of a step, whose randomness depends on (seed, step) alone."""
+    device = next(network.parameters()).device
+    of_loss, of_dropout = np.random.SeedSequence(recipe.seed, spawn_key=(step,)).generate_state(2).tolist()
+    generator = torch.Generator()
+    generator.manual_seed(of_loss)
+    on_device = {name: value.to(device) for name, value in batch.items()}
+    # Dropout draws from the default generator of its device and takes no other: it is seeded, then restored.
+    of_device = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        of_device.manual_seed(of_dropout)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.bfloat16):
+            return loss(network, on_device, generator)
+
+
+def _identity(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, str]:
+    """All that the weights depend on, as text; without the number of steps where the rate does not depend on it."""
+    told = {name: value for name, value in asdict(recipe).items() if name != "steps" or recipe.decay == "cosine"}
+    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in {**told, **about}.items()}
+
+
+def _restored(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, identity: Mapping[str, str]
+) -> tuple[int, float | None]:
+    """Step and mean loss of a checkpoint, after loading it; one of another training is refused."""
+    device = next(modules["network"].parameters()).device
+    state = torch.load(path, map_location=device, weights_only=True)
+    found = state.get("identity")
+    if found is None:
+        raise ValueError(f"{path} does not say what it was trained with, so it is not continued; remove or move it.")
+    differing = [name for name in {**identity, **found} if found.get(name) != identity.get(name)]
+    if differing:
+        shown = (f"{name} {_short(found.get(name))} instead of {_short(identity.get(name))}" for name in differing)
+        raise ValueError(f"{path} is of another training, with {', '.join(shown)}; give another folder, or remove it.")
+    for name, module in modules.items():
+        module.load_state_dict(state[name])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"], state.get("loss")
+
+
+def _short(text: str | None) -> str:
+    return "nothing" if text is None else text if len(text) < 60 else text[:57] + "..."
+
+
+def _save(path: Path, state: Mapping[str, Any]) -> None:
     temporary = path.with_name(path.name + ".part")
-    state = {name: module.state_dict() for name, module in modules.items()}
-    torch.save(state | {"optimiser": optimiser.state_dict(), "step": step, "loss": loss}, temporary)
+    torch.save(dict(state), temporary)
     temporary.replace(path)

@@ -174,7 +174,7 @@ class Model(Protocol):
         takes: what `sample` needs beside the seeds, of {"labels", "captions", "images", "masks"}. A model without this
             attribute may have `conditioning` instead, which is "none", "label" or "caption".
         classes: number of classes it can be asked for, 0 without labels.
-        evaluations: network evaluations an image.
+        evaluations: network evaluations an image, a mean where they depend on the image; None before they are known.
     """
 
     @property
@@ -186,7 +186,7 @@ class Model(Protocol):
     @property
     def classes(self) -> int: ...
     @property
-    def evaluations(self) -> int: ...
+    def evaluations(self) -> float | None: ...
 
     def sample(
         self, seeds: NDArray[np.uint64], *, watch: Callable[[int, int], None] | None = None, **conditions: Any

@@ -201,85 +201,6 @@ METRICS_DINOV2 = {
 }
 """The same on the features of DINOv2; all others are the name with `_dinov2`."""
 
-Want = Mapping[str, Scalar]
-"""Columns of the row that is wanted; `variant` need only begin like this."""
-
-
-def _ddpm(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    usual = "large" if dataset == "CIFAR-10" else "small"
-    steps, large = args.get("steps", 1000), args.get("variance", usual) == "large"
-    if not large and args.get("variance", usual) != "small":
-        return  # nothing was published for other variances on these weights
-    # The paper took the large variance on CIFAR-10 and the small one on 256x256 images.
-    own = large == (dataset == "CIFAR-10")
-    if steps == 1000 and own:
-        yield {"arxiv": "2006.11239", "system": "DDPM", "steps": 1000, "variant": "L_simple (eps"}
-        if dataset != "CIFAR-10":
-            yield {"arxiv": "2006.11239", "system": "DDPM", "steps": 1000, "variant": "L_simple"}
-    kind = "sigma-hat" if large else "eta=1.0"
-    yield {"arxiv": "2010.02502", "system": "DDIM", "steps": steps, "variant": f"{kind} (DDPM"}
-    if steps == 1000 and own:
-        yield {"arxiv": "2206.09479", "system": "DDPM"}
-
-
-def _ddim(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    steps, eta = args.get("steps", 50), float(args.get("eta", 0.0) or 0.0)
-    yield {"arxiv": "2010.02502", "system": "DDIM", "steps": steps, "variant": f"eta={eta!r} ("}
-    yield {"arxiv": "2010.02502", "system": "DDIM", "steps": steps, "variant": f"eta={eta!r},"}
-    if eta == 0:
-        yield {"arxiv": "2202.05830", "system": "DDIM", "steps": steps, "variant": "quadratic stride"}
-
-
-def _adm_g(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    # The paper sweeps the scale for each resolution (its Table 14); this is what its Table 5 uses, where ImageNet at 64
-    # pixels and LSUN are not guided.
-    plain = resolution == 64 or dataset != "ImageNet"
-    scale = args.get("scale", 0.0 if plain else {128: 0.5, 512: 4.0}.get(resolution, 1.0))
-    want = {"arxiv": "2105.05233", "steps": args.get("steps", 250 if dataset == "ImageNet" else 1000)}
-    if scale == 0:
-        yield {**want, "system": "ADM", "guidance": "none", "variant": "dropout"}
-        yield {**want, "system": "ADM", "guidance": "none"}
-    else:
-        yield {**want, "system": "ADM-G", "guidance": "classifier", "guidance_scale": scale}
-
-
-def _adm_u(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    guided = args.get("scale", 1.0) != 0
-    steps = f"{args.get('steps', 250)}+{args.get('enlarging_steps', 250)} steps"
-    want: Want = {"arxiv": "2105.05233", "system": "ADM-G,U" if guided else "ADM-U"}
-    if guided and resolution == 256:
-        # The one row of that resolution names the scale first; the number of steps is in its variant.
-        if steps == "250+250 steps":
-            yield {**want, "guidance_scale": args.get("scale", 1.0)}
-    else:
-        yield {**want, "variant": steps}
-
-
-def _cfg(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    scale = float(args.get("scale", 1.1 if resolution == 64 else 1.3) or 0.0)
-    want: Want = {"arxiv": "2207.12598", "system": "CFG", "guidance_scale": scale}
-    if resolution == 64:
-        # The paper prints three label dropout rates there, and not the number of steps.
-        yield {**want, "variant": f"w={scale - 1:.1f}, p_uncond=0.1"}
-    else:
-        yield {**want, "steps": args.get("steps", 256)}
-
-
-def _ldm(args: Mapping[str, Scalar], dataset: str, resolution: int) -> Iterator[Want]:
-    if dataset not in ("ImageNet", "MS-COCO"):
-        steps = args.get("steps", 500 if dataset == "CelebA-HQ" else 200)
-        yield {"arxiv": "2112.10752", "guidance": "none", "steps": steps}
-        return
-    system, scale = "LDM-KL-8" if dataset == "MS-COCO" else "LDM-4", args.get("scale", 1.5)
-    want: Want = {"arxiv": "2112.10752", "steps": args.get("steps", 250)}
-    if scale == 1:
-        yield {**want, "system": system, "guidance": "none"}
-    else:
-        yield {**want, "system": f"{system}-G", "guidance": "cfg", "guidance_scale": scale}
-
-
-_ROWS = {"ddpm": _ddpm, "ddim": _ddim, "adm-g": _adm_g, "adm-u": _adm_u, "cfg": _cfg, "ldm": _ldm}
-
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.partition("(")[0].lower())
@@ -293,12 +214,38 @@ def _column(metric: str) -> str:
     return METRICS.get(what.metric.name, what.metric.name.replace("-", "_"))
 
 
+Want = Mapping[str, Scalar]
+"""Columns of the row that is wanted; * in a text stands for anything."""
+
+
+def wanted(row: Mapping[str, Any], args: Mapping[str, Scalar]) -> Want | None:
+    """A row that a system names, for a run with these arguments; None where it holds of others.
+
+    Args:
+        row: columns of `reported.csv` to values; "{steps}" as a value is the argument of that name, and inside a text
+            it is written out. "when" are the arguments of which alone the row holds.
+    """
+    if any(name not in args or args[name] != value for name, value in row.get("when", {}).items()):
+        return None
+    filled: dict[str, Scalar] = {}
+    for name, value in row.items():
+        if name == "when":
+            continue
+        argument = re.fullmatch(r"\{(\w+)\}", value) if isinstance(value, str) else None
+        if argument is not None:
+            filled[name] = args.get(argument[1])
+        else:
+            filled[name] = value.format_map(args) if isinstance(value, str) else value
+    return filled
+
+
 def _agrees(row: Reported, want: Want) -> bool:
     for name, value in want.items():
         given = getattr(row, name)
-        if name == "variant":
-            same = given.startswith(str(value))
-        elif isinstance(value, float) and isinstance(given, float):
+        if isinstance(value, str) and "*" in value:
+            parts = (re.escape(part) for part in value.split("*"))
+            same = re.fullmatch(".*".join(parts), given, re.DOTALL) is not None
+        elif isinstance(value, int | float) and isinstance(given, int | float):
             same = abs(given - value) < 1e-9
         else:
             same = given == value
@@ -325,13 +272,20 @@ def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
         Tables 1 and 2, LDM Tables 1, 2, 3 and 10. Inception scores of DDIM are from Watson et al. 2022, and precision
         and recall of DDPM from StudioGAN, since the authors print none.
     """
-    published = DATASETS.get(_plain(dataset))
-    if model.name not in _ROWS or published is None:
+    from genbench import registry
+
+    published, name = DATASETS.get(_plain(dataset)), dataset.partition("(")[0]
+    if published is None:
         return None
-    column = _column(metric)
+    try:
+        loader, named = registry.get("model", model.name), registry.paper_rows(model.name, name)
+    except UsageError:
+        return None
+    column, preset = _column(metric), registry.preset(model.name, name)
     rows = [r for r in reported() if r.metric == column and (r.dataset, r.resolution) == published and not r.disputed]
-    for args in (model.args, {}):
-        for want in _ROWS[model.name](args, *published):
+    headline = {**registry.parameters("model", loader), **(preset.arguments if preset is not None else {})}
+    for args in ({**headline, **model.args}, headline):
+        for want in filter(None, (wanted(row, args) for row in named)):
             found = [row for row in rows if _agrees(row, want)]
             if found:
                 return min(found, key=lambda row: (row.origin == "quoted", TIERS.index(row.verified)))
@@ -609,7 +563,7 @@ def _weights_of_preset(ours: _Ours) -> tuple[str, ...]:
         preset = registry.preset(ours.model.name, ours.result.spec.dataset.name) if ours.result.spec else None
     except UsageError:
         return ()
-    return (*preset.files, getattr(preset, "release", "")) if preset else ()
+    return (*preset.files, getattr(getattr(preset, "release", None), "name", "")) if preset else ()
 
 
 def _credit(ours: _Ours, row: Reported) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Plan:
     directory: str
     device: str
     num_samples: int
-    evaluations: int
+    evaluations: float | None
     sampling_seconds: float
     disk_bytes: int
     free_bytes: int

@@ -25,13 +25,16 @@ KINDS = ("model", "metric", "dataset", "extractor")
 
 BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     "model": {
-        "ddpm": ("baselines.models:ddpm", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
-        "ddim": ("baselines.models:ddim", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
-        "adm-g": ("baselines.models:adm_g", "guidance by a classifier of noisy images (Dhariwal and Nichol 2021)"),
-        "adm-u": ("baselines.models:adm_u", "the same on small images, enlarged by a second model"),
-        "cfg": ("baselines.models:cfg", "classifier-free guidance (Ho and Salimans 2022)"),
-        "ldm": ("baselines.models:ldm", "latent diffusion with captions or labels (Rombach et al. 2022)"),
-        "diffusers": ("baselines.pipelines:load", "any pipeline of diffusers, as diffusers(repo='...')"),
+        "ddpm": ("baselines.systems.ddpm:load", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
+        "ddim": ("baselines.systems.ddim:load", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
+        "adm-g": (
+            "baselines.systems.adm:load_guided",
+            "guidance by a classifier of noisy images (Dhariwal and Nichol 2021)",
+        ),
+        "adm-u": ("baselines.systems.adm:load_upsampled", "the same on small images, enlarged by a second model"),
+        "cfg": ("baselines.systems.cfg:load", "classifier-free guidance (Ho and Salimans 2022)"),
+        "ldm": ("baselines.systems.ldm:load", "latent diffusion with captions or labels (Rombach et al. 2022)"),
+        "diffusers": ("baselines.systems.diffusers:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {
         "fid": ("genbench.metrics.frechet:FID", "Frechet distance of pooled features"),
@@ -301,7 +304,7 @@ def neutral(metric: Ref) -> frozenset[str]:
 
 def published() -> Mapping[str, Any]:
     """Name to card of the published weights of models; `genbench.weights.Published` says what a card has."""
-    return _imported("baselines.published:PUBLISHED", "The table of published weights")
+    return _imported("baselines.files.catalogue:files", "The table of published weights")()
 
 
 def preset(model: str, dataset: str) -> Any:
@@ -311,3 +314,14 @@ def preset(model: str, dataset: str) -> Any:
         UsageError: an unknown model.
     """
     return getattr(get("model", model), "presets", {}).get(dataset)
+
+
+def paper_rows(model: str, dataset: str) -> tuple[Mapping[str, Any], ...]:
+    """The rows of `leaderboards/reported.csv` that a system names for a data set, best first, as columns to values.
+
+    Raises:
+        UsageError: an unknown model.
+    """
+    of_preset = getattr(preset(model, dataset), "rows", ())
+    found: tuple[Mapping[str, Any], ...] = of_preset or getattr(get("model", model), "rows", {}).get(dataset, ())
+    return found

@@ -231,10 +231,10 @@ def trained(setting: Setting) -> dict[str, Tool]:
     """`ddim` on shapes as the command line runs it, in both precisions."""
     import numpy as np
 
-    from baselines import models
+    from baselines.systems import ddim
 
     def run(precision: str) -> Tensor:
-        model = models.ddim(dataset="shapes", device=setting.device, precision=precision, steps=setting.steps)
+        model = ddim.load(dataset="shapes", device=setting.device, precision=precision, steps=setting.steps)
         labels = np.arange(setting.images) % model.classes
         return model.sample(np.arange(setting.images, dtype=np.uint64), labels=labels)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines import models
+from baselines.systems import adm, cfg, ddim, ddpm, ldm
 from genbench import generation, images, pictures
 from genbench.arrays import Images
 from genbench.contracts import Model
@@ -24,11 +24,11 @@ from genbench.records import Ref
 HOME = Path(__file__).resolve().parent.parent / "leaderboards"
 WHERE = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
 SYSTEMS: dict[str, Callable[[], Model]] = {
-    "ddpm": lambda: models.ddpm(**WHERE, steps=250, variance="learned"),
-    "ddim": lambda: models.ddim(**WHERE, steps=50),
-    "cfg": lambda: models.cfg(**WHERE, steps=50, scale=1.5),
-    "adm-g": lambda: models.adm_g(**WHERE, steps=50, sampler="ddim", scale=1.0),
-    "ldm": lambda: models.ldm(**WHERE, steps=50, scale=1.5, spacing="uniform", last="clean", condition="label"),
+    "ddpm": lambda: ddpm.load(**WHERE, steps=250, variance="learned"),
+    "ddim": lambda: ddim.load(**WHERE, steps=50),
+    "cfg": lambda: cfg.load(**WHERE, steps=50, scale=1.5),
+    "adm-g": lambda: adm.load_guided(**WHERE, steps=50, sampler="ddim", scale=1.0),
+    "ldm": lambda: ldm.load(**WHERE, steps=50, scale=1.5, spacing="uniform", last="clean", condition="label"),
 }  # fmt: skip
 SCALES: dict[str, tuple[float, ...]] = {
     "cfg": (0.0, 1.0, 1.5, 2.0, 3.0, 5.0),
@@ -55,7 +55,7 @@ def classes(folder: Path) -> None:
 def captions(folder: Path) -> None:
     """Every shape in every colour, asked for by caption: a row a shape, a column a colour."""
     texts = [f"a large {colour} {shape} on a grey background" for shape in shapes.CLASSES for colour in shapes.COLOURS]
-    model = models.ldm(**WHERE, steps=50, scale=2.0, spacing="uniform", last="clean")
+    model = ldm.load(**WHERE, steps=50, scale=2.0, spacing="uniform", last="clean")
     images.write_grid(drawn(model, 0, captions=texts), folder / "ldm-captions.png", columns=len(shapes.COLOURS))
 
 
@@ -66,9 +66,9 @@ def scales(folder: Path) -> None:
         grid = []
         for scale in row:
             model = {
-                "cfg": lambda s: models.cfg(**WHERE, steps=50, scale=s),
-                "adm-g": lambda s: models.adm_g(**WHERE, steps=50, sampler="ddim", scale=s),
-                "ldm": lambda s: models.ldm(
+                "cfg": lambda s: cfg.load(**WHERE, steps=50, scale=s),
+                "adm-g": lambda s: adm.load_guided(**WHERE, steps=50, sampler="ddim", scale=s),
+                "ldm": lambda s: ldm.load(
                     **WHERE, steps=50, scale=s, spacing="uniform", last="clean", condition="label"
                 ),
             }[name](scale)

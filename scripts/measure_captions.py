@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from baselines import models
+from baselines.systems import ldm
 from genbench import generation
 from genbench.datasets import shapes
 from genbench.extractors import compact
@@ -66,7 +66,7 @@ def main() -> None:
     seeds = generation.image_seeds(args.seed, 0, args.num_samples)
     table = []
     for scale in args.scales:
-        model = models.ldm(
+        model = ldm.load(
             dataset="shapes", device="cpu", precision="float32", steps=args.steps, scale=scale, spacing="uniform",
             last="clean",
         )  # fmt: skip

@@ -8,10 +8,12 @@
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Losses, a sample sheet per stop and the checkpoint go to --work.
 
-    python -m scripts.train_baselines pixel --config ddpm-cifar10 --data PATH --steps 800000 --rate 2e-4
+    python -m scripts.train_baselines pixel --config ddpm-cifar10 --data PATH --steps 800000 --rate 2e-4 --decay none
+        --warmup 5000 --average 0.9999 --precision float32
 
-trains a published architecture on images of one's own, of its size: a folder, a zip or an npz, whose subfolders are
-classes where the architecture has classes. Weights and card are written to --work, and `ddim(weights='PATH')` samples.
+trains a published architecture, or that of a file of arguments, on images of one's own, of its size: a folder, a zip or
+an npz, whose subfolders are classes where the architecture has classes. These are the settings of DDPM's paper.
+Weights and card are written to --work, and `ddim(weights='PATH')` samples them.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from baselines import releases, schedules, text
-from baselines.architectures import architecture
+from baselines import schedules
 from baselines.denoisers import denoiser
+from baselines.files import catalogue, text
+from baselines.files.arguments import architecture, training
 from baselines.guidance import classifier_free
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL, posterior
 from baselines.networks.classifier import Classifier, ClassifierConfig
@@ -239,27 +242,39 @@ class Pictures:
 
 
 def pixel_of_pictures(args: argparse.Namespace) -> Task:
-    """A published architecture on images of one's own, with the process of its paper."""
-    network = architecture(args.config).network
-    if not isinstance(network, UNetConfig) or network.in_channels != 3:
-        raise SystemExit(f"--config {args.config} is no U-Net of images; see baselines.configurations.")
-    samples, process = open_images(args.data), releases.process_of(args.config)
-    shape = releases.of_file("", args.config, base=None).shape
+    """A published architecture, or one's own in a file of arguments, on images of one's own, with the process named."""
+    arguments = dict(catalogue.arguments_of(args.config))
+    network, told = architecture(arguments).network, training(arguments)
+    if not isinstance(network, UNetConfig) or network.in_channels != 3 or told is None or told.side is None:
+        raise SystemExit(f"--config {args.config} is no U-Net of images of a known size.")
+    samples, shape = open_images(args.data), (3, told.side, told.side)
     if samples.shape != shape:
         raise SystemExit(f"{args.data} has images of {samples.shape}; {args.config} is for {shape}.")
-    if network.classes is not None and (samples.labels is None or len(samples.classes) > network.classes):
+    classes, null = len(samples.classes) if network.classes is not None else 0, None
+    if network.classes is not None and (samples.labels is None or classes > network.classes):
         raise SystemExit(f"{args.config} has {network.classes} classes; {args.data} has {len(samples.classes)}.")
-    told = dataclasses.asdict(process)
-    beta = schedules.betas(process.schedule, process.steps, low=process.low, high=process.high)
+    if args.drop:
+        # The row behind those of the classes means none.
+        if network.classes is None or classes == network.classes:
+            raise SystemExit(
+                f"--drop {args.drop} needs a row of the network for no class; {args.config} has {network.classes} rows "
+                f"for {classes} classes. Use --drop 0, or name num_classes in a file of arguments."
+            )
+        null = classes
+    process = told.process
+    of_card = dataclasses.asdict(process) | {
+        "kind": told.kind, "learned_variance": told.learned_variance, "null_label": null
+    }  # fmt: skip
     return Task(
         make=lambda: from_identity(UNet(network)),
-        loss=diffusion_loss(beta, process.kind, learned_variance=process.learned_variance, null_label=None),
+        loss=diffusion_loss(
+            process.beta, told.kind, learned_variance=told.learned_variance, null_label=null, drop=args.drop,
+            told=process.told,
+        ),
         batch=Pictures(samples, args.seed, network.classes is not None),
-        summary=f"{args.config}, trained on images of a user",
-        card={
-            "network": dataclasses.asdict(network), "process": told | {"null_label": None}, "shape": shape,
-            "classes": len(samples.classes) if network.classes is not None else 0,
-        },
+        summary=f"{Path(args.config).stem}, trained on images of a user",
+        card={"kind": "unet", "network": dataclasses.asdict(network), "process": of_card, "shape": shape,
+              "classes": classes},
         data={"name": Path(args.data).name, "digest": samples.fingerprint(), "images": samples.count},
     )  # fmt: skip
 
@@ -273,7 +288,7 @@ def pixel(args: argparse.Namespace) -> Task:
             BETA, PROCESS["kind"], learned_variance=True, null_label=PROCESS["null_label"], drop=args.drop
         ),
         summary="class-conditional U-Net with label dropout and a learned variance",
-        card={"network": dataclasses.asdict(PIXEL), "process": PROCESS, "shape": SHAPE},
+        card={"kind": "unet", "network": dataclasses.asdict(PIXEL), "process": PROCESS, "shape": SHAPE},
         picture=pixel_sheet,
     )
 
@@ -283,7 +298,7 @@ def classifier(args: argparse.Namespace) -> Task:
         make=lambda: Classifier(CLASSIFIER),
         loss=classification_loss(BETA),
         summary="classifier of noisy images with attention pooling",
-        card={"network": dataclasses.asdict(CLASSIFIER), "process": PROCESS},
+        card={"kind": "classifier", "network": dataclasses.asdict(CLASSIFIER), "process": PROCESS},
         report=classifier_accuracy,
     )
 
@@ -293,7 +308,7 @@ def autoencoder(args: argparse.Namespace) -> Task:
         make=lambda: from_identity(AutoencoderKL(AUTOENCODER)),
         loss=first_stage_loss(args.divergence),
         summary="KL autoencoder, f = 4, the first stage of latent diffusion",
-        card={"network": dataclasses.asdict(AUTOENCODER)},
+        card={"kind": "autoencoder", "network": dataclasses.asdict(AUTOENCODER)},
         report=reconstruction_error,
         picture=reconstruction_sheet,
     )
@@ -308,7 +323,8 @@ def latent(args: argparse.Namespace) -> Task:
         batch=partial(latent_batch, network=network, scale=scale),
         summary="U-Net of latents and the text encoder it attends to, trained together with dropped captions",
         card={
-            "network": dataclasses.asdict(LATENT), "process": LATENT_PROCESS, "shape": SHAPE, "vocabulary": WORDS,
+            "kind": "text-unet", "network": dataclasses.asdict(LATENT), "process": LATENT_PROCESS, "shape": SHAPE,
+            "vocabulary": WORDS,
             "class_captions": [brief(label) for label in range(len(shapes.CLASSES))],
             "first_stage": "shapes-autoencoder", "latent_scale": scale,
         },
@@ -323,15 +339,25 @@ def train(name: str, args: argparse.Namespace) -> None:
     """Trains one network, or exports one whose training is complete."""
     task = TASKS[name](args)
     recipe = Recipe(
-        steps=args.steps, batch_size=args.batch_size, rate=args.rate, average=args.average, seed=args.seed
-    )  # fmt: skip
+        steps=args.steps,
+        batch_size=args.batch_size,
+        rate=args.rate,
+        decay=args.decay,
+        warmup=args.warmup,
+        average=args.average,
+        seed=args.seed,
+        bfloat16=args.precision == "bfloat16",
+    )
+    # What the weights depend on beside the recipe; a checkpoint of anything else is not continued.
+    about = {"network": task.card["network"], "process": task.card.get("process"), "data": task.data or {}}
+    about |= {"drop": args.drop, "divergence": args.divergence, "first_stage": task.card.get("latent_scale")}
     torch.manual_seed(args.seed)  # of the initial weights; everything else depends on (seed, step)
     network, average = (task.make().to(args.device).to(memory_format=torch.channels_last) for _ in range(2))
     args.work.mkdir(parents=True, exist_ok=True)
     started, measured = time.time(), {}
     for state in fit(
         network, average, task.loss, lambda step: task.batch(step, args.batch_size), recipe,
-        checkpoint=args.work / f"{name}.pt", every=args.every,
+        checkpoint=args.work / f"{name}.pt", every=args.every, about=about,
     ):  # fmt: skip
         measured = {"loss": round(state.loss, 5)}
         seconds = time.time() - started
@@ -342,12 +368,12 @@ def train(name: str, args: argparse.Namespace) -> None:
             # Sheets are drawn on the CPU, wherever the network is trained.
             task.picture(copy.deepcopy(average).cpu(), args.work / f"{name}.png")
     own = task.data is not None
-    output = args.work / f"{args.config}.safetensors" if own else HOME / f"shapes-{name}.safetensors"
+    output = args.work / f"{Path(args.config).stem}.safetensors" if own else HOME / f"shapes-{name}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
     kind = torch.float32 if own else torch.float16
     save_file({key: value.to(kind).contiguous() for key, value in average.state_dict().items()}, output)
-    special = ("config", "data") if own else ("drop", "divergence")
-    options = ("steps", "batch_size", "rate", "average", "seed", *special)
+    special = ("config", "data", "drop") if own else ("drop", "divergence")
+    options = ("steps", "batch_size", "rate", "decay", "warmup", "average", "precision", "seed", *special)
     given = " ".join(f"--{key.replace('_', '-')} {getattr(args, key)}" for key in options)
     write_card(
         output,
@@ -357,6 +383,7 @@ def train(name: str, args: argparse.Namespace) -> None:
         seconds=time.time() - started if measured else None,
         measured=measured | task.report(average.cpu()),
         averaged=True,
+        recipe=dataclasses.asdict(recipe),
         **({"licence": "of whoever trained it"} if own else {}),
         **task.card,
         **({"note": args.note} if args.note else {}),
@@ -370,9 +397,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--average", type=float, default=0.999, help="decay of the moving average of the weights")
-    parser.add_argument("--drop", type=float, default=0.1, help="pixel: share of labels replaced by the null label")
+    parser.add_argument("--decay", choices=("cosine", "none"), default="cosine", help="of the rate")
+    parser.add_argument("--warmup", type=int, default=500, help="steps over which the rate rises")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of the layers")
+    parser.add_argument(
+        "--drop", type=float, help="pixel: share of labels replaced by the null label; 0.1 on shapes, else 0"
+    )
     parser.add_argument("--divergence", type=float, default=3e-3, help="autoencoder: weight of the divergence")
-    parser.add_argument("--config", default="ddpm-cifar10", help="pixel, with --data: a published architecture")
+    parser.add_argument(
+        "--config", default="ddpm-cifar10", help="pixel, with --data: a published architecture, or a .json or .yaml"
+    )
     parser.add_argument("--data", type=Path, help="pixel: images of one's own instead of shapes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=250)
@@ -382,7 +416,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is not None and args.what != "pixel":
         parser.error("--data is for pixel")
-    train(args.what, args)
+    if args.drop is None:
+        args.drop = 0.0 if args.data is not None else 0.1
+    try:
+        train(args.what, args)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

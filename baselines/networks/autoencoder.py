@@ -43,9 +43,13 @@ class AutoencoderConfig:
     groups: int = 32
     dropout: float = 0.0
 
+    def build(self) -> AutoencoderKL | AutoencoderVQ:
+        """The network with random weights."""
+        return AutoencoderKL(self) if self.codes is None else AutoencoderVQ(self)
+
     @property
     def trunk(self) -> UNetConfig:
-        """Of the encoder and the decoder: blocks of DDPM without an embedding."""
+        """The blocks of the encoder and the decoder: those of DDPM without an embedding."""
         return UNetConfig(
             in_channels=self.in_channels, out_channels=self.out_channels, width=self.width, stem=self.width,
             multipliers=self.multipliers, blocks=self.blocks, attention=self.attention, resample=self.resample,
@@ -201,3 +205,6 @@ class AutoencoderVQ(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The image of the quantised latent."""
         return self.decode(self.encode(x))
+
+
+KINDS = {"autoencoder": AutoencoderConfig}

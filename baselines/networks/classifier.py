@@ -30,6 +30,10 @@ class ClassifierConfig:
     image_size: int = 64
     pool: Literal["attention", "average", "stages", "normalised_stages"] = "attention"
 
+    def build(self) -> Classifier:
+        """The network with random weights."""
+        return Classifier(self)
+
 
 class Classifier(nn.Module):
     """Predicts the class of a noisy image; the gradient of its log-probability guides a sampler.
@@ -82,3 +86,6 @@ class Classifier(nn.Module):
             return self.head(torch.cat([h.mean(dim=(2, 3)) for h in means], dim=1))
         x = F.silu(self.norm(x))
         return self.head(x if self.config.pool == "attention" else x.mean(dim=(2, 3)))
+
+
+KINDS = {"classifier": ClassifierConfig}

@@ -17,6 +17,10 @@ class TextUNetConfig:
     unet: UNetConfig
     text: TextEncoderConfig
 
+    def build(self) -> TextUNet:
+        """The networks with random weights."""
+        return TextUNet(self)
+
 
 class TextUNet(nn.Module):
     """A U-Net that attends to the tokens of a caption.
@@ -30,6 +34,14 @@ class TextUNet(nn.Module):
         self.unet = UNet(config.unet)
         self.text = TextEncoder(config.text)
 
+    @property
+    def roles(self) -> dict[str, nn.Module]:
+        """The networks that one file of such weights holds, by their roles in a system."""
+        return {"unet": self.unet, "condition": self.text}
+
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """Maps latents (b, c, h, w), timesteps (b,) and int64 tokens (b, length) to (b, c, h, w)."""
         return self.unet(x, t, context=self.text(tokens).to(x.dtype))
+
+
+KINDS = {"text-unet": TextUNetConfig}

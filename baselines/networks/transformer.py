@@ -31,6 +31,10 @@ class TextEncoderConfig:
     bias: bool = False
     causal: bool = False
 
+    def build(self) -> TextEncoder:
+        """The network with random weights."""
+        return TextEncoder(self)
+
 
 class TextEncoder(nn.Module):
     """A transformer over the tokens of a caption. Padding is attended to like any token, as it was in training.
@@ -64,10 +68,19 @@ class TextEncoder(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTokensConfig:
-    """Number of rows, the null class included where there is one, and width of the token."""
+    """The architecture as data.
+
+    Attributes:
+        classes: number of rows, the null class included where there is one.
+        width: of the token.
+    """
 
     classes: int = 1001
     width: int = 512
+
+    def build(self) -> LabelTokens:
+        """The table with random weights."""
+        return LabelTokens(self)
 
 
 class LabelTokens(nn.Module):
@@ -81,3 +94,6 @@ class LabelTokens(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """Maps int64 (b,) labels to float (b, 1, width)."""
         return self.table(y)[:, None, :]
+
+
+KINDS = {"text-encoder": TextEncoderConfig, "label-tokens": LabelTokensConfig}

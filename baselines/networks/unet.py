@@ -73,6 +73,10 @@ class UNetConfig:
     depth: int = 1
     low_resolution: bool = False
 
+    def build(self) -> UNet:
+        """The network with random weights."""
+        return UNet(self)
+
 
 class Stage(nn.ModuleList):
     """Blocks applied in order; those that take the embedding or the context get it."""
@@ -188,7 +192,7 @@ class UNet(nn.Module):
 
     Source:
         Ho et al. 2020 App. B; Nichol and Dhariwal 2021 App. A; Dhariwal and Nichol 2021 sec. 3. The output is equal to
-        that of the original networks with their weights (`tests/parity`), which `baselines.checkpoints` converts.
+        that of the original networks with their weights (`tests/parity`), which `baselines.files.checkpoints` converts.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -204,6 +208,13 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(trunk.decoder(left))
         self.norm = GroupNorm(c.groups, trunk.widths[0], eps=c.norm_eps)
         self.head = nn.Conv2d(trunk.widths[0], c.out_channels * c.patch**2, 3, padding=1)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The conditions that it is called with, all of which it needs."""
+        c = self.config
+        has = {"y": c.classes is not None, "context": c.context is not None, "low_res": c.low_resolution}
+        return frozenset(name for name, there in has.items() if there)
 
     def forward(
         self,
@@ -230,11 +241,8 @@ class UNet(nn.Module):
             ValueError: a condition that the network does not have, or a missing one that it has.
         """
         c = self.config
-        for name, given, has in (
-            ("y", y, c.classes is not None),
-            ("context", context, c.context is not None),
-            ("low_res", low_res, c.low_resolution),
-        ):
+        for name, given in (("y", y), ("context", context), ("low_res", low_res)):
+            has = name in self.takes
             if (given is not None) != has:
                 raise ValueError(f"This network {'needs' if has else 'takes no'} {name}; see its configuration.")
         embedding = timestep_embedding(t, c.width, order=c.embedding_order).to(x.dtype)
@@ -276,3 +284,6 @@ def zero_outputs(network: nn.Module) -> None:
             nn.init.zeros_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+KINDS = {"unet": UNetConfig}

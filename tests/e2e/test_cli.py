@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from baselines.architectures import architecture
-from baselines.configurations import CONFIGURATIONS, Configuration
-from baselines.published import PUBLISHED
+from baselines.files import catalogue
+from baselines.files.arguments import architecture
+from baselines.records import Configuration
 from genbench import measuring, pipeline
 from genbench.arrays import Samples
 from genbench.cli import main
@@ -72,13 +72,13 @@ def test_a_run_leaves_its_folder_and_answers_from_it(cli: Cli, tmp_path: Path, m
     with Image.open(directory / "grid.png") as grid:
         assert grid.size[0] > 8 * 32
 
-    import baselines.sources
+    from baselines.files.weights import Weights
     from genbench import features
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a finished run must not need this")
 
-    monkeypatch.setattr(baselines.sources, "network", never)
+    monkeypatch.setattr(Weights, "network", never)
     monkeypatch.setattr(features, "image_blocks", never)
     code, out, _ = cli(*RUN, *metrics, "--format", "json")
     again = json.loads(out)
@@ -200,7 +200,7 @@ def test_list_info_plan_and_doctor(cli: Cli) -> None:
     told = json.loads(out)
     assert (
         told["arguments"]["steps"] == "50"
-        and "baselines/models.py:" in told["file"]
+        and "baselines/systems/ddim.py:" in told["file"]
         and "Song" in told["documentation"]
     )
     code, out, _ = cli("info", "fid")
@@ -320,7 +320,7 @@ TINY = {
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
     """Writes a checkpoint of the configuration "tiny" with random weights."""
     configuration = Configuration(arguments=TINY, parameters=0.1, source="test")
-    monkeypatch.setitem(CONFIGURATIONS, "tiny", configuration)
+    monkeypatch.setitem(catalogue.configurations(), "tiny", configuration)
 
     def write(seed: int) -> Path:
         with torch.random.fork_rng():
@@ -352,7 +352,9 @@ def test_weights_of_models_are_given_by_the_name_of_their_card(
 ) -> None:
     monkeypatch.setenv("GENBENCH_OFFLINE", "1")
     monkeypatch.setitem(
-        PUBLISHED, "tiny", replace(PUBLISHED["ddpm-ema-cifar10"], name="tiny", networks={"unet": "tiny"})
+        catalogue.files(),
+        "tiny",
+        replace(catalogue.files()["ddpm-ema-cifar10"], name="tiny", networks={"unet": "tiny"}),
     )
     command = ("sample", "--model", "ddpm(weights='tiny', steps=2)", "-n", "3", "--npz", "a.npz")
     code, _, err = cli(*command)

@@ -69,12 +69,13 @@ def test_both_packages_say_that_they_are_typed(root: Path) -> None:
 
 TYPED = """
 import genbench
-from baselines import models, published, releases
+from baselines.files import catalogue
+from baselines.systems import ddim
 from genbench.contracts import Model, Preset
 from genbench.weights import Published
-model: Model = models.ddim(dataset="shapes", device="cpu", precision="float32")
-preset: Preset = releases.DDIM["shapes"]
-card: Published = published.PUBLISHED["ddpm-ema-cifar10"]
+model: Model = ddim.load(dataset="shapes", device="cpu", precision="float32")
+preset: Preset = ddim.PRESETS["shapes"]
+card: Published = catalogue.files()["ddpm-ema-cifar10"]
 good: tuple[genbench.Result, ...] = genbench.score("a", "b", metrics="fid", device="cpu").results
 genbench.score(3)
 genbench.score("a", "b", nonsense=1)
@@ -90,7 +91,7 @@ def test_a_type_checker_sees_the_interface(tmp_path: Path, root: Path) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     told = [line for line in done.stdout.splitlines() if "user.py:" in line and "error:" in line]
     lines = [int(line.split("user.py:")[1].split(":")[0]) for line in told]
-    assert lines == [10, 11, 12, 13], done.stdout
+    assert lines == [11, 12, 13, 14], done.stdout
 
 
 """Lines that must be refused; the ones before them must not."""

@@ -65,11 +65,11 @@ def test_rows_take_the_place_of_those_of_the_same_task_device_and_threads(tmp_pa
 
 
 def test_configurations_are_those_that_were_published() -> None:
-    from baselines.architectures import architecture
-    from baselines.configurations import CONFIGURATIONS
+    from baselines.files import catalogue
+    from baselines.files.arguments import architecture
 
     for name, task in bench_sampling.TASKS.items():
-        published = CONFIGURATIONS.get(name.rpartition(" ")[0])
+        published = catalogue.configurations().get(name.rpartition(" ")[0])
         if published is not None:
             with torch.device("meta"):
                 network = architecture({"_class_name": task.kind, **task.settings}).build()

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import baselines
-from baselines.architectures import Architecture, ConfigurationError
-from baselines.checkpoints import CheckpointError, Origin, load_network
+from baselines.files.arguments import Architecture, ConfigurationError
+from baselines.files.checkpoints import CheckpointError, Origin, load_network
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL
 from baselines.networks.transformer import TextEncoder, TextEncoderConfig
 from baselines.networks.unet import UNet, UNetConfig
@@ -82,7 +82,7 @@ def test_the_network_is_ready_to_sample_and_says_where_it_comes_from(
     state: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = save(state, tmp_path / "net.pt")
-    with caplog.at_level(logging.INFO, logger="baselines.checkpoints"):
+    with caplog.at_level(logging.INFO, logger="baselines.files.checkpoints"):
         network = baselines.load_network(path, ARGUMENTS)
     assert caplog.messages == ["net.pt: guided layout, unspecified weights"]
     assert network.origin == Origin(path=path, layout="guided", weights="unspecified")

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.architectures import architecture
-from baselines.configurations import CONFIGURATIONS
+from baselines.files import catalogue
+from baselines.files.arguments import architecture
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL, AutoencoderVQ, posterior
 from baselines.networks.blocks import (
     Attention,
@@ -36,11 +36,11 @@ def count(network: torch.nn.Module) -> int:
     return sum(value.numel() for value in network.parameters())
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", catalogue.configurations())
 def test_published_configurations_have_the_published_number_of_parameters(name: str) -> None:
     with torch.device("meta"):
         network = architecture(name).build()
-    assert round(count(network) / 1e6, 2) == CONFIGURATIONS[name].parameters
+    assert round(count(network) / 1e6, 2) == catalogue.configurations()[name].parameters
 
 
 def test_parameters_of_the_halves_of_first_stages() -> None:

@@ -137,7 +137,7 @@ def test_a_second_plug_in_of_a_name_is_passed_over(
     ids=["malformed", "binary", "zeros"],
 )
 def test_entry_points_that_cannot_be_read_break_nothing(package: Callable[..., None], entries: bytes) -> None:
-    package("[genbench.models]\ngood = baselines.models:ddim\n", name="good_plugin")
+    package("[genbench.models]\ngood = baselines.systems.ddim:load\n", name="good_plugin")
     package(entries)
     for kind in registry.KINDS:
         assert registry.table(kind).keys() >= registry.BUILTIN[kind].keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from baselines import releases, text
+from baselines.files import cards, text
 from baselines.networks.latent import TextUNet, TextUNetConfig
 from baselines.networks.transformer import TextEncoderConfig
 from baselines.networks.unet import UNetConfig
@@ -24,12 +24,12 @@ def test_words_are_numbered_padded_cut_and_known_or_not() -> None:
 
 
 def test_the_shipped_vocabulary_reads_every_caption_of_shapes() -> None:
-    known = releases.card("shapes-latent")["vocabulary"]
-    length = releases.card("shapes-latent")["network"]["text"]["length"]
+    known = cards.card("shapes-latent")["vocabulary"]
+    length = cards.card("shapes-latent")["network"]["text"]["length"]
     captions = shapes.caption(shapes.factors("test", range(500)))
     assert max(len(text.words(caption)) for caption in captions) <= length
     assert int((text.tokenize(captions, known, length) == text.UNKNOWN).sum()) == 0
-    briefs = releases.release("shapes-latent").class_captions
+    briefs = cards.release("shapes-latent").class_captions
     assert int((text.tokenize(briefs, known, length) == text.UNKNOWN).sum()) == 0 and len(briefs) == 10
 
 

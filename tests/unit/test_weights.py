@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from baselines.published import PUBLISHED
+from baselines.files import catalogue
 from genbench import weights
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
 from genbench.weights import Card, cache_directory, load_into, load_state, offline, resolve, sha256
@@ -545,7 +545,7 @@ def test_counters_of_batches_are_neither_missed_nor_refused() -> None:
 
 
 def published(name: str, **more: Any) -> Card:
-    return weights.of_published(replace(PUBLISHED[name], **more))
+    return weights.of_published(replace(catalogue.files()[name], **more))
 
 
 def archive(content: bytes, member: str = "model.ckpt") -> bytes:

@@ -8,40 +8,50 @@ from pathlib import Path
 
 import pytest
 
-from baselines import models, releases
-from baselines.architectures import architecture
-from baselines.configurations import CONFIGURATIONS
+from baselines.files import cards, catalogue
+from baselines.files.arguments import training
+from baselines.files.loading import of_file
+from baselines.files.weights import network_of
 from baselines.networks.autoencoder import AutoencoderConfig
 from baselines.networks.classifier import ClassifierConfig
 from baselines.networks.transformer import LabelTokensConfig, TextEncoderConfig
 from baselines.networks.unet import UNetConfig
-from baselines.published import PUBLISHED
-from baselines.releases import RELEASES, Release
+from baselines.records import Release
+from baselines.schedules import Discrete
+from baselines.systems import ddim
 from genbench import papers, protocols, registry
 from genbench.records import Ref
 
-LOADERS = {
-    "ddpm": models.ddpm, "ddim": models.ddim, "cfg": models.cfg, "adm-g": models.adm_g, "adm-u": models.adm_u,
-    "ldm": models.ldm,
-}  # fmt: skip
-PRESETS = [(name, data) for name, loader in LOADERS.items() for data in loader.presets]  # type: ignore[attr-defined]
+LOADERS = {name: registry.get("model", name) for name in registry.BUILTIN["model"] if name != "diffusers"}
+PRESETS = [(name, data) for name, loader in LOADERS.items() for data in loader.presets]
 WHERE = {"device": "cpu", "precision": "float32"}
+RELEASES = catalogue.releases()
 
 
 def network(release: Release, role: str) -> object:
-    return architecture(release.configuration(role)).network
+    return network_of(release.parts[role], role)
 
 
-@pytest.mark.parametrize("name", RELEASES)
+def configuration(release: Release, role: str) -> object:
+    return catalogue.configuration_of(release.parts[role], role)
+
+
+@pytest.mark.parametrize("name", [name for name in RELEASES if not name.startswith("shapes-")])
 def test_networks_fit_what_is_said_of_the_release(name: str) -> None:
     release = RELEASES[name]
-    channels = release.shape[0] if release.latent is None else release.latent.channels
+    channels = release.state[0]
     for role in ("unet", "unconditional"):
-        if role in release.networks:
-            unet = network(release, role)
-            assert isinstance(unet, UNetConfig) and unet.in_channels == channels
-            assert unet.out_channels == channels * (2 if release.process.learned_variance else 1)
-            assert unet.low_resolution == name.startswith("adm-u-")
+        if role not in release.parts:
+            continue
+        part, unet = release.parts[role], network(release, role)
+        assert isinstance(unet, UNetConfig) and unet.in_channels == channels
+        assert unet.out_channels == channels * (2 if part.learned_variance else 1)
+        assert unet.low_resolution == name.startswith("adm-u-")
+        # What the published arguments say of the process is what the release says.
+        told = training(configuration(release, role))
+        if told is not None:
+            assert (told.process, told.kind, told.side) == (part.process, part.kind, release.shape[1])
+            assert told.learned_variance == part.learned_variance
     unet = network(release, "unet")
     assert isinstance(unet, UNetConfig)
     if release.latent is None:
@@ -51,26 +61,29 @@ def test_networks_fit_what_is_said_of_the_release(name: str) -> None:
         stage = network(release, "first_stage")
         assert isinstance(stage, AutoencoderConfig)
         assert stage.code_channels == channels and 2 ** (len(stage.multipliers) - 1) == release.latent.factor
-    if "classifier" in release.networks:
+    if "classifier" in release.parts:
         classifier = network(release, "classifier")
         assert isinstance(classifier, ClassifierConfig)
         assert (classifier.classes, classifier.image_size) == (release.classes, release.shape[1])
-    if "condition" in release.networks:
+    if "condition" in release.parts:
         condition = network(release, "condition")
         assert isinstance(condition, LabelTokensConfig | TextEncoderConfig) and condition.width == unet.context
         if isinstance(condition, LabelTokensConfig):
             assert condition.classes == release.classes + (release.null is not None)
-    assert all(file in PUBLISHED for file in release.files)
+    assert all(file in catalogue.files() for file in release.files)
 
 
 @pytest.mark.parametrize(("model", "dataset"), PRESETS)
 def test_every_preset_makes_a_model_and_its_paper_has_numbers(model: str, dataset: str) -> None:
     loader = LOADERS[model]
-    preset = loader.presets[dataset]  # type: ignore[attr-defined]
+    preset = loader.presets[dataset]
     made = loader(dataset=dataset, **WHERE, **preset.arguments)
-    assert made.shape == releases.release(preset.release).shape
-    steps = (made.base.timesteps, made.upsampler.timesteps) if model == "adm-u" else (made.timesteps,)
-    assert made.evaluations == sum(map(len, steps)) * (1 if getattr(made, "scale", 1.0) == 1 else 2)
+    assert made.shape == preset.release.shape
+    steps = inspect.signature(loader).parameters["steps"].default
+    guided = model in ("cfg", "ldm") and preset.arguments.get("scale", 1.5) != 1
+    expected = preset.arguments.get("steps", steps) * (2 if guided else 1) + (250 if model == "adm-u" else 0)
+    # Two of the quadratic timesteps of CIFAR-10 coincide.
+    assert made.evaluations == expected - ((model, dataset) == ("ddim", "cifar10"))
     assert dataset in registry.table("dataset"), "the images of the papers have a data set of that name"
     if preset.protocol is not None:
         assert preset.protocol in protocols.PROTOCOLS and preset.source
@@ -83,7 +96,7 @@ def test_every_preset_makes_a_model_and_its_paper_has_numbers(model: str, datase
 
 def test_arguments_of_presets_select_the_rows_of_the_papers() -> None:
     def row(model: str, dataset: str) -> float:
-        _, ref = registry.bind("model", Ref(model, dict(LOADERS[model].presets[dataset].arguments)))  # type: ignore[attr-defined]
+        _, ref = registry.bind("model", Ref(model, dict(LOADERS[model].presets[dataset].arguments)))
         found = papers.lookup(ref, "fid", dataset)
         assert found is not None
         # Not the row that stands in where none has these arguments.
@@ -106,51 +119,68 @@ def test_arguments_of_presets_select_the_rows_of_the_papers() -> None:
 @pytest.mark.parametrize("model", LOADERS)
 def test_arguments_of_presets_are_parameters_of_the_loader(model: str) -> None:
     taken = set(inspect.signature(LOADERS[model]).parameters)
-    for preset in LOADERS[model].presets.values():  # type: ignore[attr-defined]
+    for preset in LOADERS[model].presets.values():
         assert set(preset.arguments) <= taken
 
 
 def test_a_file_of_ones_own_takes_the_place_of_the_published_one() -> None:
-    base = releases.release("adm-imagenet256")
-    own = releases.of_file("mine.pt", None, base=base)
-    assert own.networks == {"unet": "mine.pt", "classifier": "adm-256x256-classifier"}
-    assert own.configuration("unet") == "adm-imagenet256" and own.process == base.process
-    other = releases.of_file("mine.pt", "adm-imagenet256-unconditional", base=base)
-    assert other.configuration("unet") == "adm-imagenet256-unconditional"
-    assert other.configuration("classifier") == "adm-classifier256"
+    base = RELEASES["adm-imagenet256"]
+    own = of_file("mine.pt", None, base=base)
+    assert {role: part.file for role, part in own.parts.items()} == {
+        "unet": "mine.pt", "classifier": "adm-256x256-classifier"
+    }  # fmt: skip
+    assert configuration(own, "unet") == "adm-imagenet256"
+    assert own.parts["unet"].process == base.parts["unet"].process
+    other = of_file("mine.pt", "adm-imagenet256-unconditional", base=base)
+    assert configuration(other, "unet") == "adm-imagenet256-unconditional"
+    assert configuration(other, "classifier") == "adm-classifier256" and other.classes == 1000
 
-    whole = releases.of_file("mine.ckpt", None, base=releases.release("ldm-imagenet256"))
-    assert set(whole.networks.values()) == {"mine.ckpt"}
+    whole = of_file("mine.ckpt", None, base=RELEASES["ldm-imagenet256"])
+    assert set(whole.files) == {"mine.ckpt"}
     roles = ("ldm-4-imagenet256", "vq-f4", "ldm-4-imagenet256-labels")
-    assert tuple(whole.configuration(role) for role in ("unet", "first_stage", "condition")) == roles
+    assert tuple(configuration(whole, role) for role in ("unet", "first_stage", "condition")) == roles
 
 
-def test_without_a_preset_the_configuration_says_what_there_is_to_know() -> None:
-    own = releases.of_file("mine.pt", "iddpm-imagenet64-conditional", base=None)
-    assert (own.shape, own.classes) == ((3, 64, 64), 1000)
-    assert (own.process.schedule, own.process.steps, own.process.learned_variance) == ("cosine", 4000, True)
-    plain = releases.of_file("mine.pt", "ddpm-cifar10", base=None)
-    assert (plain.shape, plain.classes, plain.process) == ((3, 32, 32), 0, releases.Process())
-    assert releases.of_file("adm-lsun-cat", None, base=None) == RELEASES["adm-lsun-cat"]
+def test_a_named_configuration_brings_its_process_its_size_and_its_classes() -> None:
+    for base in (None, RELEASES["ddpm-cifar10"], RELEASES["adm-imagenet64"]):
+        own = of_file("mine.pt", "iddpm-imagenet64-conditional", base=base)
+        assert (own.shape, own.classes, set(own.parts)) == ((3, 64, 64), 1000, {"unet"})
+        part = own.parts["unet"]
+        assert part.process is not None and part.learned_variance
+        assert (part.process.schedule, part.process.steps, part.process.told) == ("cosine", 4000, 1.0)
+        plain = of_file("mine.pt", "ddpm-cifar10", base=base)
+        assert (plain.shape, plain.classes) == ((3, 32, 32), 0)
+        assert plain.parts["unet"].process == Discrete() and not plain.parts["unet"].learned_variance
+        vlb = of_file("iddpm-cifar10-uncond-vlb-50M-500K", None, base=base).parts["unet"]
+        assert vlb.process is not None and vlb.learned_variance
+        assert (vlb.process.schedule, vlb.process.steps, vlb.process.told) == ("cosine", 4000, 0.25)
+    assert of_file("adm-lsun-cat", None, base=None) == RELEASES["adm-lsun-cat"]
+    assert of_file("mine.ckpt", "ldm-4", base=None).latent == RELEASES["ldm-celebahq"].latent
     with pytest.raises(ValueError, match="name its configuration"):
-        releases.of_file("mine.pt", None, base=None)
+        of_file("mine.pt", None, base=None)
     with pytest.raises(ValueError, match="No configuration named 'adm'"):
-        releases.of_file("mine.pt", "adm", base=None)
+        of_file("mine.pt", "adm", base=None)
     with pytest.raises(ValueError, match="alone makes no model"):
-        releases.of_file("mine.ckpt", "ldm-4", base=None)
+        of_file("mine.ckpt", "kl-f8", base=None)
 
 
 def test_a_file_with_a_card_beside_it_needs_nothing_else(tmp_path: Path) -> None:
-    told = releases.card("shapes-pixel") | {"name": "mine", "file": "mine.safetensors"}
+    told = cards.card("shapes-pixel") | {"name": "mine", "file": "mine.safetensors"}
     (tmp_path / "mine.json").write_text(json.dumps(told))
     path = str(tmp_path / "mine.safetensors")
-    assert releases.described(path) and not releases.described(str(tmp_path / "other.safetensors"))
-    found = releases.release(path)
-    shipped = releases.release("shapes-pixel")
-    assert (found.shape, found.null, found.process) == (shipped.shape, shipped.null, shipped.process)
+    assert cards.described(path) and not cards.described(str(tmp_path / "other.safetensors"))
+    found, shipped = cards.release(path), cards.release("shapes-pixel")
+    assert (found.shape, found.null) == (shipped.shape, shipped.null)
+    assert found.parts["unet"].process == shipped.parts["unet"].process
     with pytest.raises(FileNotFoundError, match="which is not beside it"):
-        releases.file_of(path)
-    assert models.ddim(dataset="folder", **WHERE, weights=path).shape == (3, 32, 32)
+        cards.file_of(path)
+    assert ddim.load(dataset="folder", **WHERE, weights=path).shape == (3, 32, 32)
+    del told["kind"]
+    (tmp_path / "mine.json").write_text(json.dumps(told))
+    assert cards.release(path) == found, "descriptions of before there were kinds are of U-Nets"
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(ValueError, match="describes no weights: it has no file, sha256, network"):
+        cards.release(path)
 
 
 @pytest.mark.parametrize(
@@ -176,5 +206,8 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
 
 
 def test_published_parameters_are_sizes() -> None:
-    card = PUBLISHED["adm-256x256-diffusion"]
-    assert card.estimated_bytes == round(4e6 * CONFIGURATIONS["adm-imagenet256"].parameters)
+    millions = {name: found.parameters for name, found in catalogue.configurations().items()}
+    assert catalogue.files()["adm-256x256-diffusion"].estimated_bytes == round(4e6 * millions["adm-imagenet256"])
+    # The archives of latent diffusion hold the average beside the trained weights.
+    both = 4e6 * (2 * millions["ldm-4"] + millions["vq-f4"])
+    assert catalogue.files()["ldm-celebahq"].estimated_bytes == pytest.approx(both)

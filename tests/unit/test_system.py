@@ -5,7 +5,6 @@ No pixel is asserted: better weights may replace these.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -13,29 +12,49 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines import models, noise, releases, schedules
-from baselines.diffusion import DiffusionModel, View
+from baselines import noise, system
+from baselines.conditions import Given
+from baselines.denoisers import Denoiser, Prediction
+from baselines.files import cards
+from baselines.files.weights import Weights
+from baselines.system import System, View
+from baselines.systems import adm, cfg, ldm
+from baselines.systems import ddim as ddim_system
+from baselines.systems import ddpm as ddpm_system
 
 WHERE = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
 
 
-def ddim(**arguments: object) -> DiffusionModel:
-    return models.ddim(**WHERE, **{"steps": 3, **arguments})  # type: ignore[arg-type]
+def ddim(**arguments: object) -> System:
+    return ddim_system.load(**WHERE, **{"steps": 3, **arguments})  # type: ignore[arg-type]
 
 
-def ddpm(**arguments: object) -> DiffusionModel:
-    return models.ddpm(**WHERE, **{"steps": 3, **arguments})  # type: ignore[arg-type]
+def ddpm(**arguments: object) -> System:
+    return ddpm_system.load(**WHERE, **{"steps": 3, **arguments})  # type: ignore[arg-type]
 
 
-def images(model: DiffusionModel, seeds: list[int], labels: list[int] | None) -> Tensor:
+def images(model: System, seeds: list[int], labels: list[int] | None) -> Tensor:
     chosen = None if labels is None else np.array(labels, dtype=np.int64)
     return model.sample(np.array(seeds, dtype=np.uint64), labels=chosen)
 
 
+def visited(model: System) -> list[float]:
+    """What the network is told, one number a call."""
+    told: list[float] = []
+
+    class Listening(Weights):
+        def denoiser(self, role: str = "unet") -> Denoiser:
+            return lambda x, level, condition: (told.append(level.t), Prediction(x, x, x))[1]
+
+    listening = Listening(release=model.weights.release, device="cpu", precision="float32")
+    seeds = torch.zeros(1, dtype=torch.int64)
+    denoise, condition = model.build(listening, Given(seeds=seeds, labels=seeds))
+    model.sampler(denoise, torch.zeros(1, *model.state), noise.image_noise(seeds), condition)
+    return told
+
+
 @pytest.mark.parametrize(("make", "arguments"), [(ddim, {}), (ddpm, {}), (ddpm, {"variance": "learned"})])
-def test_an_image_is_the_same_alone_and_in_a_batch(
-    make: Callable[..., DiffusionModel], arguments: dict[str, object]
-) -> None:
+def test_an_image_is_the_same_alone_and_in_a_batch(make: Callable[..., System], arguments: dict[str, object]) -> None:
     model, seeds, labels = make(**arguments), [5, 2**64 - 3, 9], [0, 1, 2]
     together = images(model, seeds, labels)
     assert together.shape == (3, *model.shape) and together.dtype == torch.float32
@@ -50,16 +69,18 @@ def test_seed_and_label_matter_and_no_label_is_the_null_label() -> None:
     assert torch.allclose(one[0], one[1], rtol=0, atol=1e-4)
     assert float((one[0] - one[2]).abs().mean()) > 0.01
     assert float((one[0] - one[3]).abs().mean()) > 0.01
-    null = model.release.null
+    null = model.weights.release.null
     assert null is not None and model.classes == null
     assert torch.equal(images(model, [5], None), images(model, [5], [null]))
 
 
 def test_guidance_of_scale_two_is_another_image_and_of_scale_one_the_same() -> None:
     plain = images(ddim(), [5], [1])
-    guided = dataclasses.replace(ddim(), scale=2.0)
+    guided = cfg.load(**WHERE, scale=2.0, steps=3, spacing="uniform")
+    same = cfg.load(**WHERE, scale=1.0, steps=3, spacing="uniform")
     assert float((images(guided, [5], [1]) - plain).abs().mean()) > 1e-3
-    assert (ddim().evaluations, guided.evaluations) == (3, 6)
+    assert torch.equal(images(same, [5], [1]), plain)
+    assert (same.evaluations, guided.evaluations) == (3, 6)
 
 
 def test_clipped_images_stay_in_range() -> None:
@@ -67,14 +88,14 @@ def test_clipped_images_stay_in_range() -> None:
 
 
 def test_guided_ddim_leaves_out_the_last_timestep_as_the_original_code_does() -> None:
-    def timesteps(sampler: str) -> list[int]:
-        return list(models.adm_g(**WHERE, steps=4, sampler=sampler).timesteps)  # type: ignore[arg-type]
+    def timesteps(sampler: str) -> list[float]:
+        return visited(adm.load_guided(**WHERE, steps=4, sampler=sampler))
 
-    assert (timesteps("ancestral"), timesteps("ddim")) == ([0, 333, 666, 999], [0, 250, 500, 750])
+    assert (timesteps("ancestral"), timesteps("ddim")) == ([999, 666, 333, 0], [750, 500, 250, 0])
 
 
 @pytest.mark.parametrize("make", [ddim, ddpm])
-def test_watching_tells_every_step_and_shows_the_state(make: Callable[..., DiffusionModel]) -> None:
+def test_watching_tells_every_step_and_shows_the_state(make: Callable[..., System]) -> None:
     told: list[tuple[int, int]] = []
     shown: list[View] = []
     seeds, labels = np.array([5], dtype=np.uint64), np.array([1])
@@ -92,30 +113,25 @@ def test_draw_0_is_the_start_and_the_others_belong_to_the_steps(monkeypatch: pyt
 
     def recording(seeds: Tensor) -> noise.Noise:
         drawn = original(seeds)
-        return lambda draw, like: (used.append(draw), drawn(draw, like))[1]
+        return lambda draw, like, stream=0: (used.append(draw), drawn(draw, like, stream))[1]
 
-    monkeypatch.setattr(noise, "image_noise", recording)
+    monkeypatch.setattr(system, "image_noise", recording)
     images(ddpm(), [5], [0])
     images(ddim(), [5], [0])
     assert used == [0, 1, 2, 0]
 
 
 def test_levels_are_those_of_the_process() -> None:
-    model = ddim(steps=20)
-    process = model.release.process
-    grid = model.grid()
-    assert [level.t for level in grid] == [*range(950, -1, -50), -1] and grid[-1] == schedules.CLEAN
-    remaining = schedules.signal(schedules.betas(process.schedule, process.steps))
-    assert [level.alpha**2 for level in grid[:-1]] == pytest.approx(remaining[950::-50].tolist(), rel=1e-12)
-    assert list(ddpm(steps=20).timesteps)[-1] == 999
+    assert visited(ddim(steps=20)) == list(range(950, -1, -50))
+    assert visited(ddpm(steps=20))[0] == 999
 
 
 def test_key_is_of_the_weights_that_are_used_not_of_the_arguments() -> None:
     assert ddim().key == ddpm(steps=7).key and len(ddim().key) == 64
-    guided = models.adm_g(**WHERE, steps=3)  # type: ignore[arg-type]
+    guided = adm.load_guided(**WHERE, steps=3)  # type: ignore[arg-type]
     assert guided.key != ddim().key
-    assert models.adm_g(**WHERE, steps=3, scale=0.0).key == ddim().key, "without guidance no classifier is used"  # type: ignore[arg-type]
-    assert models.ldm(**WHERE, steps=3).key != ddim().key  # type: ignore[arg-type]
+    assert adm.load_guided(**WHERE, steps=3, scale=0.0).key == ddim().key, "without guidance no classifier is used"  # type: ignore[arg-type]
+    assert ldm.load(**WHERE, steps=3).key != ddim().key  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -132,13 +148,13 @@ def test_key_is_of_the_weights_that_are_used_not_of_the_arguments() -> None:
     ],
 )
 def test_bad_arguments_name_their_range(
-    make: Callable[..., DiffusionModel], arguments: dict[str, object], message: str
+    make: Callable[..., System], arguments: dict[str, object], message: str
 ) -> None:
-    loader = models.ddim if make is ddim else models.ddpm
+    loader = ddim_system.load if make is ddim else ddpm_system.load
     with pytest.raises(ValueError, match=message):
         loader(**{**WHERE, **arguments})  # type: ignore[arg-type]
 
 
 def test_weights_that_are_not_there() -> None:
     with pytest.raises(FileNotFoundError, match="'nothing' are not in"):
-        releases.card("nothing")
+        cards.card("nothing")

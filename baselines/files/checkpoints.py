@@ -1,10 +1,6 @@
 """From the files that authors published to networks of this package, or an error; never a half-loaded network.
 
-A layout is how a repository names its weights. `_names` walks the network and says for each of its own weights which
-weights of the layout it is made of, so that "missing" and "unexpected" are known before anything is loaded.
-
-Layouts: "guided" (improved diffusion, ADM, LDM's U-Net), "ddpm" (DDPM in PyTorch, LDM's autoencoders, LDM's text
-encoder and label table), "diffusers", "transformers" (CLIP's text encoder), and "baselines", this package's own.
+How the weights of a network are named in a file is found out (`baselines.files.layouts`); the configuration is given.
 """
 
 from __future__ import annotations
@@ -13,7 +9,7 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,18 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from baselines.architectures import Architecture, Arguments, ConfigurationError, NetworkConfig, architecture
-from baselines.networks.autoencoder import AutoencoderKL, AutoencoderVQ
-from baselines.networks.blocks import (
-    Downsample,
-    ResidualBlock,
-    SelfAttention,
-    SpatialTransformer,
-    Upsample,
-)
-from baselines.networks.classifier import Classifier
-from baselines.networks.transformer import LabelTokens, TextEncoder
-from baselines.networks.unet import UNet, UNetConfig
+from baselines.files.arguments import Architecture, Arguments, ConfigurationError, architecture
+from baselines.files.layouts import LAYOUTS, Part
+from baselines.files.layouts import parts as parts_of
+from baselines.networks import NetworkConfig
 
 _LOG = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
@@ -75,8 +63,8 @@ def load_network(
     Args:
         path: `.pt`, `.pth`, `.ckpt` or `.bin` of torch.save, or `.safetensors`. Nothing of it is executed. A file of a
             whole latent diffusion model holds several networks; `config` says which one is meant.
-        config: a name of `baselines.configurations.CONFIGURATIONS`, or arguments in the names of the original
-            repository, see `baselines.architectures.architecture`; not necessarily the repository of the file.
+        config: a name of `baselines.files.catalogue.configurations()`, or arguments in the names of the original
+            repository, see `baselines.files.arguments.architecture`; not necessarily the repository of the file.
         ema: which weights, where a file holds the trained ones and their moving average (Lightning files of LDM, lists
             of ermongroup/ddim): True the average, False the trained ones, "auto" the average if there is one.
 
@@ -275,24 +263,12 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _stacked(values: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(values)) if len(values) > 1 else values[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One weight of a network: what it is made of in the file, and how."""
-
-    sources: tuple[str, ...]
-    make: Callable[[Sequence[Tensor]], Tensor] = _stacked
-
-
-def _best_layout(network: nn.Module, found: Architecture, state: State) -> tuple[str, str, dict[str, _Part]]:
+def _best_layout(network: nn.Module, found: Architecture, state: State) -> tuple[str, str, dict[str, Part]]:
     """(layout, prefix, parts): whose names occur most often in the file. An incomplete file still has a best one."""
     present = {_renamed(key) for key in state}
-    best: tuple[int, str, str, dict[str, _Part]] | None = None
-    for layout in ("guided", "ddpm", "diffusers", "transformers", "baselines"):
-        parts = _names(network, layout, found.qkv)
+    best: tuple[int, str, str, dict[str, Part]] | None = None
+    for layout in LAYOUTS:
+        parts = parts_of(network, layout, found.qkv)
         wanted = {source for part in parts.values() for source in part.sources}
         for prefix in _PREFIXES if parts else ():
             averaged = _average_name(prefix)
@@ -316,7 +292,7 @@ def _average_name(prefix: str) -> Callable[[str], str]:
 
 
 def _choose(
-    path: Path, sets: dict[str, State], prefix: str, parts: Mapping[str, _Part], ema: bool | Literal["auto"]
+    path: Path, sets: dict[str, State], prefix: str, parts: Mapping[str, Part], ema: bool | Literal["auto"]
 ) -> tuple[State, Average]:
     """The wanted set of weights, under the names of the layout."""
     if ema not in (True, False, "auto"):
@@ -349,7 +325,7 @@ def _stripped(state: State, prefix: str) -> State:
     }
 
 
-def _convert(path: Path, network: nn.Module, state: State, parts: Mapping[str, _Part]) -> dict[str, Tensor]:
+def _convert(path: Path, network: nn.Module, state: State, parts: Mapping[str, Part]) -> dict[str, Tensor]:
     """The state dict of the network; all complaints about the file in one error."""
     wanted = {source for part in parts.values() for source in part.sources}
     complaints = []
@@ -390,230 +366,3 @@ def _matrix(value: Tensor, target: Tensor) -> Tensor:
     while value.ndim > max(target.ndim, 1) and value.shape[-1] == 1:
         value = value.squeeze(-1)
     return value
-
-
-# --- names ----------------------------------------------------------------------------------------------------------
-
-_RESIDUAL = {
-    "guided": ("in_layers.0", "in_layers.2", "emb_layers.1", "out_layers.0", "out_layers.3", "skip_connection"),
-    "ddpm": ("norm1", "conv1", "temb_proj", "norm2", "conv2", "nin_shortcut"),
-    "diffusers": ("norm1", "conv1", "time_emb_proj", "norm2", "conv2", "conv_shortcut"),
-}
-_ATTENTION = {
-    "guided": ("norm", ("qkv",), "proj_out"),
-    "ddpm": ("norm", ("q", "k", "v"), "proj_out"),
-    "diffusers": ("group_norm", ("to_q", "to_k", "to_v"), "to_out.0"),
-}
-_OUTER = {
-    "guided": {
-        "time_embedding.0": "time_embed.0", "time_embedding.2": "time_embed.2", "class_embedding": "label_emb",
-        "norm": "out.0", "head": "out.2",
-    },
-    "ddpm": {
-        "time_embedding.0": "temb.dense.0", "time_embedding.2": "temb.dense.1", "norm": "norm_out", "head": "conv_out",
-        "class_embedding": "class_embedding",
-    },
-    "diffusers": {
-        "time_embedding.0": "time_embedding.linear_1", "time_embedding.2": "time_embedding.linear_2",
-        "class_embedding": "class_embedding", "norm": "conv_norm_out", "head": "conv_out",
-    },
-}  # fmt: skip
-"""Names of the modules outside the stages of a U-Net; `_ENDS` those around the stages of an autoencoder."""
-_ENDS = {"ddpm": ("conv_in", "norm_out", "conv_out"), "diffusers": ("conv_in", "conv_norm_out", "conv_out")}
-
-
-def _names(network: nn.Module, layout: str, qkv: str) -> dict[str, _Part]:
-    """Every weight of the network with what it is made of in a layout; empty if the layout has no such network."""
-    if layout == "baselines":
-        return {key: _Part((key,)) for key in network.state_dict()}
-    if isinstance(network, UNet) and layout in _OUTER:
-        modules = dict(_unet_modules(network, layout))
-    elif isinstance(network, Classifier) and layout == "guided":
-        modules = dict(_classifier_modules(network))
-    elif isinstance(network, AutoencoderKL | AutoencoderVQ) and layout in _ENDS:
-        modules = dict(_autoencoder_modules(network, layout))
-    elif isinstance(network, TextEncoder) and layout in _TEXT:
-        modules = dict(_text_modules(network, layout))
-    elif isinstance(network, LabelTokens) and layout == "ddpm":
-        modules = {"table": ("embedding",)}
-    else:
-        return {}
-    parts = {}
-    fused = {f"{name}.qkv": block.heads for name, block in network.named_modules() if isinstance(block, SelfAttention)}
-    for key in network.state_dict():
-        module, _, leaf = key.rpartition(".")
-        if key in modules:  # a parameter that is no module's weight or bias
-            parts[key] = _Part(modules[key], lambda values: values[0].T)
-        elif module in fused and layout == "guided" and qkv == "heads_first":
-            parts[key] = _Part((f"{modules[module][0]}.{leaf}",), _to_qkv_first(fused[module]))
-        else:
-            parts[key] = _Part(tuple(f"{source}.{leaf}" for source in modules[module]))
-    return parts
-
-
-def _to_qkv_first(heads: int) -> Callable[[Sequence[Tensor]], Tensor]:
-    """Reorders rows from (heads, 3, channels a head) to (3, heads, channels a head)."""
-    return lambda values: values[0].unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
-
-
-Modules = Iterator[tuple[str, tuple[str, ...]]]
-"""Pairs of the name of a module of this package and those of the modules whose weights are stacked to make its own."""
-
-
-def _block(block: nn.Module, ours: str, theirs: str, layout: str) -> Modules:
-    """The modules of one block of a stage."""
-    if isinstance(block, ResidualBlock):
-        own = ("norm1", "conv1", "embedding", "norm2", "conv2", "skip")
-        for a, b in zip(own, _RESIDUAL[layout], strict=True):
-            yield f"{ours}.{a}", (f"{theirs}.{b}",)
-    elif isinstance(block, SelfAttention):
-        norm, qkv, out = _ATTENTION[layout]
-        yield f"{ours}.norm", (f"{theirs}.{norm}",)
-        yield f"{ours}.qkv", tuple(f"{theirs}.{name}" for name in qkv)
-        yield f"{ours}.out", (f"{theirs}.{out}",)
-    elif isinstance(block, SpatialTransformer):
-        for a, b in (("norm", "norm"), ("inner", "proj_in"), ("outer", "proj_out")):
-            yield f"{ours}.{a}", (f"{theirs}.{b}",)
-        for i in range(len(block.blocks)):
-            yield from _transformer_block(f"{ours}.blocks.{i}", f"{theirs}.transformer_blocks.{i}")
-    elif isinstance(block, Downsample):
-        yield f"{ours}.conv", (f"{theirs}.op" if layout == "guided" else f"{theirs}.conv",)
-    elif isinstance(block, Upsample):
-        yield f"{ours}.conv", (f"{theirs}.conv",)
-
-
-def _transformer_block(ours: str, theirs: str) -> Modules:
-    """Of LDM and, under the same names, of diffusers."""
-    for own, norm, attention in (("self", "norm1", "attn1"), ("cross", "norm2", "attn2")):
-        yield f"{ours}.norm_{own}", (f"{theirs}.{norm}",)
-        yield f"{ours}.{own}_attention.q", (f"{theirs}.{attention}.to_q",)
-        yield f"{ours}.{own}_attention.kv", (f"{theirs}.{attention}.to_k", f"{theirs}.{attention}.to_v")
-        yield f"{ours}.{own}_attention.out", (f"{theirs}.{attention}.to_out.0",)
-    yield f"{ours}.norm_feed", (f"{theirs}.norm3",)
-    yield f"{ours}.feed_forward.inner", (f"{theirs}.ff.net.0.proj",)
-    yield f"{ours}.feed_forward.outer", (f"{theirs}.ff.net.2",)
-
-
-def _stages(
-    stages: nn.ModuleList, ours: str, theirs: str, layout: str, side: Literal["down", "up"], trunk: UNetConfig
-) -> Modules:
-    """The levels of an encoder ("down", behind its first convolution) or of a decoder ("up")."""
-    levels, blocks = len(trunk.multipliers), trunk.blocks
-    places: list[tuple[int, int | None]] = []
-    for level in range(levels):
-        if side == "down":
-            places += [(level, n) for n in range(blocks)] + [(level, None)] * (level < levels - 1)
-        else:
-            places += [(levels - 1 - level, n) for n in range(blocks + 1)]
-    first = 1 if side == "down" else 0
-    for i, (level, n) in enumerate(places, first):
-        for j, block in enumerate(stages[i].children()):
-            resamples = n is None or (j > 0 and not isinstance(block, SelfAttention | SpatialTransformer))
-            if layout == "guided":
-                name = f"{'input' if side == 'down' else 'output'}_blocks.{i}.{j}"
-            elif layout == "ddpm":
-                kind = f"{side}sample" if resamples else f"{'block' if j == 0 else 'attn'}.{n}"
-                name = f"{side}.{level}.{kind}"
-            else:
-                kind = f"{side}samplers.0" if resamples else f"{'resnets' if j == 0 else 'attentions'}.{n}"
-                name = f"{side}_blocks.{level if side == 'down' else levels - 1 - level}.{kind}"
-            yield from _block(block, f"{ours}.{i}.{j}", theirs + name, layout)
-
-
-def _middle(stage: nn.ModuleList, ours: str, theirs: str, layout: str) -> Modules:
-    residual = 0
-    for j, block in enumerate(stage):
-        attends = not isinstance(block, ResidualBlock)
-        if layout == "guided":
-            name = f"middle_block.{j}"
-        elif layout == "ddpm":
-            name = "mid.attn_1" if attends else f"mid.block_{residual + 1}"
-        else:
-            name = "mid_block.attentions.0" if attends else f"mid_block.resnets.{residual}"
-        residual += not attends
-        yield from _block(block, f"{ours}.{j}", theirs + name, layout)
-
-
-def _unet_modules(network: UNet, layout: str) -> Modules:
-    yield "encoder.0.0", ("input_blocks.0.0" if layout == "guided" else "conv_in",)
-    for ours, theirs in _OUTER[layout].items():
-        yield ours, (theirs,)
-    yield from _stages(network.encoder, "encoder", "", layout, "down", network.config)
-    yield from _middle(network.middle, "middle", "", layout)
-    yield from _stages(network.decoder, "decoder", "", layout, "up", network.config)
-
-
-_HEADS = {
-    "attention": {
-        "head.position": "out.2.positional_embedding", "head.qkv": "out.2.qkv_proj", "head.out": "out.2.c_proj",
-    },
-    "average": {"head": "out.3"},
-    "stages": {"head.0": "out.0", "head.2": "out.2"},
-    "normalised_stages": {"head.0": "out.0", "head.1": "out.1", "head.3": "out.3"},
-}  # fmt: skip
-
-
-def _classifier_modules(network: Classifier) -> Modules:
-    outer = _OUTER["guided"] | {"encoder.0.0": "input_blocks.0.0"} | _HEADS[network.config.pool]
-    for ours, theirs in outer.items():
-        yield ours, (theirs,)
-    yield from _stages(network.encoder, "encoder", "", "guided", "down", network.config.trunk)
-    yield from _middle(network.middle, "middle", "", "guided")
-
-
-def _autoencoder_modules(network: AutoencoderKL | AutoencoderVQ, layout: str) -> Modules:
-    yield "to_code", ("quant_conv",)
-    yield "from_code", ("post_quant_conv",)
-    yield "codebook", ("quantize.embedding",)
-    stem, norm, head = _ENDS[layout]
-    for half in ("encoder", "decoder"):
-        yield "encoder.stages.0.0" if half == "encoder" else "decoder.stem", (f"{half}.{stem}",)
-        yield f"{half}.norm", (f"{half}.{norm}",)
-        yield f"{half}.head", (f"{half}.{head}",)
-    encoder, decoder, trunk = network.encoder, network.decoder, network.config.trunk
-    yield from _stages(encoder.stages, "encoder.stages", "encoder.", layout, "down", trunk)
-    yield from _middle(encoder.middle, "encoder.middle", "encoder.", layout)
-    yield from _middle(decoder.middle, "decoder.middle", "decoder.", layout)
-    yield from _stages(decoder.stages, "decoder.stages", "decoder.", layout, "up", trunk)
-
-
-_TEXT = {
-    # Tokens, positions, last norm; then of every layer norm, q, k, v, out, norm, inner, outer.
-    "ddpm": (
-        ("token_emb", "pos_emb.emb", "norm"),
-        ("attn_layers.layers.{a}.0", "attn_layers.layers.{a}.1.to_q", "attn_layers.layers.{a}.1.to_k",
-         "attn_layers.layers.{a}.1.to_v", "attn_layers.layers.{a}.1.to_out", "attn_layers.layers.{b}.0",
-         "attn_layers.layers.{b}.1.net.0.0", "attn_layers.layers.{b}.1.net.2"),
-    ),
-    "diffusers": (
-        ("model.embed_tokens", "model.embed_positions", "model.layer_norm"),
-        ("model.layers.{i}.self_attn_layer_norm", "model.layers.{i}.self_attn.q_proj",
-         "model.layers.{i}.self_attn.k_proj", "model.layers.{i}.self_attn.v_proj",
-         "model.layers.{i}.self_attn.out_proj", "model.layers.{i}.final_layer_norm", "model.layers.{i}.fc1",
-         "model.layers.{i}.fc2"),
-    ),
-    "transformers": (
-        ("text_model.embeddings.token_embedding", "text_model.embeddings.position_embedding",
-         "text_model.final_layer_norm"),
-        ("text_model.encoder.layers.{i}.layer_norm1", "text_model.encoder.layers.{i}.self_attn.q_proj",
-         "text_model.encoder.layers.{i}.self_attn.k_proj", "text_model.encoder.layers.{i}.self_attn.v_proj",
-         "text_model.encoder.layers.{i}.self_attn.out_proj", "text_model.encoder.layers.{i}.layer_norm2",
-         "text_model.encoder.layers.{i}.mlp.fc1", "text_model.encoder.layers.{i}.mlp.fc2"),
-    ),
-}  # fmt: skip
-"""Text encoders: x-transformers in LDM, whose layers are attention and feed-forward in turn; LDMBertModel; CLIP."""
-
-
-def _text_modules(network: TextEncoder, layout: str) -> Modules:
-    outer, inner = _TEXT[layout]
-    for ours, theirs in zip(("tokens", "positions", "norm"), outer, strict=True):
-        yield ours, (theirs,)
-    for i in range(len(network.blocks)):
-        norm, q, k, v, out, norm_feed, first, second = (name.format(i=i, a=2 * i, b=2 * i + 1) for name in inner)
-        yield f"blocks.{i}.norm_self", (norm,)
-        yield f"blocks.{i}.self_attention.q", (q,)
-        yield f"blocks.{i}.self_attention.kv", (k, v)
-        yield f"blocks.{i}.self_attention.out", (out,)
-        yield f"blocks.{i}.norm_feed", (norm_feed,)
-        yield f"blocks.{i}.feed_forward.inner", (first,)
-        yield f"blocks.{i}.feed_forward.outer", (second,)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class PipelineModel:
     precision: str
     shape: tuple[int, int, int]
     classes: int
-    conditioning: Literal["none", "label", "caption"]
+    takes: frozenset[str]
     evaluations: int
 
     @cached_property
@@ -84,9 +84,9 @@ class PipelineModel:
 
         generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         conditions: dict[str, Sequence[Any]] = {}
-        if self.conditioning == "label" and labels is not None:
+        if "labels" in self.takes and labels is not None:
             conditions["class_labels"] = [int(label) for label in labels]
-        elif self.conditioning == "caption" and captions is not None:
+        elif "captions" in self.takes and captions is not None:
             conditions["prompt"] = list(captions)
         if _takes_lists(self.pipeline):
             return self._call(generators, conditions, watch or (lambda done, total: None))
@@ -172,14 +172,14 @@ def load(
         raise ValueError(f"{pipeline.__name__} has none of {', '.join(_DENOISERS)}; it is no pipeline of one denoiser.")
 
     classes = denoiser.get("num_class_embeds") or denoiser.get("num_embeds_ada_norm") or 0
-    conditioning: Literal["none", "label", "caption"] = "none"
+    condition = ""
     if "class_labels" in takes and classes:
-        conditioning = "label"
+        condition = "labels"
     elif "prompt" in takes:
-        conditioning = "caption"
+        condition = "captions"
     elif denoiser.get("num_class_embeds"):
         raise ValueError(f"The network of {folder.name} has classes, and {pipeline.__name__} takes no class_labels.")
-    given = {"self", "generator", "batch_size", {"label": "class_labels", "caption": "prompt"}.get(conditioning, "")}
+    given = {"self", "generator", "batch_size", {"labels": "class_labels", "captions": "prompt"}.get(condition, "")}
     needed = [name for name, p in takes.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if wanted := [name for name in needed if name not in given] + ["image"] * ("image" in takes):
         raise ValueError(f"{pipeline.__name__} needs {', '.join(wanted)}; only seeds, labels and captions are given.")
@@ -198,8 +198,8 @@ def load(
     doubled = isinstance(guidance, int | float) and guidance > 1 and not denoiser.get("guidance_embeds")
     return PipelineModel(
         folder=folder, pipeline=pipeline, scheduler=swapped, arguments=arguments, device=device, precision=precision,
-        shape=_shape(configs, denoiser, size), classes=classes if conditioning == "label" else 0,
-        conditioning=conditioning, evaluations=taken * (2 if doubled else 1),
+        shape=_shape(configs, denoiser, size), classes=classes if condition == "labels" else 0,
+        takes=frozenset({condition} - {""}), evaluations=taken * (2 if doubled else 1),
     )  # fmt: skip
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from baselines.architectures import Architecture, ConfigurationError, architecture
-from baselines.configurations import CONFIGURATIONS
+from baselines.files import catalogue
+from baselines.files.arguments import Architecture, ConfigurationError, architecture
 from baselines.networks.autoencoder import AutoencoderConfig
 from baselines.networks.classifier import ClassifierConfig
 from baselines.networks.unet import UNetConfig
-from baselines.published import PUBLISHED
+
+VQ_F4 = catalogue.configurations()["vq-f4"].arguments
 
 
 def unet(config: Any) -> UNetConfig:
@@ -29,7 +30,7 @@ def test_ddpm_of_the_yaml_is_the_default_network() -> None:
 
 
 def test_adm_64_alone_has_queries_first() -> None:
-    first = [name for name in CONFIGURATIONS if architecture(name).qkv == "qkv_first"]
+    first = [name for name in catalogue.configurations() if architecture(name).qkv == "qkv_first"]
     assert first == ["adm-imagenet64"]
 
 
@@ -66,10 +67,10 @@ def test_a_configuration_passes_through_unchanged() -> None:
 
 
 def test_flat_arguments_of_autoencoders_and_of_ddpm() -> None:
-    nested = CONFIGURATIONS["kl-f8"].arguments
+    nested = catalogue.configurations()["kl-f8"].arguments
     flat = {**nested["ddconfig"], "embed_dim": 4}
     assert architecture(flat) == architecture("kl-f8")
-    model = dict(CONFIGURATIONS["ddpm-256"].arguments["model"])
+    model = dict(catalogue.configurations()["ddpm-256"].arguments["model"])
     assert architecture(model | {"resolution": 256}) == architecture("ddpm-256")
 
 
@@ -94,11 +95,11 @@ def test_widths_of_diffusers_survive_as_multipliers() -> None:
         ({"num_channels": 32, "class_cond": "maybe"}, "Cannot read 'maybe'"),
         ({"image_size": 64, "classifier_pool": "max"}, "No pooling 'max'"),
         ({"model_channels": 32, "in_channels": 3}, "UNetModel needs the argument 'out_channels'"),
-        (dict(CONFIGURATIONS["ldm-4"].arguments) | {"dims": 3}, "dims=3 is not implemented, only with 2"),
-        (dict(CONFIGURATIONS["ldm-4"].arguments) | {"context_dim": 5}, "contradicts context_dim=5"),
-        (dict(CONFIGURATIONS["ldm-4"].arguments) | {"n_embed": 5}, "n_embed=5 is not implemented"),
+        (dict(catalogue.configurations()["ldm-4"].arguments) | {"dims": 3}, "dims=3 is not implemented, only with 2"),
+        (dict(catalogue.configurations()["ldm-4"].arguments) | {"context_dim": 5}, "contradicts context_dim=5"),
+        (dict(catalogue.configurations()["ldm-4"].arguments) | {"n_embed": 5}, "n_embed=5 is not implemented"),
         ({"params": {"unet_config": {}}, "target": "ldm.LatentDiffusion"}, "whole latent diffusion model"),
-        ({"embed_dim": 4, "ddconfig": CONFIGURATIONS["vq-f4"].arguments["ddconfig"]}, "double_z=False does not go"),
+        ({"embed_dim": 4, "ddconfig": VQ_F4["ddconfig"]}, "double_z=False does not go"),
         ({"num_hidden_layers": 2, "intermediate_size": 100}, "intermediate_size=100 of hidden_size=512"),
         ({"_class_name": "UNet2DModel", "add_attention": False}, "add_attention=False is not implemented"),
         ({"_class_name": "UNet1DModel"}, "'UNet1DModel' of diffusers is not implemented"),
@@ -118,7 +119,7 @@ def test_what_is_not_implemented_is_refused(config: Any, complaint: str) -> None
 
 
 def test_arguments_of_processes_and_scripts_do_not_matter() -> None:
-    arguments = dict(CONFIGURATIONS["adm-imagenet128"].arguments)
+    arguments = dict(catalogue.configurations()["adm-imagenet128"].arguments)
     scripts = {
         "use_fp16": True, "diffusion_steps": 1000, "noise_schedule": "linear", "timestep_respacing": "250",
         "use_ddim": False, "classifier_scale": 0.5, "num_samples": 50000, "rescale_learned_sigmas": False,
@@ -128,8 +129,8 @@ def test_arguments_of_processes_and_scripts_do_not_matter() -> None:
 
 
 def test_cards_name_configurations_and_addresses() -> None:
-    assert len(PUBLISHED) == len({card.url for card in PUBLISHED.values()})
-    for name, card in PUBLISHED.items():
+    assert len(catalogue.files()) == len({card.url for card in catalogue.files().values()})
+    for name, card in catalogue.files().items():
         assert card.name == name
         assert card.url.startswith("https://")
         assert card.networks.keys() <= {"unet", "classifier", "first_stage", "condition"}
@@ -140,11 +141,11 @@ def test_cards_name_configurations_and_addresses() -> None:
 
 def test_estimated_sizes_are_near_the_known_ones() -> None:
     # `cin/model.ckpt` is 1.7 GiB; the text-to-image file, 5.7 GiB, also has the output layer that is not used.
-    assert round(PUBLISHED["ldm-imagenet256"].estimated_bytes / 2**30, 1) == 1.7
+    assert round(catalogue.files()["ldm-imagenet256"].estimated_bytes / 2**30, 1) == 1.7
     unused = 4 * 1281 * 30522
-    assert round((PUBLISHED["ldm-text"].estimated_bytes + unused) / 2**30, 1) == 5.7
+    assert round((catalogue.files()["ldm-text"].estimated_bytes + unused) / 2**30, 1) == 5.7
 
 
-def test_names_and_cards_need_no_torch() -> None:
-    code = "import sys, baselines.published, baselines.configurations; sys.exit('torch' in sys.modules)"
+def test_records_need_no_torch() -> None:
+    code = "import sys, baselines.records, baselines.schedules; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

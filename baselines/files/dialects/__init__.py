@@ -1,0 +1,1 @@
+"""The argument names of the original repositories, one module each; `baselines.files.arguments` chooses among them."""

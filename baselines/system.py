@@ -1,0 +1,335 @@
+"""A model that is ready to sample: weights, a sampler, a denoiser, a start and a decoding, each exchangeable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from baselines.conditions import Given, conditions
+from baselines.denoisers import Condition, Denoiser, Prediction
+from baselines.files.weights import Weights
+from baselines.noise import Noise, image_noise
+from baselines.sampling import Sampler
+from baselines.schedules import Level
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a sampler shows after a step: the state x, and the clean image it was predicted to become, both as images,
+    float32 (b, 3, h, w), nominally in [-1, 1]."""
+
+    done: int
+    steps: int
+    x: Tensor
+    predicted: Tensor
+
+
+Build = Callable[[Weights, Given], tuple[Denoiser, Condition]]
+"""build(weights, given) is the denoiser of one batch with its guidance, and the condition that it is called with."""
+
+
+def conditional(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
+    """The network alone, told what was asked for."""
+    return weights.denoiser(), told(weights, given)[0]
+
+
+def told(weights: Weights, given: Given) -> tuple[Condition, Condition]:
+    """What the networks are told, and what tells them nothing (empty if they know no such thing)."""
+    if isinstance(weights, _Rehearsal):
+        return weights.condition, weights.condition
+    condition, null = conditions(weights, given)
+    return condition, null or {}
+
+
+def fresh(noise: Noise, like: Tensor, given: Given) -> Tensor:
+    """Draw 0 of the noise, where a walk from pure noise starts."""
+    return noise(0, like)
+
+
+def decoded(weights: Weights, x: Tensor) -> Tensor:
+    """The state as images: itself, or a decoded latent."""
+    return weights.decode(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """A generator of images as a composition; what a caller may rely on stands in `genbench.contracts.Model`.
+
+    Attributes:
+        weights: the trained networks, by their roles.
+        sampler: brings the start to the result.
+        build: makes the denoiser of a batch: network, guidance, clipping, in the order of the paper.
+        start: the state that the sampler begins with.
+        decode: the images of a state.
+        takes: the conditions of `sample`, of {"labels", "captions", "images", "masks"}; None is those of the weights.
+        state: shape of one image's state; None is that of the latents or images of the weights.
+    """
+
+    weights: Weights
+    sampler: Sampler
+    build: Build = conditional
+    start: Callable[[Noise, Tensor, Given], Tensor] = fresh
+    decode: Callable[[Weights, Tensor], Tensor] = decoded
+    takes: frozenset[str] = None  # type: ignore[assignment]
+    state: tuple[int, ...] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Fills in what the weights say."""
+        if self.takes is None:
+            object.__setattr__(self, "takes", self.weights.release.takes)
+        if self.state is None:
+            object.__setattr__(self, "state", self.weights.release.state)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the images, (c, h, w)."""
+        return self.weights.release.shape
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that labels choose among, 0 without labels."""
+        return self.weights.release.classes if "labels" in self.takes else 0
+
+    @property
+    def key(self) -> str:
+        """Digest of the weights and of the version of this code; arguments are part of the run's spec."""
+        return self.weights.key
+
+    @property
+    def evaluations(self) -> float | None:
+        """Evaluations of denoising networks an image; a classifier's are not counted.
+
+        They are counted in a rehearsal. Where that cannot be, because they depend on the image, it is the mean over the
+        images sampled so far, and None before the first one.
+        """
+        if self._rehearsed is not None or not self._counts:
+            return self._rehearsed
+        return sum(done for done, _ in self._counts) / sum(images for _, images in self._counts)
+
+    @cached_property
+    def _rehearsed(self) -> int | None:
+        """Evaluations of one small image whose values nobody may look at, by networks that only count."""
+        rehearsal = _Rehearsal(release=self.weights.release, device="cpu", precision="float32")
+        sides = [min(side, 8) for side in self.state[1:]]
+        x = torch.zeros(1, *self.state[:1], *sides).as_subclass(_Unseen)
+        try:
+            denoise, condition = self.build(rehearsal, Given(seeds=torch.zeros(1, dtype=torch.int64)))
+            with torch.no_grad():
+                self.sampler(denoise, x, lambda draw, like, stream=0: like, condition)
+        except RuntimeError:
+            return None
+        return rehearsal.counted[0]
+
+    @cached_property
+    def _counts(self) -> list[tuple[int, int]]:
+        """Evaluations and images of every batch so far, where they could not be rehearsed."""
+        return []
+
+    def sample(
+        self, seeds: NDArray[np.uint64], *, watch: Callable[[int, int], None] | None = None, **given: Any
+    ) -> Tensor:
+        """Images of the given seeds and conditions, float32 (b, 3, h, w), nominally in [-1, 1].
+
+        Args:
+            seeds: (b,) uint64; image i depends on seeds[i] and on its own conditions alone.
+            watch: called as watch(done, total) after every step.
+            given: the conditions that `takes` names, see `baselines.conditions.Given`.
+
+        Raises:
+            ValueError: a condition that this model does not take, or weights that do not fit.
+            FileNotFoundError: weights that are not there.
+        """
+        report = None if watch is None else (lambda done, steps, x: watch(done, steps))
+        return self.decode(self.weights, self._run(seeds, given, report))
+
+    def trajectory(self, seeds: NDArray[np.uint64], *, watch: Callable[[View], None], **given: Any) -> Tensor:
+        """Samples as `sample` does, and calls `watch` after every step with what it saw. Latents are decoded for it."""
+        predicted: list[Tensor] = []
+
+        def report(done: int, steps: int, x: Tensor) -> None:
+            both = self.decode(self.weights, x), self.decode(self.weights, predicted[-1])
+            watch(View(done=done, steps=steps, x=both[0], predicted=both[1]))
+
+        return self.decode(self.weights, self._run(seeds, given, report, predicted))
+
+    def _run(
+        self,
+        seeds: NDArray[np.uint64],
+        given: dict[str, Any],
+        report: Callable[[int, int, Tensor], None] | None,
+        predicted: list[Tensor] | None = None,
+    ) -> Tensor:
+        """The result of the sampler."""
+        asked = self._given(seeds, given)
+        weights = self.weights
+        if self._rehearsed is None:
+            weights = _Counting(**{f.name: getattr(weights, f.name) for f in fields(weights)})
+        denoise, condition = self.build(weights, asked)
+        if predicted is not None:
+            denoise = _recorded(denoise, predicted)
+        noise = image_noise(asked.seeds)
+        x = self.start(noise, torch.empty(len(seeds), *self.state, device=self.weights.device), asked)
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            x = self.sampler(denoise, x, noise, condition, report)
+        if isinstance(weights, _Counting):
+            self._counts.append((weights.counted[0], len(seeds)))
+        return x
+
+    def _given(self, seeds: NDArray[np.uint64], given: dict[str, Any]) -> Given:
+        """The conditions on the device of the model."""
+        there = {name: value for name, value in given.items() if value is not None}
+        if unknown := [name for name in there if name not in self.takes]:
+            raise ValueError(
+                f"This model takes no {', '.join(unknown)}; it takes {', '.join(sorted(self.takes)) or 'seeds alone'}."
+            )
+        device = self.weights.device
+        placed: dict[str, Any] = {
+            k: v if k == "captions" else torch.as_tensor(v, device=device) for k, v in there.items()
+        }
+        return Given(seeds=torch.from_numpy(seeds.view("int64")).to(device), **placed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cascade:
+    """Small images by one model, enlarged by the next, which sees them, and so on.
+
+    Attributes:
+        stages: the models; all but the first take "images".
+        between: what the next model sees of the images of the one before it.
+    """
+
+    stages: Sequence[System]
+    between: Callable[[Tensor], Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the images of the last stage, (c, h, w)."""
+        return self.stages[-1].shape
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the last stage."""
+        return self.stages[-1].classes
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The conditions of the first stage, which every stage is given that takes them."""
+        return self.stages[0].takes
+
+    @property
+    def key(self) -> str:
+        """Digest of the weights of all stages."""
+        return hashlib.sha256(" ".join(stage.key for stage in self.stages).encode()).hexdigest()
+
+    @property
+    def evaluations(self) -> float | None:
+        """Evaluations of the denoising networks of all stages, None where those of one are not known yet."""
+        each = [stage.evaluations for stage in self.stages]
+        return None if None in each else sum(count or 0 for count in each)
+
+    def sample(
+        self, seeds: NDArray[np.uint64], *, watch: Callable[[int, int], None] | None = None, **given: Any
+    ) -> Tensor:
+        """Samples as `System.sample` does; the steps of all stages are counted through, as if all were as long."""
+        x: Tensor | None = None
+        steps: list[int] = []
+
+        def report(done: int, total: int) -> None:
+            steps[-1] = total
+            if watch is not None:
+                rest = total * (len(self.stages) - len(steps))
+                watch(sum(steps[:-1]) + done, sum(steps) + rest)
+
+        for i, stage in enumerate(self.stages):
+            steps.append(0)
+            mine = {name: value for name, value in given.items() if name in stage.takes}
+            if x is not None:
+                mine["images"] = self.between(x)
+            # The seeds of every walk are others, or all would start from the same noise.
+            mixed = seeds ^ seeds.dtype.type((i * 0x5851F42D4C957F2D) % 2**64)
+            x = stage.sample(mixed, watch=report, **mine)
+        assert x is not None
+        return x
+
+
+def _recorded(denoise: Denoiser, predicted: list[Tensor]) -> Denoiser:
+    """The same denoiser, which leaves its last predicted image in a list."""
+
+    def recorded(x: Tensor, level: Level, condition: Condition) -> Prediction:
+        prediction = denoise(x, level, condition)
+        predicted[:] = [prediction.x0]
+        return prediction
+
+    return recorded
+
+
+class _Unseen(Tensor):
+    """A tensor whose values are not to be looked at, such as by a solver that adapts its step to them."""
+
+    def _look(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("The number of evaluations depends on the values of the image.")
+
+    __bool__ = __float__ = __int__ = __index__ = item = tolist = numpy = _look
+
+
+class _Counting(Weights):
+    """Weights that count the images that their denoisers are called with."""
+
+    @cached_property
+    def counted(self) -> list[int]:
+        """The images so far, as a list of one."""
+        return [0]
+
+    def denoiser(self, role: str = "unet") -> Denoiser:
+        """The denoiser, counted."""
+        inner = super().denoiser(role)
+
+        def denoise(x: Tensor, level: Level, condition: Condition) -> Prediction:
+            self.counted[0] += len(x)
+            return inner(x, level, condition)
+
+        return denoise
+
+
+class _Rehearsal(_Counting):
+    """Weights whose networks compute nothing and count the images that they are called with."""
+
+    @property
+    def condition(self) -> Condition:
+        """A condition under every name that networks take."""
+        nothing = torch.zeros(1, dtype=torch.int64)
+        return {"y": nothing, "context": nothing, "low_res": nothing}
+
+    def denoiser(self, role: str = "unet") -> Denoiser:
+        """A denoiser that counts."""
+
+        def denoise(x: Tensor, level: Level, condition: Condition) -> Prediction:
+            self.counted[0] += len(x)
+            return Prediction(x, x, x if self.release.parts[role].learned_variance else None)
+
+        return denoise
+
+    def network(self, role: str, precision: str | None = None) -> Any:
+        """A network that counts and returns its input."""
+
+        def network(x: Tensor, *args: Any, **given: Any) -> Tensor:
+            self.counted[0] += len(x)
+            return x
+
+        return network
+
+    def log_probability(self, role: str = "classifier") -> Callable[[Tensor, Level, Condition], Tensor]:
+        """A classifier that is not counted."""
+        return lambda x, level, condition: x.flatten(1).sum(1)
