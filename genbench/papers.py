@@ -550,9 +550,15 @@ def _guidance(ours: _Ours, row: Reported) -> Iterator[str]:
 
 
 def _own_weights(ours: _Ours, row: Reported) -> Iterator[str]:
-    """Files that the user gave, unless they are named as the preset of the system names them."""
-    given = [ours.model.args.get(name) for name in ("weights", "classifier")]
-    if ours.result.environment.get("given_weights") or {*given} - {None, "", *_weights_of_preset(ours)}:
+    """Files that the user gave, unless they are named as the preset of the system names them.
+
+    The weights of extractors are judged by the keys of these.
+    """
+    from genbench import registry
+
+    named = {ours.model.args.get(name) for name in ("weights", "classifier")} - {None, "", *_weights_of_preset(ours)}
+    files = set(ours.result.environment.get("given_weights", ())) - registry.table("extractor").keys()
+    if named or files:
         yield "own weights"
 
 

@@ -221,6 +221,12 @@ def matches(path: Path, card: Card) -> bool:
     return card.sha256 is None or sha256(path).startswith(card.sha256.lower())
 
 
+def proved(path: Path, card: Card) -> bool:
+    """Whether a file is the published one beyond doubt: the card knows a digest of it, and the file has that digest."""
+    known = card.member is None and bool(card.md5 or card.sha256)
+    return known and path.is_file() and matches(path, card)
+
+
 def md5(path: Path) -> str:
     """Hexadecimal MD5 of a file, for files that nothing better is published of."""
     with path.open("rb") as stream:

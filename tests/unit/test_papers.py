@@ -700,6 +700,8 @@ def test_a_variance_that_was_not_published_is_a_reason() -> None:
 def test_weights_that_the_preset_names_are_the_papers() -> None:
     named = result(model="ddim(steps=50, spacing='quadratic', weights='ddpm-ema-cifar10')")
     assert comparable(named, paper()) == (True, ())
+    given = result(environment={"given_weights": ["inception"]})
+    assert comparable(given, paper()) == (True, ()), "weights of an extractor are known by its key"
 
 
 def test_the_default_run_is_not_and_says_why() -> None:

@@ -589,3 +589,19 @@ def test_a_missing_published_file_tells_size_and_digest(monkeypatch: pytest.Monk
         resolve(published("ddpm-ema-cifar10"))
     with pytest.raises(MissingAsset, match=r"sha256 fe4efff1e174c627"):
         resolve(published("sd-v1-4"))
+
+
+def test_a_file_is_proved_by_a_digest_alone(tmp_path: Path) -> None:
+    from dataclasses import replace
+    from hashlib import md5, sha256
+
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"weights")
+    bare = weights.Card(name="n", file="f", url=None, bytes=7, sha256=None, licence="MIT", note="")
+    assert weights.matches(path, bare) and not weights.proved(path, bare), "nothing is known that could prove it"
+    assert weights.proved(path, replace(bare, sha256=sha256(b"weights").hexdigest()))
+    assert weights.proved(path, replace(bare, md5=md5(b"weights").hexdigest()))
+    assert not weights.proved(path, replace(bare, sha256=sha256(b"others").hexdigest()))
+    assert not weights.proved(tmp_path / "absent", replace(bare, md5=md5(b"weights").hexdigest()))
+    member = replace(bare, sha256=sha256(b"weights").hexdigest(), member="inside.bin")
+    assert not weights.proved(path, member), "the digest is that of the archive"
