@@ -58,6 +58,9 @@ class Samples:
             reference take them in place of the images.
         quantise: how floats became these 8-bit pixels, "round" or "truncate", where it is known.
         dataset: what names these images everywhere: a data set with its arguments; empty for files of the user.
+        format: of the files, such as "PNG" or "JPEG and PNG"; empty where there are none.
+        exchangeable: whether the images come in a random order, as drawn ones do, so that the first ones are a fair
+            choice of them.
     """
 
     count: int
@@ -72,6 +75,8 @@ class Samples:
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     quantise: str | None = None
     dataset: str = ""
+    format: str = ""
+    exchangeable: bool = False
 
     def __post_init__(self) -> None:
         for name, values in (("labels", self.labels), ("captions", self.captions)):
@@ -106,6 +111,26 @@ class Samples:
             hashes=self.hashes and partial(_shifted, self.hashes, start),
             labels=None if self.labels is None else self.labels[start:stop],
             captions=None if self.captions is None else self.captions[start:stop],
+            statistics={},
+        )
+
+    def take(self, indices: NDArray[np.int64], *, origin: str, fingerprint: Callable[[], str]) -> Samples:
+        """The images of the given numbers, in their order.
+
+        Args:
+            indices: int64 (k,), each in [0, count).
+            origin, fingerprint: of the choice.
+        """
+        chosen = [int(i) for i in indices]
+        return replace(
+            self,
+            count=len(chosen),
+            read=partial(_picked, self.read, chosen),
+            origin=origin,
+            fingerprint=fingerprint,
+            hashes=self.hashes and partial(_picked, self.hashes, chosen),
+            labels=None if self.labels is None else self.labels[indices],
+            captions=None if self.captions is None else [self.captions[i] for i in chosen],
             statistics={},
         )
 
@@ -151,6 +176,12 @@ def image_digests(images: Images) -> NDArray[np.uint8]:
 def fingerprint_of(shape: tuple[int, ...], digests: NDArray[np.uint8]) -> str:
     """The fingerprint of images (c, h, w) whose `image_digests` are known."""
     return hashlib.sha256(f"{len(digests)} {tuple(shape)}".encode() + digests.tobytes()).hexdigest()
+
+
+def _picked(
+    read: Callable[[int, int], NDArray[np.uint8]], chosen: Sequence[int], start: int, stop: int
+) -> NDArray[np.uint8]:
+    return np.concatenate([read(i, i + 1) for i in chosen[start:stop]])
 
 
 def _shifted(read: Callable[[int, int], NDArray[np.uint8]], offset: int, start: int, stop: int) -> NDArray[np.uint8]:
@@ -258,10 +289,10 @@ class Evidence:
             raise UsageError(f"The tap {tap!r} was not extracted; there are {', '.join(self.taps) or 'none'}.")
         return self.taps[tap]
 
-    def first(self, count: int) -> Evidence:
-        """The evidence of the first `count` images."""
+    def take(self, samples: Samples, indices: NDArray[np.int64]) -> Evidence:
+        """The evidence of a choice: of the images of the given numbers, which `samples` are."""
         taps = {
-            name: Features(extractor=f.extractor, tap=f.tap, array=np.array(f.values()[:count]))
+            name: Features(extractor=f.extractor, tap=f.tap, array=np.array(f.values()[indices]))
             for name, f in self.taps.items()
         }
-        return Evidence(samples=self.samples.subset(0, count), taps=taps)
+        return Evidence(samples=samples, taps=taps)

@@ -36,7 +36,9 @@ class Metric:
         version: raised when a published value may change.
         compute: compute(*, generated: Evidence, reference: Evidence, **args) -> Score. Roles by keyword only; a metric
             without a reference does not name that role. All other parameters have literal defaults.
-        taps: outputs of the extractor that it reads; empty for metrics on pixels. "captions" is the text tap.
+        taps: outputs of the extractor that it reads; empty for metrics on pixels. "captions" is the text tap, and
+            "classifier" the tap of its classifier, whatever the name: `compute` and `check` then take a parameter
+            `classifier`, a `Classifier`, and labels count its classes.
         images, labels, captions: what else of the samples it reads.
         paired: whether image i of both sides belong together.
         pairwise: whether its taps are not of images but of pairs, what `Extractor.compare` gives for image i of both
@@ -49,6 +51,9 @@ class Metric:
         moments: whether it reads no more of its reference than mean and covariance of features, for which published
             statistics will do (`Evidence.statistics`).
         extractor: the extractor this metric is defined on, when it is defined on one only; else None.
+        check: check(*, generated: Samples, reference: Samples | None, widths: Mapping[str, int], **args) raises, before
+            any work, what `compute` would raise because of its arguments and of the numbers of images, labels and
+            features. No pixel can be read yet. `widths` are those of the extractor's taps, empty where it is not there.
         invariances: of {"order", "translation", "rotation", "scale"}: what may be done to all features without
             a change of the value.
         neutral: arguments that cannot change the value, such as those of its error bar. They are in no identity.
@@ -74,9 +79,27 @@ class Metric:
     minimum: int = 2
     moments: bool = False
     extractor: str | None = None
+    check: Callable[..., None] | None = None
     invariances: frozenset[str] = frozenset({"order"})
     neutral: tuple[str, ...] = ()
     reads: Callable[[Mapping[str, Any]], Collection[str]] = lambda args: ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classifier:
+    """Which outputs of an extractor are the logits of a classifier, and of what classes.
+
+    Attributes:
+        count: number of classes.
+        tap: that holds the logits, biases included.
+        offset: output of class 0; the classes follow each other.
+        classes: their names in this order, empty where they are not known.
+    """
+
+    count: int
+    tap: str = "logits"
+    offset: int = 0
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +118,9 @@ class Extractor:
         embed_captions: maps b texts to float32 (b, width of "embedding"), for extractors of text and images.
         block: images of one call of the network. Every call gets exactly as many (the last one is filled up), so that
             no feature depends on how images were batched.
+        classifier: None for a network that tells no classes.
+        made_for: the data set that a small shipped network was trained on: its features say little of other images.
+            Empty for networks of general use.
     """
 
     key: str
@@ -103,6 +129,8 @@ class Extractor:
     compare: Callable[[Tensor, Tensor, Sequence[str]], Mapping[str, Tensor]] | None = None
     embed_captions: Callable[[Sequence[str]], Tensor] | None = None
     block: int = 32
+    classifier: Classifier | None = None
+    made_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +258,7 @@ def taken_by(model: Any) -> frozenset[str]:
 
 
 RESERVED: Mapping[str, frozenset[str]] = {
-    "metric": frozenset({"generated", "reference", "device"}),
+    "metric": frozenset({"generated", "reference", "device", "classifier"}),
     "extractor": frozenset({"device", "precision", "weights"}),
     "dataset": frozenset({"directory", "split"}),
     "model": frozenset({"dataset", "device", "precision", "fetch"}),

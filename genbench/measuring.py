@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genbench import features, files, report, weights
-from genbench.arrays import Evidence, Samples, Statistics
+from genbench import features, files, labels, report, subsets, weights
+from genbench.arrays import Evidence, Features, Samples, Statistics
 from genbench.contracts import Extractor, Metric
 from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError
 from genbench.protocols import Protocol
 from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
 
 _log = logging.getLogger(__name__)
+
+CLASSIFIER = "classifier"
+"""The tap that stands for the classifier's, and the parameter that tells of it."""
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,4})?")
 
@@ -100,7 +103,14 @@ _WORDS = {"floor_held_out": "held-out", "floor_reference": "real"}
 
 @dataclass(slots=True)
 class Comparison:
-    """The sets of images by role, and their evidence by extractor, extracted once for all metrics that share it."""
+    """The sets of images by role, and their evidence by extractor, extracted once for all metrics that share it.
+
+    Attributes:
+        classes: of the data set, in whose order labels count; see `labels.aligned`, which is done here.
+        dataset: name of the data set that the images were made for; empty where only they know.
+        short_of_floor: by split, why there are no real images in the place of the generated ones, in a sentence.
+        problem, notes: of the labels.
+    """
 
     roles: dict[str, Samples | None]
     cells: Sequence[Cell]
@@ -108,12 +118,28 @@ class Comparison:
     device: str
     extractors: dict[str, Extractor | None] = field(default_factory=dict)
     found: dict[tuple[str, str], Evidence] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    dataset: str = ""
+    short_of_floor: dict[str, str] = field(default_factory=dict)
+    problem: str = field(init=False)
+    notes: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        aligned = labels.aligned(self.roles, self.classes)
+        self.roles, self.problem, self.notes = aligned.roles, aligned.problem, aligned.notes
 
     def extractor(self, cell: Cell) -> Extractor | None:
         name = str(cell.extractor_ref)
         if name not in self.extractors:
             self.extractors[name] = load_extractor(cell, self.execution, self.device)
         return self.extractors[name]
+
+    def known(self, cell: Cell) -> Extractor | None:
+        """The extractor if its weights are there."""
+        try:
+            return self.extractor(cell)
+        except MissingAsset:
+            return None
 
     def evidence(self, cell: Cell, role: str) -> Evidence | None:
         samples, name = self.roles.get(role), str(cell.extractor_ref)
@@ -123,7 +149,7 @@ class Comparison:
             return Evidence(samples=samples, statistics=known)
         if (name, role) not in self.found:
             extractor = self.extractor(cell)
-            taps = self._taps(name, role, samples)
+            taps = self.taps(name, role, samples)
             done = 0
 
             def watch(count: int) -> None:
@@ -146,7 +172,19 @@ class Comparison:
             device=self.device, workers=self.execution.workers,
         )  # fmt: skip
 
-    def _taps(self, name: str, role: str, samples: Samples) -> list[str]:
+    def seen(self, cell: Cell, role: str) -> Evidence | None:
+        """The evidence of as many images of a role as the protocol lets the metric see."""
+        evidence = self.evidence(cell, role)
+        limit = limit_of(cell, role)
+        if evidence is None or not limit or evidence.statistics or evidence.samples.count <= limit:
+            return evidence
+        key = (str(cell.extractor_ref), f"{limit} {role}")
+        if key not in self.found:
+            chosen = subsets.subset(evidence.samples, limit, workers=self.execution.workers)
+            self.found[key] = evidence.take(*chosen)
+        return self.found[key]
+
+    def taps(self, name: str, role: str, samples: Samples) -> list[str]:
         """Union of what the metrics on this extractor read of this role, so that one pass serves all of them."""
         wanted: dict[str, None] = {}
         for cell in self.cells:
@@ -154,10 +192,26 @@ class Comparison:
             if cell.metric.pairwise or (role == cell.metric.against and statistics_of(cell, samples)):
                 continue
             if str(cell.extractor_ref) == name and role in needed:
-                wanted |= dict.fromkeys(cell.metric.taps)
+                wanted |= dict.fromkeys(taps_of(cell, self.extractor(cell)))
         if samples.captions is None:
             wanted.pop(features.CAPTIONS, None)
         return list(wanted)
+
+
+def taps_of(cell: Cell, extractor: Extractor | None) -> tuple[str, ...]:
+    """The outputs that a metric reads, with the name that this extractor gives to its classifier's.
+
+    Raises:
+        UsageError: no classifier.
+    """
+    if CLASSIFIER not in cell.metric.taps:
+        return cell.metric.taps
+    if extractor is None or extractor.classifier is None:
+        raise UsageError(
+            f"{cell.metric.name} needs a classifier, and {cell.extractor_ref} is none; ask for {cell.metric.name}@"
+            "inception, @resnet50 or @compact."
+        )
+    return tuple(extractor.classifier.tap if tap == CLASSIFIER else tap for tap in cell.metric.taps)
 
 
 def statistics_of(cell: Cell, reference: Samples) -> Mapping[str, Statistics]:
@@ -188,13 +242,81 @@ def check(cell: Cell, role: str, samples: Samples) -> None:
             f"alone ({there}), which suffice for a Frechet distance on these and for nothing else."
         )
     if samples.count < metric.minimum:
-        raise InputRejected(
+        raise NotComparable(
             f"{metric.name} needs at least {metric.minimum} {role} images; {samples.origin} has {samples.count}."
         )
     if metric.labels and samples.labels is None:
         raise InputRejected(f"{metric.name} needs labels, and the {role} images ({samples.origin}) have none.")
     if metric.captions and role == "generated" and samples.captions is None:
         raise InputRejected(f"{metric.name} needs captions, and the {role} images ({samples.origin}) have none.")
+
+
+def check_cell(cell: Cell, comparison: Comparison) -> None:
+    """Refuses what a metric cannot measure, as far as it is known before any feature is there.
+
+    Raises:
+        InputRejected: no reference, labels or captions, labels of other classes, too few images, unlike pairs.
+        UsageError, NotComparable: of the metric's arguments.
+    """
+    metric = cell.metric
+    generated = comparison.roles["generated"]
+    reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
+    assert generated is not None
+    if uses_reference(metric) and reference is None:
+        raise InputRejected(f"{metric.name} needs a {metric.against} set, and there is none here.")
+    for role, samples in (("generated", generated), ("reference", reference)):
+        if samples is not None:
+            check(cell, role, samples)
+    if metric.labels and reference is not None and comparison.problem:
+        raise InputRejected(f"{metric.name} compares classes. {comparison.problem}")
+    if reference is not None and metric.paired:
+        check_pairs(metric, generated, reference)
+    elif reference is not None and reference.shape != generated.shape and not metric.taps:
+        raise InputRejected(f"{metric.name} compares pixels: {generated.shape} against {reference.shape}.")
+    if metric.check is None:
+        return
+    extractor = comparison.known(cell)
+    sides = {"generated": _limited(cell, "generated", generated)}
+    if reference is not None:
+        sides["reference"] = _limited(cell, metric.against, reference)
+    if CLASSIFIER in metric.taps:
+        if extractor is None or extractor.classifier is None:
+            return  # whose lack is told otherwise
+        metric.check(**sides, widths=extractor.widths, classifier=extractor.classifier, **cell.metric_ref.args)
+    else:
+        metric.check(**sides, widths=extractor.widths if extractor else {}, **cell.metric_ref.args)
+
+
+def _limited(cell: Cell, role: str, samples: Samples) -> Samples:
+    limit = limit_of(cell, role)
+    return samples if not limit or samples.count <= limit else subsets.outline(samples, limit)
+
+
+def limit_of(cell: Cell, role: str) -> int | None:
+    """How many images of a role the protocol lets the metric see; None for all."""
+    protocol, metric = cell.protocol, cell.metric
+    return (protocol.references if role == metric.against else protocol.samples).get(metric.name)
+
+
+def _check_features(cell: Cell, generated: Evidence, reference: Evidence) -> None:
+    """Refuses features that are all the same on both sides: every distance would be 0, and every share perfect.
+
+    Raises:
+        InputRejected: as said.
+    """
+    for tap in generated.taps.keys() & reference.taps.keys():
+        sides = [evidence.taps[tap] for evidence in (generated, reference)]
+        if all(len(side) > 1 and _constant(side) for side in sides):
+            raise InputRejected(
+                f"All images of {generated.samples.origin} have the same features {tap!r} on {cell.extractor_ref}, and "
+                f"all of {reference.samples.origin}: {cell.metric.name} would compare nothing. The weights are broken, "
+                "or each set is one image."
+            )
+
+
+def _constant(found: Features) -> bool:
+    first = found.values()[:1]
+    return all((block == first).all() for block in found.blocks())
 
 
 def check_pairs(metric: Metric, generated: Samples, reference: Samples) -> None:
@@ -224,12 +346,15 @@ def uses_reference(metric: Metric) -> bool:
     return "reference" in inspect.signature(metric.compute).parameters
 
 
-def _compute(cell: Cell, device: str, generated: Evidence, reference: Evidence | None) -> Score:
+def _compute(cell: Cell, comparison: Comparison, generated: Evidence, reference: Evidence | None) -> Score:
     # torch is not wanted by those who only look a result up.
     from genbench.arithmetic import float32
 
-    names = inspect.signature(cell.metric.compute).parameters
+    names, device = inspect.signature(cell.metric.compute).parameters, comparison.device
     given: dict[str, Any] = dict(cell.metric_ref.args)
+    if CLASSIFIER in names:
+        extractor = comparison.extractor(cell)
+        given[CLASSIFIER] = extractor.classifier if extractor else None
     if "reference" in names:
         given["reference"] = reference
     if "device" in names:
@@ -243,32 +368,21 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
     """Applies one metric, to the generated images and to the real ones that give its floor."""
     started = time.perf_counter()
     metric = cell.metric
-    generated = comparison.roles["generated"]
-    reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
-    assert generated is not None
-    if uses_reference(metric) and reference is None:
-        raise InputRejected(f"{metric.name} needs a {metric.against} set, and there is none here.")
-    for role, samples in (("generated", generated), ("reference", reference)):
-        if samples is not None:
-            check(cell, role, samples)
-    if reference is not None and metric.paired:
-        check_pairs(metric, generated, reference)
-    elif reference is not None and reference.shape != generated.shape and not metric.taps:
-        raise InputRejected(f"{metric.name} compares pixels: {generated.shape} against {reference.shape}.")
-    generated_evidence = comparison.evidence(cell, "generated")
-    reference_evidence = comparison.evidence(cell, metric.against) if uses_reference(metric) else None
-    limit = cell.protocol.references.get(metric.name)
-    if reference_evidence is not None and limit and limit < reference_evidence.samples.count:
-        reference_evidence = reference_evidence.first(limit)
+    check_cell(cell, comparison)
+    generated_evidence = comparison.seen(cell, "generated")
+    reference_evidence = comparison.seen(cell, metric.against) if uses_reference(metric) else None
     assert generated_evidence is not None
+    if reference_evidence is not None:
+        _check_features(cell, generated_evidence, reference_evidence)
     if metric.pairwise and reference_evidence is not None:
         generated_evidence = comparison.with_pairs(cell, generated_evidence, reference_evidence.samples)
-    score = _compute(cell, comparison.device, generated_evidence, reference_evidence)
+    score = _compute(cell, comparison, generated_evidence, reference_evidence)
     floor = _floor(cell, comparison, reference_evidence)
     extractor = comparison.extractor(cell)
     reference_side = None if reference_evidence is None else _reference_side(reference_evidence)
     key = extractor.key if extractor else None
-    hashed = [str(cell.metric_ref), metric.version, key, reference_side and reference_side.digest, generated.count]
+    hashed = [str(cell.metric_ref), metric.version, key, reference_side and reference_side.digest]
+    hashed += [generated_evidence.samples.count]
     return Result(
         metric=str(cell.metric_ref),
         metric_version=metric.version,
@@ -276,7 +390,7 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
         extractor_key=key,
         score=score,
         floor=floor,
-        generated=side_of(generated, captions=metric.captions),
+        generated=side_of(generated_evidence.samples, captions=metric.captions),
         reference=reference_side,
         protocol=cell.protocol.name,
         protocol_hash=digest([*hashed, spec.quantise if spec else None], 16),
@@ -328,15 +442,16 @@ def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Sc
     extractor = comparison.extractor(cell)
     identity = [str(cell.metric_ref), cell.metric.version, extractor.key if extractor else None]
     identity += [samples.fingerprint(), _reference_side(reference).digest if reference is not None else None]
+    identity += [cell.protocol.samples.get(cell.metric.name)]
     identity += [digest(list(samples.captions or ()))] if cell.metric.captions else []
     path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
     if (stored := files.kept(path)) is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):  # as another version of this package wrote it
             return report.read_score(json.loads(stored))
-    evidence = comparison.evidence(cell, f"floor_{role}")
+    evidence = comparison.seen(cell, f"floor_{role}")
     assert evidence is not None
     try:
-        score = _compute(cell, comparison.device, evidence, reference)
+        score = _compute(cell, comparison, evidence, reference)
     except (InputRejected, NotComparable):
         return None  # such as too few real images of a class: the floor is then not known
     files.keep(path, json.dumps(report.write_score(score), allow_nan=False).encode())

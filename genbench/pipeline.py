@@ -1,6 +1,6 @@
 """The pipeline, top to bottom. Every number that genbench prints is made by `measure`.
 
-    bind names -> look for finished results -> check disk -> sample -> extract -> measure -> store
+    bind names -> look for finished results -> preflight -> sample -> extract -> measure -> store
 
 Everything that can be refused is refused before anything is sampled.
 """
@@ -11,21 +11,23 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from genbench import environment, files, generation, images, papers, registry, report, weights
+from genbench import environment, files, generation, images, papers, preflight, registry, report, subsets, weights
 from genbench.arrays import Evidence, Images, Samples
-from genbench.contracts import Dataset, Model, taken_by
-from genbench.errors import GenbenchError, InputRejected, MissingAsset, OutOfResources, UsageError, shown
-from genbench.measuring import Cell, Comparison, Execution, attempt
+from genbench.contracts import Dataset, Extractor, Model, taken_by
+from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, UsageError, shown
+from genbench.measuring import Cell, Comparison, Execution, attempt, uses_reference
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
-from genbench.records import Measurement, Ref, RunSpec, digest
+from genbench.records import Measurement, Ref, Result, RunSpec, digest
 
 _log = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
 
 
 def bind_cells(measurements: Iterable[Measurement], protocol: Protocol) -> list[Cell]:
@@ -112,6 +114,12 @@ def _of_model(spec: RunSpec) -> Iterator[None]:
         raise MissingAsset(f"The model {spec.model}: {error}") from error
 
 
+def _outlined(samples: Samples | None, number: int | None, _: Execution) -> Samples | None:
+    """What `_at_most` will give, before any pixel is read."""
+    small = samples is None or not number or samples.count <= number
+    return samples if small or samples is None or not number else subsets.outline(samples, number)
+
+
 def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> Samples | None:
     """All images of the split that plays a role, or None when the data set has none."""
     if role not in dataset.splits:
@@ -133,27 +141,88 @@ def class_captions(samples: Samples, prompt: str) -> Samples:
     return replace(samples, captions=[names[int(label)] for label in samples.labels])
 
 
-def _roles(
-    dataset: Dataset, ref: Ref, count: int, protocol: Protocol, cells: Sequence[Cell], execution: Execution
-) -> dict:
-    """The real images that the metrics need, by role."""
+def _at_most(samples: Samples | None, number: int | None, execution: Execution) -> Samples | None:
+    """A fair choice of so many images; all of them where there are fewer, or where no number is given."""
+    if samples is None or not number or samples.count <= number:
+        return samples
+    return subsets.subset(samples, number, workers=execution.workers)[0]
 
-    def take(role: str, number: int | None) -> Samples | None:
-        samples = load_split(dataset, ref, role, execution)
-        if samples is None or (number is not None and samples.count < number):
-            return samples if role == "reference" else None
-        return samples if number is None else samples.subset(0, number)
 
-    wanted = dataset.reference_count if protocol.num_reference is None else protocol.num_reference
-    number = wanted or None
-    roles: dict[str, Samples | None] = {"reference": take("reference", number)}
-    if any(cell.metric.against == "test" for cell in cells):
-        roles["test"] = take("test", None)
-    floors = {cell.metric.floor for cell in cells}
-    for role in ("held_out", "reference"):
-        if role in floors:
-            roles[f"floor_{role}"] = take(role, count)
-    return roles
+def _short_of_floor(
+    count: int, held_out: Samples | None, reference: Samples | None, cells: Sequence[Cell]
+) -> dict[str, str]:
+    """By split, why there is no floor though there are real images, in a sentence."""
+    wanted = {cell.metric.floor for cell in cells}
+    return {
+        role: f"{samples.origin} has {samples.count} images, fewer than the {count} generated ones: no floor is given."
+        for role, samples in (("held_out", held_out), ("reference", reference))
+        if role in wanted and samples is not None and 0 < samples.count < count
+    }
+
+
+def _floors(
+    count: int,
+    held_out: Samples | None,
+    reference: Samples | None,
+    cells: Sequence[Cell],
+    execution: Execution,
+    choose: Callable[[Samples | None, int | None, Execution], Samples | None],
+) -> dict[str, Samples | None]:
+    """The real images that stand in for the generated ones, as many of them, by role; None where there are fewer."""
+    there = {"held_out": held_out, "reference": reference}
+    wanted = {cell.metric.floor for cell in cells}
+    return {
+        f"floor_{role}": choose(samples, count, execution)
+        for role, samples in there.items()
+        if role in wanted and samples is not None and samples.count >= count
+    }
+
+
+def _splits(dataset: Dataset, ref: Ref, cells: Sequence[Cell], execution: Execution) -> dict[str, Samples | None]:
+    """The splits that the metrics need, whole."""
+    wanted = {"reference": any(uses_reference(c.metric) or c.metric.floor == "reference" for c in cells)}
+    wanted["test"] = any(c.metric.against == "test" for c in cells)
+    wanted["held_out"] = any(c.metric.floor == "held_out" for c in cells)
+    return {role: load_split(dataset, ref, role, execution) if wanted[role] else None for role in wanted}
+
+
+def number_of_reference(dataset: Dataset, protocol: Protocol) -> int | None:
+    """Most reference images; None for all."""
+    return (dataset.reference_count if protocol.num_reference is None else protocol.num_reference) or None
+
+
+def _compared(
+    generated: Samples | None,
+    splits: Mapping[str, Samples | None],
+    cells: Sequence[Cell],
+    execution: Execution,
+    device: str,
+    *,
+    number: int | None,
+    choose: Callable[[Samples | None, int | None, Execution], Samples | None] = _at_most,
+    extractors: dict[str, Extractor | None] | None = None,
+    dataset: str = "",
+) -> Comparison:
+    """The generated images and the real ones that stand beside them or in their place.
+
+    Args:
+        splits: "reference", "held_out" and "test", whole.
+        number: most images of the reference.
+        choose: makes choices; before sampling, their outlines.
+        extractors: that were loaded before, by name.
+        dataset: name of the one that the images were made for.
+    """
+    reference, held_out, test = (splits.get(role) for role in ("reference", "held_out", "test"))
+    roles = {"generated": generated, "reference": choose(reference, number, execution), "test": test}
+    short: dict[str, str] = {}
+    if generated is not None:
+        roles |= _floors(generated.count, held_out, reference, cells, execution, choose)
+        short = _short_of_floor(generated.count, held_out, reference, cells)
+    names = next((s.classes for s in splits.values() if s is not None and s.dataset and s.classes), ())
+    return Comparison(
+        roles, cells, execution, device, extractors={} if extractors is None else extractors, classes=names,
+        short_of_floor=short, dataset=dataset,
+    )  # fmt: skip
 
 
 def run(
@@ -162,15 +231,18 @@ def run(
     *,
     protocol: Protocol,
     output: Path,
+    leaderboard: Path | None = None,
     execution: Execution | None = None,
 ) -> Outcome:
     """Samples a model and measures the samples; continues, or returns at once, what was done before.
 
     Args:
         output: directory of runs; this one lies in output/<spec.id>, see `generation.run_directory`.
+        leaderboard: that somebody will merge the results into; it is only looked at, before the work.
 
     Raises:
-        GenbenchError: see `genbench.errors`; the message says what to do.
+        GenbenchError: see `genbench.errors`; the message says what to do. What can be refused is refused, all together,
+            before anything is sampled or written; `results` has what was measured before a later error.
     """
     execution = execution or Execution()
     loader, dataset, spec = bind_spec(spec)
@@ -181,43 +253,160 @@ def run(
     if all(key in stored for key in requests) and generation.is_complete(directory / "samples", spec):
         return Outcome(spec=spec, results=tuple(stored[k] for k in requests), directory=directory, cached=True)
 
-    device = environment.choose_device(execution.device)
-    model = load_model(loader, spec, device, execution)
-    with _of_model(spec):
-        key_of_model = model.key  # finds its weights, before anything is written
-    _check_disk(output, spec, model)
+    ready = prepare(
+        loader, dataset, spec, [cell for key, cell in requests.items() if key not in stored], output=output,
+        leaderboard=leaderboard, execution=execution,
+    )  # fmt: skip
+    model, device = ready.model, ready.device
+    todo = {key: cell for key, cell in requests.items() if cell in ready.cells}
     with files.locked(directory):
         if execution.fresh:
             (directory / "samples" / "manifest.json").unlink(missing_ok=True)
         samples = _generate(model, spec, dataset, directory, execution, device)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
-        roles = _roles(dataset, spec.dataset, spec.num_samples, protocol, cells, execution)
-        if "labels" in taken_by(model):
-            # Of these images only the class is known; real ones are then described as briefly, or floors would differ.
-            samples = class_captions(samples, dataset.prompt)
-            roles = {role: real and class_captions(real, dataset.prompt) for role, real in roles.items()}
-        comparison = Comparison({"generated": samples, **roles}, cells, execution, device)
+        samples, splits = _described(model, dataset, samples, ready.splits)
+        comparison = _compared(
+            samples, splits, ready.cells, execution, device, number=number_of_reference(dataset, protocol),
+            extractors=ready.extractors, dataset=dataset.name,
+        )  # fmt: skip
         made_with = environment.describe(device) | {
-            "evaluations": model.evaluations, "model_key": key_of_model, "differs": differs(spec),
+            "evaluations": model.evaluations, "model_key": model.key, "differs": differs(spec),
         }  # fmt: skip
-        for key, cell in requests.items():
-            if key not in stored and (result := attempt(cell, comparison, spec, made_with)) is not None:
-                stored[key] = result
-                report.write_results(directory, stored)
+
+        def keep(key: str, result: Result) -> None:
+            stored[key] = result
+            report.write_results(directory, stored)
+
+        try:
+            _measured(todo, comparison, spec, made_with, keep=keep)
+        except GenbenchError as error:
+            error.results = tuple(stored[key] for key in requests if key in stored)
+            raise
     results = tuple(stored[key] for key in requests if key in stored)
     return Outcome(spec=spec, results=results, directory=directory, cached=False)
 
 
-def sample(spec: RunSpec, *, output: Path, execution: Execution | None = None) -> tuple[Samples, Path, RunSpec]:
-    """Samples a model without measuring; the same shards serve a later `run` of the same spec."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a run works with, found and looked at before it begins.
+
+    Attributes:
+        splits: of the data set that the metrics need, whole.
+        cells: measurements that can be made.
+        extractors: by name.
+    """
+
+    model: Model
+    device: str
+    splits: dict[str, Samples | None]
+    cells: list[Cell]
+    extractors: dict[str, Extractor | None]
+
+
+def prepare(
+    loader: Callable[..., Model],
+    dataset: Dataset,
+    spec: RunSpec,
+    cells: Sequence[Cell],
+    *,
+    output: Path,
+    leaderboard: Path | None = None,
+    execution: Execution,
+) -> Ready:
+    """Finds everything that a run needs, and writes nothing but weights that it downloads.
+
+    Raises:
+        GenbenchError: everything that is missing or wrong, a line each.
+    """
+    problems: list[GenbenchError] = []
+    device, model, generated = "cpu", None, None
+    splits: dict[str, Samples | None] = {}
+    with preflight.collecting(problems):
+        device = environment.choose_device(execution.device)
+    with preflight.collecting(problems):
+        splits = _splits(dataset, spec.dataset, cells, execution)
+    before = len(problems)
+    with preflight.collecting(problems):
+        found = load_model(loader, spec, device, execution)
+        with _of_model(spec):
+            _ = found.key  # finds its weights
+        model = found
+        generated = preflight.expected(
+            model, spec, prompts=_prompts(model, dataset, spec, execution),
+            classes=_classes(dataset, spec, execution) if "labels" in taken_by(model) else (),
+        )  # fmt: skip
+        generated, splits = _described(model, dataset, generated, splits)
+    if any(isinstance(problem, MissingAsset) for problem in problems[before:]):
+        problems += _missing_files(spec, execution)  # a model stops at the first one
+    if leaderboard is not None:
+        with preflight.collecting(problems):
+            preflight.check_leaderboard(leaderboard)
+    number = number_of_reference(dataset, cells[0].protocol) if cells else None
+    comparison = _compared(generated, splits, cells, execution, device, number=number, choose=_outlined)
+    if model is not None:
+        with preflight.collecting(problems):
+            preflight.check_disk(output, output / spec.id, spec, comparison, cells)
+    if cells:
+        cells = preflight.sift(cells, comparison, problems, sides=generated is not None and bool(splits))
+    elif problems:
+        raise preflight.together(problems)
+    assert model is not None
+    return Ready(model=model, device=device, splits=splits, cells=list(cells), extractors=comparison.extractors)
+
+
+def _missing_files(spec: RunSpec, execution: Execution) -> list[GenbenchError]:
+    """An error for every file of weights of a preset that is not there."""
+    preset = registry.preset(spec.model.name, spec.dataset.name)
+    problems: list[GenbenchError] = []
+    known = registry.published()
+    for name in preset.files if preset else ():
+        if name in known:
+            with preflight.collecting(problems):
+                weights.resolve(weights.of_published(known[name]), given=execution.weights.get(name))
+    return problems
+
+
+def _described(
+    model: Model, dataset: Dataset, samples: Samples, splits: dict[str, Samples | None]
+) -> tuple[Samples, dict[str, Samples | None]]:
+    """Samples and real images, which have captions of their classes where classes are all that a model was asked for.
+
+    Of such samples only the class is known; real images are then described as briefly, or floors would differ.
+    """
+    if "labels" not in taken_by(model):
+        return samples, splits
+    named = {role: real and class_captions(real, dataset.prompt) for role, real in splits.items()}
+    return class_captions(samples, dataset.prompt), named
+
+
+def sample(
+    spec: RunSpec,
+    *,
+    output: Path,
+    strip: bool = False,
+    by_class: bool = False,
+    writes: Sequence[Path] = (),
+    execution: Execution | None = None,
+) -> tuple[Samples, Path, RunSpec]:
+    """Samples a model without measuring; the same shards serve a later `run` of the same spec.
+
+    Args:
+        strip, by_class: whether somebody will draw its steps, or its classes, which not every model has.
+        writes: files that somebody will write.
+    """
     execution = execution or Execution()
     loader, dataset, spec = bind_spec(spec)
-    device = environment.choose_device(execution.device)
-    model = load_model(loader, spec, device, execution)
-    with _of_model(spec):
-        _ = model.key
-    _check_disk(output, spec, model)
     directory = generation.run_directory(output, spec)
+    problems: list[GenbenchError] = []
+    with preflight.collecting(problems):
+        ready = prepare(loader, dataset, spec, (), output=output, execution=execution)
+        preflight.check_pictures(ready.model, spec, strip=strip, by_class=by_class, problems=problems)
+    for path in writes:
+        with preflight.collecting(problems):
+            preflight.check_writable(path)
+    if problems:
+        raise preflight.together(problems)
+    model, device = ready.model, ready.device
     with files.locked(directory):
         samples = _generate(model, spec, dataset, directory, execution, device)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
@@ -275,17 +464,6 @@ def _classes(dataset: Dataset, spec: RunSpec, execution: Execution) -> tuple[str
     return samples.classes if samples else ()
 
 
-def _check_disk(output: Path, spec: RunSpec, model: Model) -> None:
-    c, h, w = model.shape
-    needed = spec.num_samples * c * h * w + (64 << 20)
-    free = files.free_bytes(output)
-    if free < needed:
-        raise OutOfResources(
-            f"{spec.num_samples} images of {c}x{h}x{w} need {needed >> 20} MiB under {output}; "
-            f"{free >> 20} MiB are free. Choose another --output or fewer samples."
-        )
-
-
 def request_id(spec: RunSpec, cell: Cell, execution: Execution) -> str:
     """Identity of a measurement, found without a network: what was asked, and the digests of all shipped weights."""
     given = {name: weights.sha256(path) for name, path in sorted(execution.weights.items())}
@@ -335,8 +513,9 @@ def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, D
         raise UsageError(f"The data set {ref.name} has no {split or role} split here; give another, split='...'.")
     if count is not None and count > samples.count:
         raise UsageError(f"{samples.origin} has {samples.count} images; {count} were asked for in {text}.")
-    number = dataset.reference_count if count is None else count
-    return samples if number is None or number >= samples.count else samples.subset(0, number), dataset, ref
+    chosen = _at_most(samples, dataset.reference_count if count is None else count, execution)
+    assert chosen is not None
+    return chosen, dataset, ref
 
 
 def _exists(text: str) -> bool:
@@ -368,11 +547,43 @@ def score(
     execution = execution or Execution()
     cells = bind_cells(measurements, protocol)
     device = environment.choose_device(execution.device)
-    floor = held_out.subset(0, generated.count) if held_out and held_out.count >= generated.count else None
-    trained = reference.subset(0, generated.count) if reference and reference.count >= generated.count else None
-    roles = {"generated": generated, "reference": reference, "test": test}
-    comparison = Comparison(roles | {"floor_held_out": floor, "floor_reference": trained}, cells, execution, device)
+    splits = {"reference": reference, "held_out": held_out, "test": test}
+    number = protocol.num_reference
+    plan = _compared(generated, splits, cells, execution, device, number=number, choose=_outlined)
+    cells = preflight.sift(cells, plan)
+    preflight.check_disk(None, None, None, plan, cells)
+    comparison = _compared(generated, splits, cells, execution, device, number=number, extractors=plan.extractors)
     comparison.found |= {(name, "generated"): evidence for name, evidence in (extracted or {}).items()}
     made_with = environment.describe(device)
-    results = (attempt(cell, comparison, None, made_with) for cell in cells)
-    return Outcome(spec=None, results=tuple(r for r in results if r is not None), directory=None, cached=False)
+    results = tuple(_measured(dict(enumerate(cells)), comparison, None, made_with).values())
+    return Outcome(spec=None, results=results, directory=None, cached=False)
+
+
+def _measured(
+    cells: Mapping[Key, Cell],
+    comparison: Comparison,
+    spec: RunSpec | None,
+    made_with: Mapping[str, Any],
+    *,
+    keep: Callable[[Key, Result], None] = lambda key, result: None,
+) -> dict[Key, Result]:
+    """The results of all cells that can be measured, in their order, each kept as soon as it is there.
+
+    Raises:
+        GenbenchError: of a cell that may not be left out, after all others were measured, with their `results`.
+    """
+    told = {key: preflight.notes(cell, comparison) for key, cell in cells.items()}
+    preflight.tell(note for some in told.values() for note in some)
+    found: dict[Key, Result] = {}
+    problems: list[GenbenchError] = []
+    for key, cell in cells.items():
+        with preflight.collecting(problems):
+            result = attempt(cell, comparison, spec, {**made_with, "notes": list(told[key])})
+            if result is not None:
+                found[key] = result
+                keep(key, result)
+    if problems or (cells and not found):
+        error = preflight.together(problems) if problems else NotComparable("None of the metrics could be measured.")
+        error.results = tuple(found.values())
+        raise error
+    return found

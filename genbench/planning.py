@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genbench import environment, files, generation, measuring, pipeline, report
+import numpy as np
+
+from genbench import environment, files, generation, measuring, pipeline, report, weights
 from genbench.contracts import Model, taken_by
-from genbench.errors import MissingAsset
+from genbench.errors import GenbenchError
 from genbench.protocols import Protocol
 from genbench.records import Measurement, RunSpec
 
@@ -24,12 +27,14 @@ class Plan:
     Attributes:
         directory: where the run would lie; `id` is its last part.
         device: that "auto" resolves to.
-        evaluations: network evaluations an image.
-        sampling_seconds: estimated from one step of a batch of 32; 0 when the samples are there or cannot be made.
-        disk_bytes, free_bytes: of samples and features; on the disk of the output.
+        evaluations: network evaluations an image; None where the model cannot be made.
+        sampling_seconds: estimated from one step of a batch of at most 32; 0 when the samples are there, None where it
+            is not known, as when weights are missing.
+        disk_bytes, free_bytes: of samples and features, None where it is not known; on the disk of the output.
         sampled: whether all images are there.
         done, to_do: measurements with and without a stored result.
-        missing: one line for every asset that is not on this machine; of a model's weights, the first one.
+        missing: one line for everything that stands against the run, such as a file of weights that is not there.
+        exit_code: that `run` would end with for it, 0 where nothing is missing.
     """
 
     id: str
@@ -37,13 +42,14 @@ class Plan:
     device: str
     num_samples: int
     evaluations: float | None
-    sampling_seconds: float
-    disk_bytes: int
+    sampling_seconds: float | None
+    disk_bytes: int | None
     free_bytes: int
     sampled: bool
     done: list[str]
     to_do: list[str]
     missing: list[str]
+    exit_code: int
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -58,42 +64,49 @@ def plan(
     output: Path,
     execution: measuring.Execution,
 ) -> Plan:
-    """Estimates a run without doing it: one network step is timed, nothing is written."""
+    """Estimates a run without doing it: one network step is timed, nothing is downloaded or written."""
     loader, dataset, spec = pipeline.bind_spec(spec)
     cells = pipeline.bind_cells(measurements, protocol)
     directory = generation.run_directory(output, spec)
-    device = environment.choose_device(execution.device)
-    missing: list[str] = []
     stored = {} if execution.fresh else report.read_results(directory)
-    requests = {pipeline.request_id(spec, cell, execution): str(cell) for cell in cells}
+    requests = {pipeline.request_id(spec, cell, execution): cell for cell in cells}
+    to_do = [cell for key, cell in requests.items() if key not in stored]
     sampled = generation.is_complete(directory / "samples", spec)
-    model = pipeline.load_model(loader, spec, device, execution)
-    seconds, width = 0.0, 0
-    for cell in {str(c.extractor_ref): c for c in cells}.values():
+    missing: list[str] = []
+    exit_code, seconds, size, evaluations, device = 0, None, None, None, execution.device
+    with weights.no_downloads():
         try:
-            extractor = measuring.load_extractor(cell, execution, device)
-            width += sum(extractor.widths.get(tap, 0) for tap in cell.metric.taps) if extractor else 0
-        except MissingAsset as error:
-            missing.append(str(error))
-    for role in {"reference", *(c.metric.floor for c in cells if c.metric.floor), *(c.metric.against for c in cells)}:
-        try:
-            pipeline.load_split(dataset, spec.dataset, role, execution)
-        except MissingAsset as error:
-            missing.append(str(error))
-            break
-    if not sampled:
-        try:
-            seconds = _seconds_per_image(model, spec) * spec.num_samples
-        except MissingAsset as error:
-            missing.append(str(error))
-    c, h, w = model.shape
+            ready = pipeline.prepare(loader, dataset, spec, to_do, output=output, execution=execution)
+        except GenbenchError as error:
+            missing, exit_code = str(error).split("\n"), error.exit_code
+        with contextlib.suppress(GenbenchError):
+            device = environment.choose_device(execution.device)
+            model = ready.model if not missing else pipeline.load_model(loader, spec, device, execution)
+            evaluations = model.evaluations
+            size = spec.num_samples * int(np.prod(model.shape))
+            if not missing:
+                for name, cell in {str(c.extractor_ref): c for c in ready.cells}.items():
+                    if (extractor := ready.extractors.get(name)) is not None:
+                        taps = measuring.taps_of(cell, extractor)
+                        size += 4 * spec.num_samples * sum(extractor.widths.get(tap, 0) for tap in taps)
+            seconds = 0.0 if sampled else _seconds_per_image(model, spec) * spec.num_samples
     return Plan(
-        id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples,
-        evaluations=model.evaluations,
-        sampling_seconds=round(seconds, 1), disk_bytes=spec.num_samples * (c * h * w + 4 * width),
-        free_bytes=files.free_bytes(output), sampled=sampled, done=[n for k, n in requests.items() if k in stored],
-        to_do=[n for k, n in requests.items() if k not in stored], missing=missing,
+        id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples, evaluations=evaluations,
+        sampling_seconds=None if seconds is None else round(seconds, 1), disk_bytes=size,
+        free_bytes=files.free_bytes(output), sampled=sampled,
+        done=[str(cell) for key, cell in requests.items() if key in stored], to_do=[str(cell) for cell in to_do],
+        missing=missing, exit_code=exit_code,
     )  # fmt: skip
+
+
+def duration(seconds: float | None) -> str:
+    """A time as people say it, in its largest unit that is at least two: "65 days", "3 minutes"."""
+    if seconds is None:
+        return "unknown"
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 2 or not seconds else f"{seconds:.1f} seconds"
 
 
 class _Enough(Exception):
@@ -110,13 +123,14 @@ def _seconds_per_image(model: Model, spec: RunSpec) -> float:
             times.append((times[-1] - times[0]) / max(len(times) - 1, 1) * total)
             raise _Enough
 
-    seeds = generation.image_seeds(spec.seed, 0, _PROBE)
+    count = min(_PROBE, spec.num_samples)
+    seeds = generation.image_seeds(spec.seed, 0, count)
     taken = taken_by(model)
-    given: dict[str, Any] = {"captions": [""] * _PROBE} if "captions" in taken else {}
+    given: dict[str, Any] = {"captions": [""] * count} if "captions" in taken else {}
     if "labels" in taken:
         given["labels"] = generation.image_labels(seeds, model.classes)
     try:
         model.sample(seeds, watch=watch, **given)
     except _Enough:
-        return times[-1] / _PROBE
+        return times[-1] / count
     return 0.0

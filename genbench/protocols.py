@@ -22,10 +22,12 @@ class Protocol:
         extractor: for metrics that name none themselves.
         extractors: for particular metrics.
         args: arguments of particular metrics, where the protocol differs from their defaults.
-        references: metrics that see only so many of the first reference images.
+        references, samples: metrics that see only so many of the reference images, and of the generated ones or of the
+            real ones in their place; a seeded choice by content, see `genbench.subsets`.
         quantise: rule from floats to 8 bits.
         num_samples: of the protocol; None leaves it to the data set.
-        num_reference: of the protocol; None leaves it to the data set, 0 is the whole split.
+        num_reference: most images of the reference, chosen likewise; None leaves it to the data set, 0 is the whole
+            split.
         metrics: measured by `--metric all`.
     """
 
@@ -36,6 +38,7 @@ class Protocol:
     extractors: Mapping[str, Ref] = field(default_factory=dict)
     args: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     references: Mapping[str, int] = field(default_factory=dict)
+    samples: Mapping[str, int] = field(default_factory=dict)
     quantise: Literal["round", "truncate"] = "round"
     num_samples: int | None = None
     num_reference: int | None = None
@@ -44,15 +47,22 @@ class Protocol:
     def resolve(self, measurement: Measurement) -> Measurement:
         """Completes a measurement: its extractor, and the protocol's arguments where the user gave none."""
         metric = measurement.metric
-        args = {**self.args.get(metric.name, {}), **metric.args}
+        told = self.args.get(metric.name, {})
+        # One way to cut into parts takes the place of the other, and is no second one beside it.
+        told = {name: value for name, value in told.items() if _INSTEAD.get((metric.name, name)) not in metric.args}
+        args = {**told, **metric.args}
         extractor = measurement.extractor or self.extractors.get(metric.name, self.extractor)
         return Measurement(Ref(metric.name, args), extractor)
 
 
+_INSTEAD = {("is", "chunk"): "splits", ("is", "splits"): "chunk"}
+"""Arguments of a metric that exclude each other."""
 _INCEPTION = Ref("inception", {"resize": "tf1", "scaling": "tf"})
 _TEN_SPLITS: Mapping[str, Scalar] = {"splits": 10, "shuffle": 2020}
 _LARGE = "vit_large_patch14_dinov2"
 _SUBSETS: Mapping[str, Scalar] = {"subsets": 100, "subset_size": 1000, "seed": 2020}
+# `reduced_n` of dgm-eval's `__main__.py`, for both sides.
+_DGM_MANIFOLDS = dict.fromkeys(("precision", "recall", "density", "coverage"), 10_000)
 
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
@@ -142,14 +152,20 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             name="dgm",
-            summary="dgm-eval: DINOv2 ViT-L/14 features, k = 5 manifolds on 10,000 images",
+            summary="dgm-eval: DINOv2 ViT-L/14 features, k = 5 manifolds on 10,000 images a side",
             source="layer6ai/dgm-eval; Stein et al. 2023",
             extractor=Ref("dinov2", {"architecture": _LARGE, "resize": "pil-bicubic"}),
-            args={"precision": {"k": 5}, "recall": {"k": 5}, "kid": {"subsets": 100, "subset_size": 1000, "seed": 0}},
-            references={"precision": 10_000, "recall": 10_000, "density": 10_000, "coverage": 10_000},
+            args={
+                "precision": {"k": 5},
+                "recall": {"k": 5},
+                "kid": {"subsets": 100, "subset_size": 1000, "seed": 0},
+                "vendi": {"per_class": True},
+            },
+            references=_DGM_MANIFOLDS,
+            samples=_DGM_MANIFOLDS,
             metrics=("fd", "kid", "precision", "recall", "density", "coverage", "authpct", "vendi"),
             num_samples=50_000,
-            num_reference=0,
+            num_reference=50_000,
         ),
         Protocol(
             name="edm2",

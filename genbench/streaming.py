@@ -84,7 +84,7 @@ class Evaluator:
             if extractor is not None:
                 name = str(cell.extractor_ref)
                 self._extractors[name] = extractor
-                taps = () if cell.metric.pairwise else cell.metric.taps
+                taps = () if cell.metric.pairwise else measuring.taps_of(cell, extractor)
                 self._taps.setdefault(name, {}).update(dict.fromkeys(taps))
         self._directory = Path(tempfile.mkdtemp(prefix="genbench-"))
         self._process = os.getpid()

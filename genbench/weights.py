@@ -19,6 +19,7 @@ import urllib.request
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -262,12 +263,15 @@ def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int 
         # A member of an archive was checked with it, before it was taken out.
         if card.member is not None or matches(target, card):
             return target
-        with contextlib.suppress(OSError):
-            target.replace(_bad(target))
+        if not _LOOKING.get():
+            with contextlib.suppress(OSError):
+                target.replace(_bad(target))
     for path in _elsewhere(card):
         return path
     if card.url is None:
         raise MissingAsset(f"{card.file} is nowhere on this machine. Give it by --weights {card.name}=PATH.")
+    if _LOOKING.get():
+        raise MissingAsset(_missing(card, "an estimate downloads nothing"))
     if offline():
         raise MissingAsset(_missing(card, "connections are switched off (GENBENCH_OFFLINE or HF_HUB_OFFLINE)"))
     return _download(card, target, watch)
@@ -283,6 +287,27 @@ def _given(card: Card, given: Path) -> Path:
     except (OSError, RuntimeError) as error:  # such as a name that is too long
         raise MissingAsset(f"{told}: {shown(getattr(error, 'strerror', None) or error)}.") from error
     raise MissingAsset(f"{told}: {'that is no file' if there else 'there is no such file'}.")
+
+
+_LOOKING: ContextVar[bool] = ContextVar("genbench.weights.looking", default=False)
+
+
+@contextlib.contextmanager
+def no_downloads() -> Iterator[None]:
+    """Looks for weights on this machine only while the block runs; `resolve` raises a MissingAsset for all others.
+
+    Models, which know nothing of this package, learn it from GENBENCH_OFFLINE.
+    """
+    token, before = _LOOKING.set(True), os.environ.get("GENBENCH_OFFLINE")
+    os.environ["GENBENCH_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        _LOOKING.reset(token)
+        if before is None:
+            del os.environ["GENBENCH_OFFLINE"]
+        else:
+            os.environ["GENBENCH_OFFLINE"] = before
 
 
 def _bad(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,13 @@ def load(split: str) -> Samples:
     values, labels = load_digits(return_X_y=True)
     order = sorted(range(len(values)), key=lambda i: hashlib.sha256(f"digits {i}".encode()).digest())
     chosen = np.array(order[:TEST] if split == "test" else order[TEST:])
-    return Samples.of(
+    samples = Samples.of(
         enlarge(values[chosen].reshape(-1, 8, 8)),
         origin=f"digits {split}",
         labels=labels[chosen].astype(np.int64),
         classes=tuple("0123456789"),
     )
+    return replace(samples, exchangeable=True)
 
 
 def enlarge(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -294,6 +294,7 @@ def load(split: str, *, seed: int = 0) -> Samples:
         labels=factors(split, np.arange(count), seed=seed).label,
         captions=Captions(split, range(count), seed),
         classes=CLASSES,
+        exchangeable=True,
     )
 
 

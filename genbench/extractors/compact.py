@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genbench.contracts import Extractor
+from genbench.contracts import Classifier, Extractor
 from genbench.extractors.compact_network import CLASSIFIED, POOLED, REGRESSED, CompactNetwork
 from genbench.extractors.inference import blank, check, extractor, fold
 from genbench.resize import resize
@@ -17,6 +17,8 @@ from genbench.weights import Card, load_into, load_state, resolve, sha256, shipp
 
 VERSION = 1
 SIDE = 32
+CLASSES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "crescent", "heart", "arrow")
+"""Of `shapes`, in the order of the logits."""
 
 
 @cache
@@ -58,7 +60,7 @@ def load(*, device: str = "cpu", precision: str = "float32", weights: Path | Non
     return extractor(
         "compact", VERSION, weights=sha256(path), precision=precision, args={},
         widths={"pooled": POOLED, "spatial": 256, **heads, "position": len(REGRESSED)}, forward=forward, device=device,
-        block=128,
+        block=128, classifier=Classifier(count=len(CLASSES), classes=CLASSES), made_for="" if weights else "shapes",
     )  # fmt: skip
 
 

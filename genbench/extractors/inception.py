@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genbench.contracts import Extractor
+from genbench.contracts import Classifier, Extractor
 from genbench.errors import UsageError
 from genbench.extractors.inception_network import SIDE, WIDTHS, InceptionNetwork, folded
 from genbench.extractors.inference import blank, check, extractor
@@ -53,7 +53,8 @@ def load(
 
     Returns:
         Taps "pooled" (2048), "pool64", "pool192", "pool768", "spatial" (2023, of sFID), "logits" (1008, without bias)
-        and "logits_biased" (1008); the network stops after the last one asked for.
+        and "logits_biased" (1008); the network stops after the last one asked for. As a classifier it is the biased
+        logits 1 to 1000, the classes of ImageNet in the order of their WordNet numbers; 0 and the last seven are none.
 
     Raises:
         UsageError, MissingAsset, InputRejected: of the arguments and the weights.
@@ -87,4 +88,5 @@ def load(
     return extractor(
         "inception", VERSION, weights=sha256(path), precision=precision, args={"resize": resize, "scaling": scaling},
         widths=WIDTHS, forward=forward, device=device, block=32,
+        classifier=Classifier(tap="logits_biased", offset=1, count=1000),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.arithmetic import float32
-from genbench.contracts import Extractor
+from genbench.contracts import Classifier, Extractor
 from genbench.errors import InputRejected, UsageError
 from genbench.resize import METHODS
 from genbench.weights import extractor_key
@@ -66,6 +66,8 @@ def extractor(
     device: str,
     block: int,
     embed_captions: Callable[[Sequence[str]], Tensor] | None = None,
+    classifier: Classifier | None = None,
+    made_for: str = "",
 ) -> Extractor:
     """Puts an extractor together.
 
@@ -74,6 +76,7 @@ def extractor(
         weights: SHA-256 of the weight file, None without one.
         args: everything else that may change a feature.
         forward: forward(images, taps) with uint8 (n, 3, h, w) on the device; called without gradients, in `float32`.
+        classifier, made_for: as `contracts.Extractor` says; neither changes a feature.
     """
 
     def embed(images: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
@@ -85,7 +88,10 @@ def extractor(
             return {tap: found[tap].float() for tap in taps}
 
     key = extractor_key(name, version, weights, precision, args)
-    return Extractor(key=key, widths=dict(widths), embed=embed, embed_captions=embed_captions, block=block)
+    return Extractor(
+        key=key, widths=dict(widths), embed=embed, embed_captions=embed_captions, block=block, classifier=classifier,
+        made_for=made_for,
+    )  # fmt: skip
 
 
 def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genbench.contracts import Extractor
+from genbench.contracts import Classifier, Extractor
 from genbench.errors import UsageError
 from genbench.extractors.inference import IMAGENET_MEAN, IMAGENET_STD, blank, check, extractor, fold, standardised
 from genbench.resize import centre_crop, resize_shorter
@@ -92,7 +92,7 @@ def load(
     return extractor(
         "resnet50", VERSION, weights=sha256(path), precision=precision,
         args={"shorter": shorter if crop else None, "resize": resize}, widths={"pooled": 2048, "logits": 1000},
-        forward=forward, device=device, block=32,
+        forward=forward, device=device, block=32, classifier=Classifier(count=1000),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ they are one row, "unknown", that was trained to stand for any word.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def load(
     tokenize = tokenizer(vocabulary)
     own = configuration(len(vocabulary))
     network = clip.build(own, state, origin=str(path))
-    return clip.assemble(
+    assembled = clip.assemble(
         network, name="tiny-clip", version=VERSION, weights=sha256(path), configuration=own,
         preprocessing=PREPROCESSING, tokenize=tokenize, prefix=prefix, device=device, precision=precision,
     )  # fmt: skip
+    return replace(assembled, made_for="" if weights else "shapes")

@@ -39,6 +39,12 @@ class Folder:
         except OSError as error:
             raise InputRejected(f"{shown(self.path)} cannot be listed: {reason(error)}.") from error
 
+    def empty_folders(self, place: str) -> list[str]:
+        """Names of the folders in a folder of it that hold nothing; hidden ones are passed over."""
+        with os.scandir(self.path / place) as entries:
+            visible = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        return [entry.name for entry in visible if not any(Path(entry.path).iterdir())]
+
     def read(self, name: str) -> bytes:
         with self.stream(name) as file:
             return _limited(file)
@@ -112,6 +118,14 @@ class Zip:
             if times > 1:
                 raise InputRejected(f"{shown(self.path)} holds {shown(name)} {times} times; write the zip anew.")
         return names
+
+    def empty_folders(self, place: str) -> list[str]:
+        """Names of the folders in a folder of it that hold nothing; hidden ones are passed over."""
+        prefix = f"{place}/" if place else ""
+        everything = [e.filename for e in self.archive().infolist() if e.filename.startswith(prefix)]
+        inside = [name.removeprefix(prefix) for name in everything]
+        told = {name.split("/")[0] for name in inside if name.endswith("/") and not name.startswith((".", "__MACOSX"))}
+        return sorted(told - {name.split("/")[0] for name in inside if not name.endswith("/")})
 
     def read(self, name: str) -> bytes:
         with self.archive().open(name) as file:

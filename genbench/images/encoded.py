@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO
@@ -22,6 +22,7 @@ from genbench.images.captions import caption_files
 from genbench.images.containers import Folder, Zip
 from genbench.images.pinned import Pins
 from genbench.images.refusals import EXTENSIONS, FORMATS, Unfit, naming, verdict
+from genbench.labels import in_order
 
 DECODER = 1
 """Raised when the same files would give other pixels; part of every fingerprint."""
@@ -193,13 +194,24 @@ def _decode(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def classes_of_folders(names: Sequence[str]) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    """Labels from the first folder level that differs, if all images lie in one of its folders."""
+def classes_of_folders(
+    names: Sequence[str], empty_folders: Callable[[str], Sequence[str]] = lambda _: ()
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """Labels from the first folder level that differs, if all images lie in one of its folders.
+
+    Args:
+        names: of images, relative POSIX paths.
+        empty_folders: names of those in a folder that hold nothing: classes without images, which shift no other.
+
+    Returns:
+        int64 (n,) and the names of the classes, which are in the order of their numbers where all are numbers.
+    """
     folders = [name.split("/")[:-1] for name in names]
     first, last = min(folders), max(folders)
     common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     if any(len(parts) <= common for parts in folders):
         return None, ()
-    classes = sorted({parts[common] for parts in folders})
+    place = "/".join(folders[0][:common])
+    classes = in_order(list({parts[common] for parts in folders} | set(empty_folders(place))))
     index = {name: i for i, name in enumerate(classes)}
     return np.array([index[parts[common]] for parts in folders], dtype=np.int64), tuple(classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -79,12 +79,21 @@ def open_images(
         raise InputRejected(f"{shown(place)} is no folder, .zip, .npz or .npy of images.{hint}")
     visible = [n for n in files.names() if not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/"))]
     encoded = survey(files, visible, max_pixels)
-    labels, classes = classes_of_folders(encoded.names) if labels_from_folders else (None, ())
+    labels, classes = classes_of_folders(encoded.names, files.empty_folders) if labels_from_folders else (None, ())
     return Samples(
         count=len(encoded.names), shape=(3, encoded.height, encoded.width), read=encoded.read, origin=str(place),
         fingerprint=encoded.fingerprint, labels=labels, captions=read_captions(files, visible, encoded.names),
-        classes=classes,
+        classes=classes, format=_format(encoded.names),
     )  # fmt: skip
+
+
+_NAMES = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}
+
+
+def _format(names: Sequence[str]) -> str:
+    """Of files, by their names: one format, or several joined by "and"."""
+    kinds = {name.rpartition(".")[2].lower() for name in names}
+    return " and ".join(sorted({_NAMES.get(kind, kind.upper()) for kind in kinds}))
 
 
 def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = True) -> Samples:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence
-from genbench.contracts import Metric
+from genbench.arrays import Evidence, Samples
+from genbench.contracts import Classifier, Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.labels import of_classifier
+from genbench.metrics.arguments import whole
 from genbench.records import Score
 from genbench.uncertainty import score_from_share
 
@@ -37,16 +42,34 @@ def ranks(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.
     return ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
 
 
-def _accuracy(generated: Evidence, k: int, offset: int, classes: int) -> Score:
-    logits, labels = generated.features("logits"), generated.samples.labels
-    if labels is None:
-        raise UsageError(f"top{k} needs labels, and the images have none.")
-    width = logits.shape[1]
-    stop = offset + classes if classes else width
-    if not 0 <= offset < stop <= width:
-        raise UsageError(f"The classifier has {width} outputs; offset={offset} and classes={classes} leave them.")
-    if stop - offset <= k:
-        raise NotComparable(f"Every image is right among the first {k} of {stop - offset} classes; ask for fewer.")
+def _meant(classifier: Classifier, offset: int | None, classes: int | None) -> Classifier:
+    """The classifier, or other outputs of its tap where the user asked for them, whose names are then not known."""
+    if offset is None and classes is None:
+        return classifier
+    first = classifier.offset if offset is None else offset
+    count = classes or classifier.offset + classifier.count - first
+    return Classifier(tap=classifier.tap, offset=first, count=count)
+
+
+def _check(
+    k: int, *, classifier: Classifier, generated: Samples, offset: int | None, classes: int | None, **_: Any
+) -> None:
+    for name, value in (("offset", offset), ("classes", classes)):
+        if value is not None:
+            whole(f"{name} of top{k}", value, 0)
+    meant = _meant(classifier, offset, classes)
+    if meant.count <= k:
+        raise NotComparable(f"Every image is right among the first {k} of {meant.count} classes; ask for fewer.")
+    of_classifier(generated, meant)
+
+
+def _accuracy(generated: Evidence, k: int, classifier: Classifier, offset: int | None, classes: int | None) -> Score:
+    _check(k, classifier=classifier, generated=generated.samples, offset=offset, classes=classes)
+    meant = _meant(classifier, offset, classes)
+    logits, (labels, _) = generated.features(meant.tap), of_classifier(generated.samples, meant)
+    offset, stop, width = meant.offset, meant.offset + meant.count, logits.shape[1]
+    if stop > width:
+        raise UsageError(f"The classifier has {width} outputs; offset={offset} and classes={meant.count} leave them.")
     hits, start = 0, 0
     for rows in logits.blocks():
         hits += int((ranks(rows[:, offset:stop], labels[start : start + len(rows)]) < k).sum())
@@ -54,28 +77,33 @@ def _accuracy(generated: Evidence, k: int, offset: int, classes: int) -> Score:
     return score_from_share(hits, len(logits))
 
 
-def top1(*, generated: Evidence, offset: int = 0, classes: int = 0) -> Score:
+def top1(
+    *, generated: Evidence, classifier: Classifier, offset: int | None = None, classes: int | None = None
+) -> Score:
     """Share of images of which the classifier's most likely class is the one that was asked for.
 
     Args:
-        offset: output of the classifier that is class 0.
-        classes: number of classes that compete; 0 is all outputs from `offset` on. The Inception network of FID has
-            1008 outputs, of which 1..1000 are ImageNet's: offset=1, classes=1000.
+        classifier: of the extractor, which says what outputs are classes, and which. Images whose classes have names
+            are matched with it by name, where it has any.
+        offset: output that is class 0, where it is another than the extractor says.
+        classes: number of classes that compete, likewise.
 
     Raises:
-        UsageError: no labels, an extractor without logits, or outputs that the classifier does not have.
-        InputRejected: labels that are no classes.
+        UsageError: outputs that the classifier does not have.
+        InputRejected: no labels, or labels and names that are no classes of it.
         NotComparable: no more classes than guesses.
 
     Source:
         The usual definition; agrees with torch.topk where no logits are equal.
     """
-    return _accuracy(generated, 1, offset, classes)
+    return _accuracy(generated, 1, classifier, offset, classes)
 
 
-def top5(*, generated: Evidence, offset: int = 0, classes: int = 0) -> Score:
+def top5(
+    *, generated: Evidence, classifier: Classifier, offset: int | None = None, classes: int | None = None
+) -> Score:
     """As `top1`, for the five most likely classes."""
-    return _accuracy(generated, 5, offset, classes)
+    return _accuracy(generated, 5, classifier, offset, classes)
 
 
 TOP1 = Metric(
@@ -83,7 +111,8 @@ TOP1 = Metric(
     summary="share of images that a classifier takes for the class asked for",
     source="accuracy of the extractor's classifier, as on samples in Kang et al. 2023, arXiv:2206.09479 (StudioGAN)",
     compute=top1,
-    taps=("logits",),
+    check=partial(_check, 1),
+    taps=("classifier",),
     labels=True,
     higher_is_better=True,
     bounds=(0.0, 1.0),
@@ -95,7 +124,8 @@ TOP5 = Metric(
     summary="share of images with the class asked for among a classifier's first five",
     source=TOP1.source,
     compute=top5,
-    taps=("logits",),
+    check=partial(_check, 5),
+    taps=("classifier",),
     labels=True,
     higher_is_better=True,
     bounds=(0.0, 1.0),

@@ -20,6 +20,7 @@ from genbench.arithmetic import float32
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.metrics import arguments
 from genbench.metrics.matching import matched
 from genbench.records import Score
 from genbench.uncertainty import Uncertainty, block_numbers, block_sizes, of_independent, of_jackknife, score
@@ -331,6 +332,7 @@ KID = Metric(
     summary="kernel distance of pooled features, unbiased in the number of images",
     source="Binkowski et al. 2018, arXiv:1801.01401; subsets=100 agrees with torch-fidelity",
     compute=kid,
+    check=arguments.kernel,
     higher_is_better=False,
     minimum=2,
     invariances=frozenset({"order", "rotation"}),
@@ -342,6 +344,7 @@ CMMD = Metric(
     summary="kernel distance of CLIP embeddings, times 1000",
     source="Jayasumana et al. 2024, arXiv:2401.09603; google-research/cmmd",
     compute=cmmd,
+    check=arguments.gaussian,
     taps=("embedding",),
     higher_is_better=False,
     bounds=(0.0, 2000.0),

@@ -24,6 +24,7 @@ from genbench.arithmetic import float32
 from genbench.arrays import Evidence, Features
 from genbench.contracts import Metric
 from genbench.errors import NotComparable
+from genbench.metrics import arguments
 from genbench.metrics.matching import matched
 from genbench.metrics.memo import keep, recalled
 from genbench.neighbours import (
@@ -399,6 +400,7 @@ PRECISION = Metric(
     summary="share of generated images inside the real manifold",
     source=_KYNKAANNIEMI,
     compute=precision,
+    check=arguments.manifolds,
     higher_is_better=True,
     bounds=SHARE,
     minimum=4,
@@ -410,6 +412,7 @@ RECALL = Metric(
     summary="share of real images inside the generated manifold",
     source=_KYNKAANNIEMI,
     compute=recall,
+    check=arguments.manifolds,
     higher_is_better=True,
     bounds=SHARE,
     minimum=4,
@@ -421,6 +424,7 @@ DENSITY = Metric(
     summary="mean number of real neighbourhoods that a generated image lies in, over k",
     source=_NAEEM,
     compute=density,
+    check=arguments.manifold,
     higher_is_better=True,
     bounds=NONNEGATIVE,
     minimum=6,
@@ -432,6 +436,7 @@ COVERAGE = Metric(
     summary="share of real neighbourhoods that hold a generated image",
     source=_NAEEM,
     compute=coverage,
+    check=arguments.manifold,
     higher_is_better=True,
     bounds=SHARE,
     minimum=6,
@@ -443,6 +448,7 @@ REALISM = Metric(
     summary="mean depth of generated images inside the real manifold, 1 at its boundary",
     source="Kynkaanniemi et al. 2019, arXiv:1904.06991, eq. 3",
     compute=realism,
+    check=arguments.manifold,
     higher_is_better=True,
     bounds=NONNEGATIVE,
     minimum=4,
@@ -454,6 +460,7 @@ AUTHPCT = Metric(
     summary="percentage of generated images that are not near-copies of a training image",
     source="Alaa et al. 2022, arXiv:2102.08921; agrees with dgm-eval",
     compute=authpct,
+    check=arguments.manifold,
     higher_is_better=True,
     bounds=(0.0, 100.0),
     minimum=2,

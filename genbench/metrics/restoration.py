@@ -7,6 +7,7 @@ of a mean.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 from genbench.arrays import Evidence, Images
 from genbench.contracts import Metric
 from genbench.errors import NotComparable, UsageError
+from genbench.metrics import arguments
 from genbench.records import Score
 from genbench.uncertainty import NONNEGATIVE, score_from_mean
 
@@ -212,6 +214,7 @@ PSNR = Metric(
     summary="mean peak signal-to-noise ratio of pairs, in decibels",
     source="the usual definition; agrees with torchmetrics image by image",
     compute=psnr,
+    check=arguments.pairs,
     taps=(),
     images=True,
     paired=True,
@@ -226,6 +229,7 @@ SSIM = Metric(
     summary="mean structural similarity of pairs",
     source="Wang et al. 2004, doi:10.1109/TIP.2003.819861; agrees with torchmetrics",
     compute=ssim,
+    check=partial(arguments.windows, borders=BORDERS, window=WINDOW),
     taps=(),
     images=True,
     paired=True,
@@ -240,6 +244,7 @@ CONSISTENCY = Metric(
     summary="mean squared error of upscaled images, reduced again, in 1e-5",
     source="Saharia et al. 2021, arXiv:2104.07636, table 1",
     compute=consistency,
+    check=arguments.reduced,
     taps=(),
     images=True,
     paired=True,

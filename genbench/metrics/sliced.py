@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
+from genbench.metrics import arguments
 from genbench.metrics.matching import matched
 from genbench.records import Score
 from genbench.uncertainty import NONNEGATIVE, block_numbers, block_sizes, score_from_jackknife
@@ -124,6 +125,7 @@ SWD = Metric(
     summary="sliced 2-Wasserstein distance of features",
     source="Bonneel et al. 2015, doi:10.1007/s10851-014-0506-3, eq. 8",
     compute=swd,
+    check=arguments.sliced,
     higher_is_better=False,
     bounds=NONNEGATIVE,
     minimum=2,

@@ -11,6 +11,7 @@ from scipy.linalg import eigvalsh
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
+from genbench.metrics import arguments
 from genbench.records import Score
 from genbench.uncertainty import Found, block_numbers, block_sizes, of_independent, of_jackknife, score
 
@@ -117,6 +118,7 @@ VENDI = Metric(
     summary="effective number of different images",
     source="Friedman and Dieng 2023, arXiv:2210.02410; per_class=True agrees with dgm-eval",
     compute=vendi,
+    check=arguments.diversity,
     higher_is_better=True,
     bounds=(1.0, math.inf),
     minimum=2,

@@ -7,8 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from genbench.arrays import Evidence, Features, Samples
+from genbench.contracts import Classifier
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics.classification import TOP1, TOP5, ranks
+
+
+def outputs(count: int, offset: int = 0) -> Classifier:
+    return Classifier(count=count, offset=offset)
 
 
 def evidence(logits: NDArray[np.float32], labels: list[int] | None) -> Evidence:
@@ -30,8 +35,8 @@ def test_accuracies_count_places() -> None:
     # Image i has its classes in the order 7, 6, ..., 0.
     logits = np.tile(np.arange(8, dtype=np.float32), (4, 1))
     sides = evidence(logits, [7, 6, 3, 0])
-    assert TOP1.compute(generated=sides).value == 0.25
-    five = TOP5.compute(generated=sides)
+    assert TOP1.compute(generated=sides, classifier=outputs(8)).value == 0.25
+    five = TOP5.compute(generated=sides, classifier=outputs(8))
     assert five.value == 0.75
     assert five.error_method == "wilson" and five.stderr == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
 
@@ -40,27 +45,32 @@ def test_offset_and_classes_take_outputs_away() -> None:
     # Six outputs of which 1..4 are the classes 0..3; outputs 0 and 5 would win.
     logits = np.array([[8, 4, 3, 2, 1, 9], [8, 1, 2, 3, 4, 9]], np.float32)
     sides = evidence(logits, [0, 3])
-    assert TOP1.compute(generated=sides, offset=1, classes=4).value == 1
-    assert TOP1.compute(generated=sides).value == 0
-    assert TOP1.compute(generated=sides, offset=1).value == 0
+    whole = outputs(6)
+    assert TOP1.compute(generated=sides, classifier=whole, offset=1, classes=4).value == 1
+    assert TOP1.compute(generated=sides, classifier=whole).value == 0
+    assert TOP1.compute(generated=sides, classifier=whole, offset=1).value == 0
+    # What the extractor declares needs no argument.
+    assert TOP1.compute(generated=sides, classifier=outputs(4, offset=1)).value == 1
 
 
 def test_many_images_are_read_in_blocks() -> None:
     rng = np.random.default_rng(1)
     logits, labels = rng.standard_normal((5000, 7)).astype(np.float32), rng.integers(0, 7, 5000)
-    value = TOP1.compute(generated=evidence(logits, labels.tolist())).value
+    value = TOP1.compute(generated=evidence(logits, labels.tolist()), classifier=outputs(7)).value
     assert value == (logits.argmax(axis=1) == labels).mean()
 
 
 def test_errors_name_the_cause() -> None:
-    logits = np.zeros((2, 6), np.float32)
-    with pytest.raises(UsageError, match="needs labels"):
-        TOP1.compute(generated=evidence(logits, None))
+    logits, six = np.zeros((2, 6), np.float32), outputs(6)
+    with pytest.raises(InputRejected, match="no labels"):
+        TOP1.compute(generated=evidence(logits, None), classifier=six)
     with pytest.raises(InputRejected, match=r"\[0, 6\].*6 classes"):
-        TOP1.compute(generated=evidence(logits, [0, 6]))
+        TOP1.compute(generated=evidence(logits, [0, 6]), classifier=six)
     with pytest.raises(UsageError, match="6 outputs; offset=3 and classes=4"):
-        TOP1.compute(generated=evidence(logits, [0, 1]), offset=3, classes=4)
+        TOP1.compute(generated=evidence(logits, [0, 1]), classifier=six, offset=3, classes=4)
     with pytest.raises(NotComparable, match="first 5 of 5"):
-        TOP5.compute(generated=evidence(logits[:, :5], [0, 1]))
+        TOP5.compute(generated=evidence(logits[:, :5], [0, 1]), classifier=outputs(5))
+    with pytest.raises(UsageError, match="offset of top1"):
+        TOP1.compute(generated=evidence(logits, [0, 1]), classifier=six, offset=-1)
     with pytest.raises(InputRejected, match="not finite"):
-        TOP1.compute(generated=evidence(logits * np.nan, [0, 1]))
+        TOP1.compute(generated=evidence(logits * np.nan, [0, 1]), classifier=six)

@@ -285,6 +285,9 @@ def test_the_subfolders_of_imagenet_are_its_classes(tmp_path: Path) -> None:
     assert samples.labels.tolist() == list(range(1000))
     assert samples.classes[17] == "n0017"
     (tmp_path / "imagenet64" / "n0500" / "a.png").unlink()
+    samples = of_papers.IMAGENET64.load("train", directory=tmp_path)
+    assert samples is not None and samples.count == 999 and samples.classes[500:502] == ("n0500", "n0501")
+    (tmp_path / "imagenet64" / "n0500").rmdir()
     with pytest.raises(InputRejected, match="has 999 subfolders, and imagenet64 1000 classes"):
         of_papers.IMAGENET64.load("train", directory=tmp_path)
 

@@ -95,10 +95,31 @@ def test_shuffling_precedes_cutting() -> None:
     assert found.detail["split_std"] == pytest.approx(plain.detail["split_std"], rel=1e-9)
 
 
-def test_images_in_the_order_of_classes_lose_their_variety_in_splits() -> None:
+def test_parts_of_images_in_the_order_of_classes_are_refused() -> None:
     values = np.repeat(np.eye(10) * 20, 50, axis=0)
     assert INCEPTION_SCORE.compute(generated=evidence(values)).value == pytest.approx(10, rel=1e-5)
-    assert INCEPTION_SCORE.compute(generated=evidence(values), splits=10).value == pytest.approx(1, rel=1e-5)
+    for parts in ({"splits": 10}, {"splits": 2}, {"chunk": 100}, {"chunk": 70}):
+        with pytest.raises(InputRejected, match=r"shuffle=0.*splits=1"):
+            INCEPTION_SCORE.compute(generated=evidence(values), **parts)
+        shuffled = INCEPTION_SCORE.compute(generated=evidence(values), **parts, shuffle=0)
+        assert shuffled.value > 5
+    mixed = values[np.random.default_rng(0).permutation(500)]
+    assert INCEPTION_SCORE.compute(generated=evidence(mixed), splits=10).value > 5
+
+
+def test_labels_tell_the_order_before_any_feature_is_made() -> None:
+    args = {"splits": 10, "chunk": 0, "shuffle": None, "blocks": 20}
+    images, labels = np.zeros((500, 1, 1, 1), np.uint8), np.repeat(np.arange(10), 50)
+    assert INCEPTION_SCORE.check is not None
+    with pytest.raises(InputRejected, match="classes of array lie together"):
+        INCEPTION_SCORE.check(generated=Samples.of(images, labels=labels), **args)
+    INCEPTION_SCORE.check(generated=Samples.of(images, labels=labels), **{**args, "shuffle": 0})
+    for seed in range(20):
+        random = np.random.default_rng(seed).permutation(labels)
+        INCEPTION_SCORE.check(generated=Samples.of(images, labels=random), **args)
+    for wrong in ({"shuffle": -1}, {"splits": 501}, {"blocks": 1}, {"chunk": -1}, {"splits": 2, "chunk": 9}):
+        with pytest.raises(UsageError):
+            INCEPTION_SCORE.check(generated=Samples.of(images), **{**args, **wrong})
 
 
 @pytest.mark.parametrize(("splits", "n"), [(1, 57), (3, 60)])

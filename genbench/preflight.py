@@ -1,0 +1,287 @@
+"""All that can be refused before the first second of work, and all that should be said beside the numbers.
+
+What a run needs is known before it starts: weights, data, numbers of images, labels, arguments, room on disk. Here it
+is looked for, everything that is missing is told at once, and nothing has been sampled or written by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench import files, generation, labels, report, tables, weights
+from genbench.arrays import Images, Samples
+from genbench.contracts import Model, taken_by
+from genbench.errors import (
+    GenbenchError,
+    InputRejected,
+    MissingAsset,
+    NotComparable,
+    OutOfResources,
+    UsageError,
+    shown,
+)
+from genbench.measuring import CLASSIFIER, Cell, Comparison, check_cell, taps_of, uses_reference
+from genbench.records import RunSpec
+
+_log = logging.getLogger(__name__)
+
+_GRAVEST = (UsageError, MissingAsset, InputRejected, NotComparable, OutOfResources)
+"""Whose exit code counts where several things are wrong: first what the user must write otherwise."""
+_RESERVE = 64 << 20
+_FEW = 100
+"""Images below which any number about a set of them is said to be of few."""
+
+
+def together(problems: Sequence[GenbenchError]) -> GenbenchError:
+    """One error for all of them, a line each, of the kind that counts most."""
+    lines = list(dict.fromkeys(str(problem) for problem in problems))
+    first = min(problems, key=lambda p: next((i for i, kind in enumerate(_GRAVEST) if isinstance(p, kind)), 0))
+    return first if len(lines) == 1 else type(first)("\n".join(lines))
+
+
+@contextmanager
+def collecting(problems: list[GenbenchError]) -> Iterator[None]:
+    """Keeps an error of the block for later."""
+    try:
+        yield
+    except GenbenchError as error:
+        problems.append(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen(Sequence[str]):
+    """Captions by their numbers among others, composed when they are read."""
+
+    captions: Sequence[str]
+    numbers: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Chosen: ...
+    def __getitem__(self, index: int | slice) -> str | _Chosen:
+        if isinstance(index, slice):
+            return _Chosen(self.captions, self.numbers[index])
+        return self.captions[int(self.numbers[index])]
+
+
+def expected(model: Model, spec: RunSpec, *, prompts: Samples | None, classes: tuple[str, ...]) -> Samples:
+    """The images that a model will make, with their labels and captions, before it has made one.
+
+    Args:
+        prompts, classes: as of `generation.generate`.
+
+    Raises:
+        UsageError: a model that takes what the data set does not have.
+    """
+    taken = taken_by(model)
+    labels = captions = None
+    seeds = generation.image_seeds(spec.seed, 0, spec.num_samples) if taken else np.zeros(0, np.uint64)
+    if "labels" in taken:
+        labels = generation.image_labels(seeds, model.classes)
+    if not taken <= {"labels"}:
+        if prompts is None or ("captions" in taken and prompts.captions is None):
+            raise UsageError(f"The model {spec.model} takes {', '.join(sorted(taken))}, and {spec.dataset} has none.")
+        chosen = generation.image_labels(seeds, prompts.count)
+        captions = None if prompts.captions is None else _Chosen(prompts.captions, chosen)
+        labels = prompts.labels[chosen] if labels is None and prompts.labels is not None else labels
+
+    def nothing(start: int, stop: int) -> Images:
+        raise UsageError("These images have not been sampled yet.")
+
+    return Samples(
+        count=spec.num_samples, shape=model.shape, read=nothing, origin=str(spec.model), fingerprint=lambda: "",
+        labels=labels, captions=captions, classes=classes,
+    )  # fmt: skip
+
+
+def sift(
+    cells: Sequence[Cell], comparison: Comparison, problems: Iterable[GenbenchError] = (), *, sides: bool = True
+) -> list[Cell]:
+    """The measurements that can be made; with a warning for each one that may be left out.
+
+    Args:
+        comparison: of the images, or of what they will be.
+        problems: that were found before.
+        sides: whether `comparison` has the images; else only extractors are looked for.
+
+    Raises:
+        GenbenchError: everything that stands against a measurement that was asked for, or against all of them.
+    """
+    found, kept, left_out = list(problems), [], []
+    for cell in cells:
+        wrong: list[GenbenchError] = []
+        with collecting(wrong):
+            taps_of(cell, comparison.extractor(cell))
+        if sides:
+            with collecting(wrong):
+                check_cell(cell, comparison)
+        if wrong and cell.optional:
+            left_out.append((cell, wrong))
+        elif wrong:
+            found += wrong
+        else:
+            kept.append(cell)
+    if not kept:
+        found += [error for _, wrong in left_out for error in wrong]
+    if found:
+        raise together(found)
+    for cell, wrong in left_out:
+        _log.warning("%s is left out: %s", cell.metric.name, " ".join(map(str, wrong)))
+    return kept
+
+
+def check_disk(
+    output: Path | None, directory: Path | None, spec: RunSpec | None, comparison: Comparison, cells: Sequence[Cell]
+) -> None:
+    """Refuses work whose images and features find no room; what is there already needs none.
+
+    Args:
+        output: where runs lie, None where nothing is sampled; `directory` of this one.
+
+    Raises:
+        OutOfResources: too little room, or a place that cannot be written to.
+    """
+    cache, needs = weights.cache_directory(), []
+    generated = comparison.roles.get("generated")
+    if output is not None and directory is not None and spec is not None and generated is not None:
+        count = spec.num_samples - generation.kept_images(directory / "samples", spec)
+        size = count * int(np.prod(generated.shape))
+        needs.append((output, size, f"{count} images of {generated.shape}", "--output"))
+    needs.append((cache, _feature_bytes(comparison, cells), "features", "GENBENCH_CACHE"))
+    on_disk: dict[int, int] = {}
+    for place, size, what, option in needs:
+        if not size:
+            continue
+        home = _existing(place)
+        if not os.access(home, os.W_OK):
+            raise OutOfResources(f"{shown(place)} cannot be written to; choose another by {option}.")
+        device = home.stat().st_dev
+        on_disk[device] = on_disk.get(device, _RESERVE) + size
+        if (free := files.free_bytes(home)) < on_disk[device]:
+            raise OutOfResources(
+                f"{what} need {size >> 20} MiB under {shown(place)}, with all else on that disk "
+                f"{on_disk[device] >> 20} MiB; {free >> 20} MiB are free. Choose another place by {option}, or fewer "
+                "images."
+            )
+
+
+def _existing(place: Path) -> Path:
+    place = place.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
+
+
+def _feature_bytes(comparison: Comparison, cells: Sequence[Cell]) -> int:
+    """Bytes of the features that are not in the cache."""
+    total = 0
+    for name, cell in {str(cell.extractor_ref): cell for cell in cells if cell.metric.taps}.items():
+        extractor = comparison.known(cell)
+        for role, samples in comparison.roles.items():
+            if extractor is not None and samples is not None and samples.count:
+                with suppress(UsageError):  # told for the metric that has it
+                    taps = comparison.taps(name, role, samples)
+                    total += 4 * samples.count * sum(extractor.widths.get(tap, 0) for tap in taps)
+    return total
+
+
+def check_leaderboard(path: Path) -> None:
+    """Refuses a file that rows could not be merged into when there are some.
+
+    Raises:
+        InputRejected: other columns than those of a leaderboard.
+        OutOfResources: a place that cannot be written to.
+    """
+    if os.path.lexists(path):
+        tables.read(path, report.COLUMNS)
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a file that could not be written later.
+
+    Raises:
+        OutOfResources: no permission, or a folder in the place of the file.
+    """
+    if path.is_dir() or not os.access(_existing(path), os.W_OK) or not _existing(path.absolute().parent).is_dir():
+        raise OutOfResources(f"{shown(path)} cannot be written; choose another file, or change its permissions.")
+
+
+def check_pictures(model: Model, spec: RunSpec, *, strip: bool, by_class: bool, problems: list[GenbenchError]) -> None:
+    """Adds what stands against pictures of a model's steps and of its classes."""
+    if strip and not hasattr(model, "trajectory"):
+        problems.append(UsageError(f"{spec.model} does not show its steps, which --strip draws; leave it out."))
+    if by_class and not taken_by(model) & {"labels", "captions"}:
+        problems.append(UsageError(f"{spec.model} is asked for no classes, which --classes draws; leave it out."))
+
+
+def notes(cell: Cell, comparison: Comparison) -> tuple[str, ...]:
+    """What a reader of the number should know and would not guess from it: sentences."""
+    metric, protocol, found = cell.metric, cell.protocol, []
+    generated = comparison.roles["generated"]
+    reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
+    extractor = comparison.extractor(cell)
+    assert generated is not None
+    sides = [side for side in (generated, reference) if side is not None and side.count]
+    data = comparison.dataset or (reference or generated).dataset.partition(" ")[0]
+    if extractor is not None and (home := extractor.made_for) and data != home:
+        found.append(
+            f"{cell.extractor_ref.name if cell.extractor_ref else ''} was trained on {home}, which are drawn; its "
+            "numbers of other images are none of papers. Those need Inception (96 MB, `genbench fetch inception`) and "
+            "a protocol: --protocol pytorch-fid, tf1 or adm."
+        )
+    if protocol.num_samples and generated.count < protocol.num_samples:
+        found.append(
+            f"The protocol {protocol.name} takes {protocol.num_samples} samples, and there are {generated.count}: the "
+            "numbers compare with others of as many only."
+        )
+    if extractor is not None and reference is not None:
+        width = max((extractor.widths.get(tap, 0) for tap in metric.taps), default=0)
+        count, side = min((side.count, side.origin) for side in sides)
+        if metric.moments and count < width:
+            found.append(
+                f"{count} images of {side} are fewer than the {width} features of {metric.name}: its bias is larger "
+                "than its error bar, which is that of this number of images."
+            )
+        elif count < _FEW:
+            found.append(f"{count} images of {side} are few: {metric.name} depends on their number as well.")
+    if reference is not None and reference.count and reference.shape[1:] != generated.shape[1:]:
+        found.append(
+            f"{generated.origin} has images of {_size(generated)} pixels and {reference.origin} of {_size(reference)}: "
+            "a difference of sizes counts as one of the images."
+        )
+    if reference is not None and generated.format and reference.format and generated.format != reference.format:
+        found.append(
+            f"{generated.origin} are files of {generated.format} and {reference.origin} of {reference.format}: traces "
+            "of compression count as a difference of the images."
+        )
+    if (metric.labels and reference is not None) or CLASSIFIER in metric.taps:
+        found += comparison.notes
+    if CLASSIFIER in metric.taps and extractor is not None and extractor.classifier is not None:
+        found += filter(None, [labels.of_classifier(generated, extractor.classifier)[1]])
+    if metric.floor and (short := comparison.short_of_floor.get(metric.floor)):
+        found.append(short)
+    return tuple(found)
+
+
+def _size(samples: Samples) -> str:
+    return f"{samples.shape[2]}x{samples.shape[1]}"
+
+
+def tell(told: Iterable[str]) -> None:
+    """Says every note once, on stderr; the one way in which they are said."""
+    for note in dict.fromkeys(told):
+        _log.warning("note: %s", note)
