@@ -7,7 +7,10 @@ in them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from baselines.denoisers import Condition, Denoiser
 from baselines.files import catalogue
 from baselines.files.arguments import architecture
 from baselines.files.checkpoints import CheckpointError
+from baselines.files.loading import checked
 from baselines.files.weights import Weights
 from baselines.noise import image_noise
 from baselines.records import Configuration, Latent, Part, PublishedFile, Release
@@ -332,3 +336,238 @@ def test_the_scale_of_latents_may_stand_in_the_file(tmp_path: Path) -> None:
     assert torch.allclose(found, stage.decode(z / 0.25), atol=1e-5)
     with pytest.raises(ValueError, match="holds no scale_factor"):
         weights("n.ckpt", other=torch.zeros(3)).decode(z)
+
+
+# What arguments say of a process is believed, whatever the data set.
+
+
+def ancestral_of_improved_diffusion(
+    network: Callable[..., Tensor], x: Tensor, y: Tensor | None, *, kept: list[int], bars: np.ndarray, told: float
+) -> Tensor:
+    """`p_sample_loop` of improved-diffusion's SpacedDiffusion with a learned range of variances, in float64.
+
+    The chain is that of the kept timesteps; the network is told timestep times `told` (`_WrappedModel`).
+    """
+    seeds = torch.from_numpy(SEEDS.view("int64"))
+    noise = image_noise(seeds)
+    before = np.append(1.0, bars[kept][:-1])
+    betas = 1 - bars[kept] / before
+    posterior = betas * (1 - before) / (1 - bars[kept])
+    clipped = np.log(np.append(posterior[1], posterior[1:]))
+    x = x.double()
+    for draw, i in enumerate(reversed(range(len(kept))), 1):
+        bar = bars[kept[i]]
+        given = {} if y is None else {"y": y}
+        output, variance = network(x.float(), torch.full((len(x),), kept[i] * told), **given).double().chunk(2, dim=1)
+        clean = ((x - (1 - bar) ** 0.5 * output) / bar**0.5).clamp(-1, 1)
+        share = (variance + 1) / 2
+        log_variance = share * math.log(betas[i]) + (1 - share) * clipped[i]
+        mean = betas[i] * before[i] ** 0.5 / (1 - bar) * clean
+        mean = mean + (1 - before[i]) * (1 - betas[i]) ** 0.5 / (1 - bar) * x
+        x = mean + (i > 0) * torch.exp(0.5 * log_variance) * noise(draw, x.float()).double()
+    return x
+
+
+def cosine(steps: int) -> np.ndarray:
+    u = np.arange(steps + 1) / steps
+    remaining = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return np.cumprod(1 - np.minimum(1 - remaining[1:] / remaining[:-1], 0.999))
+
+
+IMPROVED = TINY["tiny"] | {
+    "diffusion_steps": 4000, "noise_schedule": "cosine", "sigma_small": False, "rescale_learned_sigmas": True,
+}  # fmt: skip
+"""As the scripts of improved-diffusion write them; their default of `rescale_timesteps` is True."""
+
+
+@pytest.mark.parametrize("dataset", ["folder", "cifar10"])
+@pytest.mark.parametrize(("flags", "told"), [({}, 0.25), ({"rescale_timesteps": False}, 1.0)])
+def test_a_network_of_improved_diffusion_is_told_its_own_timesteps(
+    dataset: str, flags: dict[str, object], told: float, tmp_path: Path
+) -> None:
+    network = random("tiny", 0)
+    path, config = str(saved(tmp_path / "own.pt", **{"": network})), tmp_path / "own.json"
+    config.write_text(json.dumps(IMPROVED | flags))
+    model = ddpm.load(dataset=dataset, **WHERE, weights=path, config=str(config), steps=5)
+    assert (model.shape, model.classes) == ((3, 8, 8), 5)
+    kept, y = [0, 1000, 2000, 2999, 3999], torch.from_numpy(LABELS)
+    by_hand = partial(ancestral_of_improved_diffusion, network, start(3, 8, 8), y, kept=kept, bars=cosine(4000))
+    found = model.sample(SEEDS, labels=LABELS).double()
+    assert torch.allclose(found, by_hand(told=told), atol=2e-4)
+    assert not torch.allclose(found, by_hand(told=1.25 - told), atol=1e-2), "the test can tell the two apart"
+
+
+def test_two_networks_of_one_system_are_each_told_their_own_timesteps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As improved diffusion's conditional network of ImageNet (timesteps) and its unconditional one (rescaled)."""
+    conditional_, plain = random("tiny", 0), random("tiny-plain", 1)
+    process = Discrete(schedule="cosine", steps=4000)
+    parts = {
+        "unet": denoising(saved(tmp_path / "a.pt", **{"": conditional_}), "tiny"),
+        "unconditional": denoising(saved(tmp_path / "b.pt", **{"": plain}), "tiny-plain"),
+    }
+    parts = {
+        role: replace(part, process=replace(process, told=told))
+        for (role, part), told in zip(parts.items(), (1.0, 0.25), strict=True)
+    }
+    monkeypatch.setitem(catalogue.releases(), "pair", Release(parts=parts, shape=(3, 8, 8), classes=5))
+    chosen = {"dataset": "folder", **WHERE, "weights": "pair", "steps": 4, "spacing": "uniform", "clip": False}
+    y = torch.from_numpy(LABELS)
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        with_y, without = conditional_(x.float(), timesteps(t), y=y)[:, :3], plain(x.float(), timesteps(t) / 4)[:, :3]
+        return without + 2.5 * (with_y - without)
+
+    expected = walk(eps, start(3, 8, 8), [3000, 2000, 1000, 0], cosine(4000), 1.0)
+    found = cfg.load(**chosen, scale=2.5).sample(SEEDS, labels=LABELS).double()
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+DDIM_YAML = """
+data: {dataset: MINE, image_size: 8, channels: 3, rescaled: true}
+model: {type: simple, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 2], num_res_blocks: 1, attn_resolutions: [4],
+        dropout: 0.0, var_type: fixedsmall, ema: true, resamp_with_conv: true}
+diffusion: {beta_schedule: linear, beta_start: 0.0002, beta_end: 0.01, num_diffusion_timesteps: 500}
+"""
+
+
+def test_the_yaml_of_ddim_says_its_diffusion_too(tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text(DDIM_YAML)
+    network = architecture(str(config)).build().eval().requires_grad_(requires_grad=False)
+    path = str(saved(tmp_path / "own.pt", **{"": network}))
+    own = {**WHERE, "weights": path, "config": str(config)}
+    bars = np.cumprod(1 - np.linspace(0.0002, 0.01, 500))
+    expected = walk(lambda x, t: network(x.float(), timesteps(t)), start(3, 8, 8), [375, 250, 125, 0], bars, 1.0)
+    for dataset in ("folder", "cifar10", "lsun-church"):
+        found = ddim.load(dataset=dataset, **own, steps=4, clip=False).sample(SEEDS).double()
+        assert torch.allclose(found, expected, atol=5e-4)
+    # `var_type` is the variance of ancestral steps, unless another is asked for.
+    told, small, large = (
+        ddpm.load(dataset="cifar10", **own, steps=4, **more).sample(SEEDS)
+        for more in ({}, {"variance": "small"}, {"variance": "large"})
+    )
+    assert torch.equal(told, small) and not torch.allclose(told, large, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("linear", "jsd", r"beta_schedule='jsd' is not implemented; there are 'linear', 'quad'"),
+        ("beta_start", "beta_begin", r"The section diffusion has no argument 'beta_begin'"),
+        ("rescaled: true", "rescaled: false", r"data.rescaled must be true"),
+    ],
+)
+def test_a_process_that_is_not_implemented_is_refused(old: str, new: str, says: str, tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text(DDIM_YAML.replace(old, new))
+    with pytest.raises(ValueError, match=says):
+        ddim.load(dataset="cifar10", **WHERE, weights="own.pt", config=str(config))
+
+
+def test_the_key_holds_what_is_said_of_the_file(tmp_path: Path) -> None:
+    path, config = str(saved(tmp_path / "own.pt", **{"": random("tiny", 0)})), tmp_path / "own.json"
+
+    def key(**changed: object) -> str:
+        config.write_text(json.dumps(TINY["tiny"] | changed))
+        return ddim.load(dataset="folder", **WHERE, weights=path, config=str(config), steps=4).key
+
+    assert len({key(), key(noise_schedule="cosine"), key(num_heads=4), key(diffusion_steps=500)}) == 4
+    assert key() == key(), "and nothing else"
+
+
+def test_labels_are_drawn_among_the_classes_that_there_are(tmp_path: Path) -> None:
+    """guided-diffusion always has 1000 rows; a network of three classes has trained three of them."""
+    path = str(saved(tmp_path / "own.pt", **{"": random("tiny", 0)}))
+    own = {"dataset": "folder", **WHERE, "weights": path, "config": "tiny", "steps": 4}
+    assert (ddim.load(**own).classes, ddim.load(**own, classes=3).classes) == (5, 3)
+    with pytest.raises(ValueError, match="has rows for 5 classes; 6 are asked for"):
+        ddim.load(**own, classes=6)
+
+
+def test_an_unconditional_network_is_guided_by_a_classifier_of_ones_own(tmp_path: Path) -> None:
+    plain, judge = random("tiny-plain", 1), random("tiny-judge", 3)
+    path, other = (str(saved(tmp_path / name, **{"": n})) for name, n in (("own.pt", plain), ("judge.pt", judge)))
+    own = {"dataset": "folder", **WHERE, "weights": path, "config": "tiny-plain", "steps": 4, "clip": False}
+    model = adm.load_guided(**own, classifier=other, classifier_config="tiny-judge", scale=2.0, sampler="ddim")
+    assert (model.classes, model.takes) == (5, {"labels"})
+    bars = alpha_bars(Discrete())
+
+    def eps(x: Tensor, t: int) -> Tensor:
+        leaf = x.float().requires_grad_()
+        chosen = judge(leaf, timesteps(t)).log_softmax(dim=1)[torch.arange(2), torch.from_numpy(LABELS)].sum()
+        gradient = torch.autograd.grad(chosen, leaf)[0]
+        return plain(x.float(), timesteps(t))[:, :3] - (1 - bars[t]) ** 0.5 * 2.0 * gradient
+
+    expected = walk(eps, start(3, 8, 8), [750, 500, 250, 0], bars, 1.0)
+    assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="is for images of 64 pixels, the denoising network for 8"):
+        adm.load_guided(**own, classifier=other, classifier_config="adm-classifier64")
+    with pytest.raises(ValueError, match="'tiny' is no classifier of noisy images"):
+        adm.load_guided(**own, classifier=other, classifier_config="tiny")
+
+
+def test_networks_that_contradict_what_is_said_are_refused_before_anything_is_read() -> None:
+    part = Part(file="nowhere.pt", configuration="tiny", process=Discrete())
+    wrong = Release(parts={"unet": part}, shape=(3, 8, 8), classes=5)
+    with pytest.raises(ValueError, match="has 6 output channels; with no learned variance it has 3"):
+        checked(wrong)
+    with pytest.raises(ValueError, match="takes 3 channels, and states have 4"):
+        checked(replace(wrong, shape=(4, 8, 8)))
+
+
+LDM_YAML = """
+model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    linear_start: 0.0015
+    linear_end: 0.0195
+    timesteps: 1000
+    image_size: 4
+    channels: 3
+    conditioning_key: crossattn
+    cond_stage_key: class_label
+    scale_factor: 0.5
+    unet_config: {target: ldm.modules.diffusionmodules.openaimodel.UNetModel, params: UNET}
+    first_stage_config: {target: ldm.models.autoencoder.VQModelInterface, params: STAGE}
+    cond_stage_config: {target: ldm.modules.encoders.modules.ClassEmbedder, params: LABELS}
+null_label: 5
+"""
+
+
+def test_a_latent_diffusion_model_of_ones_own_is_its_file_and_its_yaml(
+    latent: tuple[nn.Module, nn.Module, nn.Module, str], tmp_path: Path
+) -> None:
+    path, config = latent[3], tmp_path / "config.yaml"
+    text = LDM_YAML
+    for word, name in (("UNET", "tiny-latent"), ("STAGE", "tiny-vq"), ("LABELS", "tiny-labels")):
+        text = text.replace(word, json.dumps(TINY[name]))
+    config.write_text(text)
+    arguments = {"steps": 4, "scale": 3.0}
+    known = ldm.load(dataset="folder", **WHERE, weights="tiny", **arguments)
+    for dataset in ("folder", "imagenet256"):
+        own = ldm.load(dataset=dataset, **WHERE, weights=path, config=str(config), **arguments)
+        assert (own.shape, own.classes, own.evaluations) == ((3, 8, 8), 5, 8)
+        assert torch.equal(own.sample(SEEDS, labels=LABELS), known.sample(SEEDS, labels=LABELS))
+    config.write_text(text.replace("crossattn", "concat"))
+    with pytest.raises(ValueError, match="conditioning_key='concat' is not implemented"):
+        ldm.load(dataset="folder", **WHERE, weights=path, config=str(config))
+
+
+def test_codes_are_the_same_in_half_precision(latent: tuple[nn.Module, nn.Module, nn.Module, str]) -> None:
+    """Two codes in a hundred would be others if latents or codebook were rounded before the search."""
+    _, stage, _, _ = latent
+    model = ldm.load(dataset="folder", device="cpu", precision="bfloat16", weights="tiny", steps=3, scale=1.0)
+    z = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    half = model.weights.network("first_stage")
+    assert half.from_code.weight.dtype == torch.bfloat16 and torch.equal(half.nearest(z), stage.nearest(z))
+
+
+def test_a_model_says_what_it_is_not_given(tmp_path: Path) -> None:
+    path = str(saved(tmp_path / "own.pt", **{"": random("tiny", 0)}))
+    model = ddim.load(dataset="folder", **WHERE, weights=path, config="tiny", steps=2)
+    with pytest.raises(ValueError, match="needs a label an image"):
+        model.sample(SEEDS)
+    with pytest.raises(ValueError, match="takes no captions; it takes labels"):
+        model.sample(SEEDS, labels=LABELS, captions=["a", "b"])
