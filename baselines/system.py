@@ -123,12 +123,23 @@ class System:
         sides = [min(side, 8) for side in self.state[1:]]
         x = torch.zeros(1, *self.state[:1], *sides).as_subclass(_Unseen)
         try:
-            denoise, condition = self.build(rehearsal, Given(seeds=torch.zeros(1, dtype=torch.int64)))
+            denoise, condition = self.build(rehearsal, self._anything(sides))
             with torch.no_grad():
                 self.sampler(denoise, x, lambda draw, like, stream=0: like, condition)
-        except RuntimeError:
+        except Exception:  # of whatever a system does with values; where it is an error, sampling tells it
             return None
         return rehearsal.counted[0]
+
+    def _anything(self, sides: Sequence[int]) -> Given:
+        """Conditions of one image that mean nothing, those that this model takes."""
+        one = torch.zeros(1, dtype=torch.int64)
+        known: dict[str, Any] = {
+            "labels": one,
+            "captions": [""],
+            "images": torch.zeros(1, self.shape[0], *sides),
+            "masks": torch.zeros(1, 1, *sides),
+        }
+        return Given(seeds=one, **{name: value for name, value in known.items() if name in self.takes})
 
     @cached_property
     def _counts(self) -> list[tuple[int, int]]:

@@ -5,19 +5,29 @@ No pixel is asserted: better weights may replace these.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from baselines import noise, system
+from baselines import networks, noise, steps, system
 from baselines.conditions import Given
-from baselines.denoisers import Denoiser, Prediction
+from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.files import cards
 from baselines.files.weights import Weights
-from baselines.system import System, View
+from baselines.guidance import classifier_free, on_x0
+from baselines.networks.transformer import TextEncoderConfig
+from baselines.networks.unet import UNetConfig
+from baselines.records import Release
+from baselines.sampling import walk
+from baselines.system import Cascade, System, View, conditional, told
 from baselines.systems import adm, cfg, ldm
 from baselines.systems import ddim as ddim_system
 from baselines.systems import ddpm as ddpm_system
@@ -158,3 +168,126 @@ def test_bad_arguments_name_their_range(
 def test_weights_that_are_not_there() -> None:
     with pytest.raises(FileNotFoundError, match="'nothing' are not in"):
         cards.card("nothing")
+
+
+# Parts that are exchanged.
+
+
+def test_evaluations_are_counted_in_a_rehearsal() -> None:
+    model = ddim(steps=4)
+    grid = model.weights.process.grid([0, 250, 500, 750])
+    assert replace(model, sampler=walk(steps.heun, grid)).evaluations == 7, "the last step is Euler's"
+    assert replace(model, sampler=walk(steps.ddim, grid)).evaluations == 4
+
+    def twice(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
+        denoise, condition = conditional(weights, given)
+        return classifier_free(denoise, scale=2.0, null={"y": torch.tensor([10])}), condition
+
+    assert replace(model, sampler=walk(steps.heun, grid), build=twice).evaluations == 14
+
+
+def test_evaluations_that_depend_on_the_image_are_the_mean_of_what_was_sampled() -> None:
+    """A solver whose number of calls is that of the first draw's sign."""
+
+    def adaptive(
+        denoise: Denoiser, x: Tensor, noise: noise.Noise, condition: Condition, watch: object = None
+    ) -> Tensor:
+        level = ddim().weights.process.grid([500])[0]
+        for _ in range(3 if x[0, 0, 0, 0] > 0 else 1):
+            x = denoise(x, level, condition).x0
+        return x
+
+    model = replace(ddim(), sampler=adaptive)
+    assert model.evaluations is None
+    expected = []
+    for seed in range(6):
+        first = float(noise.image_noise(torch.tensor([seed]))(0, torch.empty(1, *model.state))[0, 0, 0, 0])
+        expected.append(3 if first > 0 else 1)
+        images(model, [seed], [0])
+        assert model.evaluations == sum(expected) / len(expected)
+    assert len(set(expected)) == 2, "both happen"
+
+
+def test_a_start_and_what_is_known_come_from_the_images_that_are_given() -> None:
+    """Painting in: what the mask keeps is the image that was given, and the rest follows the seed."""
+    given = torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32)
+    masks = (torch.arange(32) < 16).float().view(1, 1, 1, 32).expand(1, 1, 32, 32)
+
+    def build(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
+        assert given.images is not None and given.masks is not None
+        mend = on_x0(weights.denoiser(), lambda x0: torch.where(given.masks > 0, x0, given.images))
+        return mend, told(weights, given)[0]
+
+    model = replace(ddim(steps=4), build=build, takes=frozenset({"labels", "images", "masks"}))
+    seeds, labels = np.array([5], dtype=np.uint64), np.array([1])
+    found = model.sample(seeds, labels=labels, images=given, masks=masks)
+    assert model.evaluations == 4
+    assert torch.allclose(found[..., 16:], given[..., 16:], atol=1e-6)
+    assert float((found[..., :16] - given[..., :16]).abs().mean()) > 0.05
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    width: int = 4
+
+    def build(self) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(self.width, 48), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 4, 4)))
+
+
+def test_a_generator_of_one_pass_is_a_system_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "kinds", lambda: {"generator": GeneratorConfig})
+    network = GeneratorConfig(5).build()
+    save_file(network.state_dict(), tmp_path / "gan.safetensors")
+    digest = hashlib.sha256((tmp_path / "gan.safetensors").read_bytes()).hexdigest()
+    about = {"file": "gan.safetensors", "sha256": digest, "kind": "generator", "network": {"width": 5}}
+    (tmp_path / "gan.json").write_text(json.dumps(about))
+    release = Release(parts={"generator": cards.part(str(tmp_path / "gan.safetensors"))}, shape=(3, 4, 4))
+    model = System(
+        weights=Weights(release=release, device="cpu", precision="float32"),
+        state=(5,),
+        build=lambda weights, given: (weights.network("generator"), {}),
+        sampler=lambda generate, z, noise, condition, watch=None: generate(z),
+    )
+    seeds = np.array([1, 2], dtype=np.uint64)
+    z = noise.image_noise(torch.tensor([1, 2]))(0, torch.empty(2, 5))
+    assert torch.allclose(model.sample(seeds), network(z)) and model.evaluations == 1
+    assert (model.takes, model.classes, len(model.key)) == (frozenset(), 0, 64)
+    with pytest.raises(ValueError, match="no process of noise; they are of generator"):
+        _ = model.weights.process
+    with pytest.raises(ValueError, match="no network for 'unet', only for generator"):
+        model.weights.network("unet")
+    (tmp_path / "gan.json").write_text(json.dumps(about | {"network": {"depth": 5}}))
+    wrong = Release(parts={"generator": cards.part(str(tmp_path / "gan.safetensors"))}, shape=(3, 4, 4))
+    with pytest.raises(ValueError, match="The network 'generator' has no depth; it has width"):
+        Weights(release=wrong, device="cpu", precision="float32").network("generator")
+
+
+def test_every_kind_of_network_is_made_from_its_description() -> None:
+    for kind, config in networks.kinds().items():
+        made = {"trunk": UNetConfig()} if kind == "classifier" else {}
+        if kind == "text-unet":
+            made = {"unet": UNetConfig(context=8), "text": TextEncoderConfig(width=8, layers=1)}
+        one = config(**made)
+        told = json.loads(json.dumps(asdict(one)))  # type: ignore[call-overload]
+        assert networks.configured(kind, told) == one and networks.kind_of(one) == kind
+    with pytest.raises(ValueError, match="no kind of network 'dit'; there are "):
+        networks.configured("dit", {})
+
+
+def test_a_cascade_hands_images_on_and_gives_every_stage_noise_of_its_own() -> None:
+    small = ddim(steps=2)
+    seen: list[Tensor] = []
+
+    def enlarging(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
+        if given.images is not None and len(given.seeds) == 2:  # not in the rehearsal
+            seen.append(given.images)
+        return conditional(weights, given)
+
+    large = replace(small, build=enlarging, takes=frozenset({"labels", "images"}))
+    cascade = Cascade(stages=(small, large, large), between=lambda x: x / 2)
+    seeds, labels = np.array([5, 6], dtype=np.uint64), np.array([1, 2])
+    last = cascade.sample(seeds, labels=labels)
+    assert (cascade.takes, cascade.evaluations, cascade.classes) == ({"labels"}, 6, 10)
+    first = small.sample(seeds, labels=labels)
+    assert torch.equal(seen[0], first / 2) and not torch.equal(seen[1], seen[0])
+    assert not torch.equal(last, first) and not torch.equal(2 * seen[1], first), "three walks from three noises"
