@@ -535,18 +535,21 @@ def _sampler(ours: _Ours, row: Reported) -> Iterator[str]:
 
 
 def _guidance(ours: _Ours, row: Reported) -> Iterator[str]:
+    """Kind and scale. A model of somebody else that takes a scale may mean either kind by it."""
     scale, wanted = ours.model.args.get("scale"), row.guidance_scale
+    kind = "classifier" if ours.model.name in CLASSIFIERS else row.guidance if ":" in ours.model.name else "cfg"
     if row.guidance == "none":
-        wanted = 0.0 if ours.model.name in CLASSIFIERS else 1.0
-    elif row.guidance not in ("", "cfg", "classifier"):
-        scale = ours.model.args.get(row.guidance)  # such as truncation
-        if scale is None:
-            yield f"guidance of another kind ({row.guidance})"
-    if isinstance(scale, int | float) and row.guidance:
-        if wanted is None:
-            yield "scale of the guidance not stated"
-        elif abs(scale - wanted) > 1e-9:
-            yield instead("scale", scale, wanted)
+        wanted = 0.0 if kind == "classifier" else 1.0
+    elif row.guidance not in ("cfg", "classifier"):
+        kind, scale = row.guidance, ours.model.args.get(row.guidance)  # such as truncation
+    if row.guidance in ("", "none") and scale is None:
+        return
+    if scale is None or (row.guidance != "none" and kind != row.guidance):
+        yield f"guidance of another kind ({row.guidance})"
+    elif wanted is None:
+        yield "scale of the guidance not stated"
+    elif isinstance(scale, int | float) and abs(scale - wanted) > 1e-9:
+        yield instead("scale", scale, wanted)
 
 
 def _own_weights(ours: _Ours, row: Reported) -> Iterator[str]:

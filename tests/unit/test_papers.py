@@ -688,6 +688,12 @@ def test_guidance_counts_from_where_there_is_none() -> None:
     assert not any("guidance" in r for r in comparable(own, paper("ldm(scale=1.0)", dataset="imagenet256"))[1])
     unknown = paper("adm-u", dataset="imagenet512")
     assert "scale of the guidance not stated" in comparable(guided(model="adm-u(scale=1.0)"), unknown)[1]
+    for row, ours in (
+        (paper(GUIDED, dataset="imagenet256"), guided(model="ddim(steps=250)")),
+        (paper(GUIDED, dataset="imagenet256"), guided(model="cfg(scale=1.0, steps=250)")),
+        (paper("ldm(scale=1.5)", dataset="imagenet256"), guided(model="adm-g(scale=1.5, steps=250)")),
+    ):
+        assert f"guidance of another kind ({row.guidance})" in comparable(ours, row)[1]
     truncated = next(r for r in reported() if r.guidance == "truncation" and r.guidance_scale is not None)
     assert "guidance of another kind (truncation)" in comparable(guided(), truncated)[1]
 
@@ -833,8 +839,9 @@ def repeated(row: Reported) -> Result | None:
     if "dinov2" in row.weights:
         extractor = Ref("dinov2", {"architecture": "vit_large_patch14_dinov2", "resize": row.resize})
     dataset = PLAIN[row.dataset, row.resolution or 0]
+    model = "m:n" if row.guidance_scale is None else f"m:n(scale={row.guidance_scale!r})"
     return result(
-        metric=str(Ref(name, args)), extractor=str(extractor), model="m:n", dataset=dataset, count=row.num_samples or 0,
+        metric=str(Ref(name, args)), extractor=str(extractor), model=model, dataset=dataset, count=row.num_samples or 0,
         reference=f"{dataset} {row.split}" if row.split else None,
         of=int(row.num_reference) if row.num_reference else None,
         quantise="truncate" if row.quantise == "truncate" else "round",
@@ -869,6 +876,8 @@ def test_whoever_repeats_a_stated_protocol_is_comparable_and_nobody_else() -> No
                 replace(ours, reference=replace(ours.reference, count=None)),
                 replace(ours, reference=replace(ours.reference, name=f"{ours.spec.dataset} elsewhere")),
             ]
+        if row.guidance in ("cfg", "classifier"):
+            wrong += [replace(ours, spec=replace(ours.spec, model=Ref("m:n", a))) for a in ({}, {"scale": 99.0})]
         if row.neighbours:
             wrong.append(replace(ours, metric=ours.metric.replace(f"k={row.neighbours}", "k=4")))
         if row.parts:
