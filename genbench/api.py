@@ -33,6 +33,7 @@ def run(
     data_dir: str | Path | None = None,
     weights: Mapping[str, str | Path] | None = None,
     fresh: bool = False,
+    extractor_precision: Literal["float32", "exact"] = "float32",
     progress: bool | Watch = False,
 ) -> Outcome:
     """Samples a model and measures the samples, as `genbench run` does.
@@ -50,6 +51,7 @@ def run(
         data_dir: where data sets that are files lie.
         weights: name of an extractor, or of a card of `genbench list models`, to the file to use.
         fresh: whether to sample and measure anew although there are results.
+        extractor_precision: "exact" is the slow reference path of the extractors.
         progress: whether to show a bar; or a function watch(stage, done, total).
 
     Returns:
@@ -64,7 +66,8 @@ def run(
     )  # fmt: skip
     execution = Execution(
         device=device, batch_size=batch_size, workers=workers, data_dir=_path(data_dir),
-        weights=requests.weights_of(weights), fresh=fresh, watch=_watch(progress),
+        weights=requests.weights_of(weights), fresh=fresh, extractor_precision=extractor_precision,
+        watch=_watch(progress),
     )  # fmt: skip
     return pipeline.run(
         request.spec, request.measurements, protocol=request.protocol, output=Path(output), execution=execution
@@ -84,6 +87,7 @@ def score(
     workers: int = 2,
     data_dir: str | Path | None = None,
     weights: Mapping[str, str | Path] | None = None,
+    extractor_precision: Literal["float32", "exact"] = "float32",
     progress: bool | Watch = False,
 ) -> Outcome:
     """Measures images that exist, as `genbench score` does.
@@ -97,7 +101,7 @@ def score(
         held_out: real images that are not in the reference; they give the floors. None for those of the data set.
         test: labelled real images, for metrics that test a classifier. None for those of the data set.
         value_range: of images given as floats, (-1, 1) or (0, 1); uint8 ones are in [0, 255].
-        device, workers, data_dir, weights, progress: see `genbench.run`.
+        device, workers, data_dir, weights, extractor_precision, progress: see `genbench.run`.
 
     Returns:
         The results as a sequence, with `to_dict()` and `to_frame()`.
@@ -106,12 +110,9 @@ def score(
         GenbenchError: see `genbench.errors`; its `results` are those that were measured before it.
     """
     execution = Execution(
-        device=device,
-        workers=workers,
-        data_dir=_path(data_dir),
-        weights=requests.weights_of(weights),
-        watch=_watch(progress),
-    )
+        device=device, workers=workers, data_dir=_path(data_dir), weights=requests.weights_of(weights),
+        extractor_precision=extractor_precision, watch=_watch(progress),
+    )  # fmt: skip
     request = requests.of_score(
         samples, reference, metrics=metrics, protocol=protocol, held_out=held_out, test=test, value_range=value_range,
         execution=execution,

@@ -271,7 +271,7 @@ def pipeline(task: Task, setting: Setting, network: nn.Module) -> Tool:
 
     given = conditions(task, setting, ("class_labels", "encoder_hidden_states"))
     if given:
-        network.forward = partial(network.forward, **given)  # type: ignore[method-assign]
+        network.forward = partial(network.forward, **given)
     made: Any = (
         DDIMPipeline(network, DDIMScheduler()) if task.sampler == "ddim" else DDPMPipeline(network, DDPMScheduler())
     )
@@ -321,7 +321,7 @@ def genbench(
     def same_noise() -> Tensor:
         generators = [torch.Generator(setting.device).manual_seed(seed) for seed in seeds(setting)]
 
-        def drawn(draw: int, like: Tensor) -> Tensor:
+        def drawn(draw: int, like: Tensor, stream: int = 0) -> Tensor:
             return torch.cat([torch.randn(like[:1].shape, generator=g, device=g.device) for g in generators])
 
         return sample(drawn)

@@ -144,7 +144,7 @@ def pool_settings(name: str, taps: Taps, labels: NDArray[np.int64] | None, size:
         yield Setting(name=title, draw=draw, reference=reference, infinite=infinite, same=rows is pool)
 
 
-def extracted(path: Path, name: str, watch: Callable[[int], None]) -> tuple[Taps, NDArray[np.int64] | None]:
+def extracted(path: Path, name: str) -> tuple[Taps, NDArray[np.int64] | None]:
     """Pooled features and logits of a folder or zip of images, and its classes."""
     from genbench.features import image_blocks
     from genbench.images import open_images
@@ -153,7 +153,7 @@ def extracted(path: Path, name: str, watch: Callable[[int], None]) -> tuple[Taps
     load, ref = registry.bind("extractor", Ref.parse(name))
     extractor = load(device="cpu", precision="float32", **ref.args)
     wanted = [tap for tap in ("pooled", "logits") if tap in extractor.widths]
-    blocks = list(image_blocks(samples, extractor, wanted, device="cpu", watch=watch))
+    blocks = list(image_blocks(samples, extractor, wanted, device="cpu"))
     return {tap: np.concatenate([block[tap] for block in blocks]) for tap in wanted}, samples.labels
 
 
@@ -230,7 +230,7 @@ def main() -> None:
     size, labels = args.reference_size, None
     if args.images or args.features:
         if args.images:
-            taps, labels = extracted(args.images, args.extractor, lambda count: None)
+            taps, labels = extracted(args.images, args.extractor)
         else:
             taps = {"pooled": np.load(args.features, allow_pickle=False)}
             if args.logits:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from baselines import schedules
 from baselines.distillation import consistency_loss, halving_loss, rho_ratios
 from baselines.networks.unet import UNet
-from baselines.training import Recipe, fit
+from baselines.training import Loss, Recipe, fit
 from scripts.train_baselines import BETA, HOME, PIXEL, batch
 
 HIGH, LOW = 80.0, 0.00643
@@ -49,7 +49,7 @@ def student(of: nn.Module) -> UNet:
 
 
 def train(
-    name: str, start: nn.Module, loss: object, args: argparse.Namespace, recipe: Recipe, target: nn.Module | None = None
+    name: str, start: nn.Module, loss: Loss, args: argparse.Namespace, recipe: Recipe, target: nn.Module | None = None
 ) -> nn.Module:
     network, average = student(start), student(start)
     began = time.time()

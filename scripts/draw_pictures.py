@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from baselines.systems import adm, cfg, ddim, ddpm, ldm
-from genbench import generation, images, pictures
+from genbench import generation, images
 from genbench.arrays import Images
 from genbench.contracts import Model
 from genbench.datasets import shapes
+from genbench.images import pictures
 from genbench.records import Ref
 
 HOME = Path(__file__).resolve().parent.parent / "leaderboards"
-WHERE = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
+WHERE: dict[str, Any] = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
 SYSTEMS: dict[str, Callable[[], Model]] = {
     "ddpm": lambda: ddpm.load(**WHERE, steps=250, variance="learned"),
     "ddim": lambda: ddim.load(**WHERE, steps=50),

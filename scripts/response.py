@@ -29,14 +29,14 @@ import numpy as np
 from tqdm import tqdm
 
 import genbench
-from genbench import pipeline, registry, tables
+from genbench import measuring, pipeline, registry, tables
 from genbench.arrays import Samples
 from genbench.datasets import shapes
 from genbench.display import columns
 from genbench.errors import GenbenchError, UsageError
 from genbench.images import open_images
 from genbench.protocols import PROTOCOLS
-from genbench.records import Measurement, Score
+from genbench.records import Measurement, Result, Score
 from scripts.corruptions import CORRUPTIONS, chosen
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "response.csv"
@@ -120,9 +120,10 @@ def measure(
         test: labelled real images, for `cas`.
     """
     try:
+        results: Sequence[Result]
         if [m.metric.name for m in wanted] == ["cas"]:
-            execution = pipeline.Execution(device=device)
-            results = pipeline.score(samples, None, wanted, protocol=EMBEDDED, test=test, execution=execution).results
+            execution = measuring.Execution(device=device)
+            results = pipeline.score(samples, None, wanted, protocol=EMBEDDED, test=test, execution=execution)
         else:
             texts = [str(m) for m in wanted]
             results = genbench.score(samples, reference, metrics=texts, protocol=EMBEDDED.name, device=device)

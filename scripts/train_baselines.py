@@ -83,7 +83,7 @@ LATENT = TextUNetConfig(
         vocabulary=text.RESERVED + len(WORDS), length=12, width=64, layers=2, heads=2, head_width=32
     ),
 )  # fmt: skip
-LATENT_PROCESS = {"schedule": "cosine", "steps": 1000, "kind": "v", "learned_variance": False}
+LATENT_PROCESS: dict[str, Any] = {"schedule": "cosine", "steps": 1000, "kind": "v", "learned_variance": False}
 BRIEF, EMPTY = 0.15, 0.10
 """Shares of the images whose caption is only that of their class, such as "a star", and is nothing."""
 
@@ -127,7 +127,7 @@ def reconstruction_sheet(network: torch.nn.Module, path: Path) -> None:
 
 
 @torch.no_grad()
-def reconstruction_error(network: torch.nn.Module) -> dict[str, float]:
+def reconstruction_error(network: Any) -> dict[str, float]:
     """Peak signal-to-noise ratio, in decibels, of 1000 test images, and the standard deviation of their latents."""
     network.eval()
     x = pixels(shapes.factors("test", np.arange(1000)))

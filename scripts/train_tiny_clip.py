@@ -13,6 +13,7 @@ import math
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +40,8 @@ def every_caption() -> tuple[list[str], NDArray[np.int64]]:
     """All captions that `shapes` can have, and their numbers by factors, (10, 8, 8, 3): -1 where colour and
     background are of one hue, which no image is."""
     kinds = [c for c in itertools.product(*(range(len(names)) for names in FACTORS.values())) if c[1] != c[2]]
-    columns = dict(zip(FACTORS, np.array(kinds).T, strict=True))
-    unseen = dict.fromkeys(("radius", "x", "y", "turn", "slope"), np.zeros(len(kinds)))
+    columns: dict[str, Any] = dict(zip(FACTORS, np.array(kinds).T, strict=True))
+    unseen: dict[str, Any] = dict.fromkeys(("radius", "x", "y", "turn", "slope"), np.zeros(len(kinds)))
     number = np.full([len(names) for names in FACTORS.values()], -1)
     number[tuple(columns.values())] = np.arange(len(kinds))
     return shapes.caption(shapes.Factors(**columns, **unseen)), number
@@ -112,7 +113,7 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Tensor], float]:
     """The weights and the seconds that they took."""
     started, before = time.time(), 0.0
     words = vocabulary()
-    network = clip.build(tiny_clip.configuration(len(words))).train().requires_grad_(True)
+    network: Any = clip.build(tiny_clip.configuration(len(words))).train().requires_grad_(True)
     network = network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=1e-2)
     checkpoint, first = args.work / "tiny-clip.pt", 0

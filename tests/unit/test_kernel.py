@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from genbench.arrays import Evidence, Features, Samples
+from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import kernel
 from genbench.metrics.kernel import CMMD, KID, gaussian_less_one, kernel_sums, polynomial
@@ -131,7 +132,7 @@ def test_cmmd_of_a_set_with_itself_is_zero_and_of_opposite_points_its_bound() ->
 
 
 @pytest.mark.parametrize(("metric", "tap"), [(KID, "pooled"), (CMMD, "embedding")], ids=["kid", "cmmd"])
-def test_invariances_hold_and_are_complete(metric: kernel.Metric, tap: str) -> None:
+def test_invariances_hold_and_are_complete(metric: Metric, tap: str) -> None:
     x, y = normal(12, 70, 6, 0.5), normal(13, 60, 6)
     rng = np.random.default_rng(14)
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0].astype(np.float32)
@@ -148,7 +149,7 @@ def test_invariances_hold_and_are_complete(metric: kernel.Metric, tap: str) -> N
 
 
 @pytest.mark.parametrize(("metric", "tap"), [(KID, "pooled"), (CMMD, "embedding")], ids=["kid", "cmmd"])
-def test_errors_match_the_spread_over_repetitions(metric: kernel.Metric, tap: str) -> None:
+def test_errors_match_the_spread_over_repetitions(metric: Metric, tap: str) -> None:
     reference = evidence(normal(15, 200, 8), tap)
     found = []
     for seed in range(60):

@@ -57,7 +57,7 @@ def value(text: str, **wanted: object) -> float:
 
 def find(model: str, metric: str = "fid", dataset: str = "cifar10") -> float | None:
     row = lookup(Ref.parse(model), metric, dataset)
-    return row and row.value
+    return row.value if row else None
 
 
 # The file

@@ -85,14 +85,12 @@ def test_unlike_evaluators_do_not_merge() -> None:
 def test_one_buffer_may_be_filled_again_and_again() -> None:
     generated = images("test", 120)
     expected = values(genbench.score(generated, REFERENCE, metrics="fid"))
-    for make in (np.empty, torch.empty):
-        buffer = make((40, 3, 32, 32), dtype=np.uint8 if make is np.empty else torch.uint8)
+    buffer = np.empty((40, 3, 32, 32), dtype=np.uint8)
+    for given in (buffer, torch.from_numpy(buffer)):
         with genbench.Evaluator(REFERENCE) as evaluator:
             for i in range(3):
-                buffer[:] = generated[40 * i : 40 * i + 40] if make is np.empty else torch.from_numpy(
-                    generated[40 * i : 40 * i + 40]
-                )  # fmt: skip
-                evaluator.update(buffer)
+                buffer[:] = generated[40 * i : 40 * i + 40]
+                evaluator.update(given)
             buffer[:] = 0
             assert values(evaluator.compute()) == expected
 
