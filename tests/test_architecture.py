@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": FOUNDATION | {"comparability"},
     "subsets": FOUNDATION | {"features"},
     "streaming": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "features", "environment"},
+    "conformance": {"arrays", "contracts"},
     "measuring": FOUNDATION | {"features", "subsets", "registry", "protocols", "environment", "report"},
     "display": {"errors", "records", "report"},
     "outcome": {"records", "report", "display"},

@@ -72,6 +72,10 @@ def _write(classifier: nn.Module, accuracy: float, path: Path) -> None:
     keep(path, save(state | {_ACCURACY: torch.tensor(accuracy, dtype=torch.float64)}))
 
 
+MOST_CLASSES = 1 << 16
+"""Three times as many as the largest collection of labelled images that is in use has; a larger label is no class."""
+
+
 def _labels(generated: Samples, reference: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Labels of both sides and the number of classes."""
     if generated.labels is None or reference.labels is None:
@@ -83,6 +87,11 @@ def _labels(generated: Samples, reference: Samples) -> tuple[NDArray[np.int64], 
     classes = int(max(mine.max(), real.max())) + 1
     if min(mine.min(), real.min()) < 0 or classes < 2:
         raise InputRejected("cas needs labels of two or more classes, counted from 0.")
+    if classes > MOST_CLASSES:
+        raise InputRejected(
+            f"cas trains a classifier of one output a class, of at most {MOST_CLASSES:,}; the largest label is "
+            f"{classes - 1:,}. Labels count classes from 0."
+        )
     return mine, real, max(classes, len(reference.classes))
 
 

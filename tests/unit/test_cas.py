@@ -302,6 +302,11 @@ def test_what_cannot_be_scored_is_refused() -> None:
         score(relabelled(good, np.zeros(20, np.int64)), relabelled(good, np.zeros(20, np.int64)))
     with pytest.raises(InputRejected, match="counted from 0"):
         score(relabelled(good, good.labels - 1), good)
+    for largest in (3_000_000, 2**31 - 1):
+        wild = good.labels.copy()
+        wild[3] = largest
+        with pytest.raises(InputRejected, match=f"at most 65,536; the largest label is {largest:,}"):
+            score(good, relabelled(good, wild))
     small = Samples.of(good.read(0, 20)[:, :, :8], labels=good.labels)
     with pytest.raises(InputRejected, match="one size"):
         score(small, good)
