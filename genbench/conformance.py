@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.arrays import Evidence, Features, Samples
-from genbench.contracts import Metric
+from genbench.contracts import Classifier, Metric
 
 Array = NDArray[np.float64]
 
@@ -100,6 +100,9 @@ def _side(metric: Metric, rng: np.random.Generator, count: int, shift: float) ->
 
 def _value(metric: Metric, ours: _Side, theirs: _Side, args: dict[str, Any]) -> float:
     given: dict[str, Any] = {"generated": ours.evidence(), **args}
-    if "reference" in inspect.signature(metric.compute).parameters:
+    names = inspect.signature(metric.compute).parameters
+    if "reference" in names:
         given["reference"] = theirs.evidence()
+    if "classifier" in names:
+        given["classifier"] = Classifier(tap="classifier", count=_WIDTH)
     return metric.compute(**given).value

@@ -273,9 +273,16 @@ def check_cell(cell: Cell, comparison: Comparison) -> None:
         check_pairs(metric, generated, reference)
     elif reference is not None and reference.shape != generated.shape and not metric.taps:
         raise InputRejected(f"{metric.name} compares pixels: {generated.shape} against {reference.shape}.")
+    extractor = comparison.known(cell)
+    statistics = statistics_of(cell, reference) if reference is not None else {}
+    for tap, known in statistics.items():
+        if extractor is not None and extractor.widths.get(tap) not in (None, 0, len(known.mean)):
+            raise NotComparable(
+                f"{cell} has {extractor.widths[tap]} features an image, and the statistics of the reference are of "
+                f"{len(known.mean)}; ask for the extractor that they were made with."
+            )
     if metric.check is None:
         return
-    extractor = comparison.known(cell)
     sides = {"generated": _limited(cell, "generated", generated)}
     if reference is not None:
         sides["reference"] = _limited(cell, metric.against, reference)

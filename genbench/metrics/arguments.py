@@ -17,6 +17,9 @@ from genbench.neighbours import ARITHMETICS
 
 Widths = Mapping[str, int]
 
+MOST_CLASSES = 1 << 16
+"""Three times as many as the largest collection of labelled images in use has; a larger label is no class."""
+
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> None:
     """Refuses what is no whole number of at least `least`.
@@ -144,8 +147,10 @@ def sliced(*, projections: int, seed: int, **_: Any) -> None:
     whole("seed of swd", seed, 0)
 
 
-def diversity(*, generated: Samples, per_class: bool, **_: Any) -> None:
+def diversity(*, generated: Samples, per_class: bool, q: float, **_: Any) -> None:
     """Of `vendi`."""
+    if not q > 0:
+        raise UsageError(f"q, the order of the entropy of vendi, must be positive; got {q}. The default is 1.")
     if per_class and generated.labels is None:
         raise InputRejected(
             f"vendi(per_class=True) needs labels, and {generated.origin} has none; ask for vendi(per_class=False), "
@@ -173,6 +178,11 @@ def trained(
     found = [side.labels.max() for side in (generated, reference) if side.labels is not None]
     if found and max(found) < 1:
         raise InputRejected("cas needs labels of two or more classes, counted from 0.")
+    if found and max(found) >= MOST_CLASSES:
+        raise InputRejected(
+            f"cas trains a classifier of one output a class, of at most {MOST_CLASSES:,}; the largest label is "
+            f"{max(found):,}. Labels count classes from 0."
+        )
 
 
 def pairs(*, generated: Samples, reference: Samples, **_: Any) -> None:

@@ -92,7 +92,7 @@ def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Sc
         the package `vendi-score` (`tests/parity`) and with dgm-eval `vendi.py` (per_class=True).
     """
     if not q > 0:
-        raise UsageError(f"q, the order of the entropy, must be positive; got {q}. The default is 1.")
+        raise UsageError(f"q, the order of the entropy of vendi, must be positive; got {q}. The default is 1.")
     values = generated.features().values()
     labels = np.zeros(len(values), dtype=np.int64)
     if per_class:

@@ -212,7 +212,7 @@ def test_statistics_of_dinov2_and_clip_are_references(
         code, _, err = fd(reference, metric)
         assert code == 5 and err.count("\n") == 1, (reference, metric, err)
     code, _, err = fd("unnamed.npz", "fd@dinov2(architecture='small')")
-    assert code == 4 and "widths 384 and 1024" in err
+    assert code == 4 and "has 384 features an image, and the statistics of the reference are of 1024" in err
     assert "so many has clip or dinov2" in fd("wrong.npz", "fd@dinov2")[2]
 
 
