@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -295,7 +296,12 @@ def list_(kind: str | None, format: str) -> None:
             say(line)
         if kind is None:
             continue
-        needed = [(name, w) for name in table for w in weights_of(title.removesuffix("s"), name)]
+        needed = []
+        for name in table:
+            try:
+                needed += [(name, w) for w in weights_of(title.removesuffix("s"), name)]
+            except GenbenchError as error:  # a plug-in that does not import, among others that do
+                logging.getLogger(__name__).warning("%s", error)
         if needed:
             say("\nweights")
             rows = [(name, w.dataset, w.size, w.where, ", ".join(w.files)) for name, w in needed]

@@ -17,7 +17,7 @@ from typing import Any
 from genbench import features, files, labels, report, subsets, weights
 from genbench.arrays import Evidence, Features, Samples, Statistics
 from genbench.contracts import Extractor, Metric
-from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError
+from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError, calling
 from genbench.protocols import Protocol
 from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
 
@@ -93,9 +93,14 @@ def load_extractor(cell: Cell, execution: Execution, device: str) -> Extractor |
     if cell.load_extractor is None or cell.extractor_ref is None:
         return None
     given = execution.weights.get(cell.extractor_ref.name)
-    return cell.load_extractor(
-        device=device, precision=execution.extractor_precision, weights=given, **cell.extractor_ref.args
-    )
+    with calling(f"The extractor {cell.extractor_ref}"):
+        extractor = cell.load_extractor(
+            device=device, precision=execution.extractor_precision, weights=given, **cell.extractor_ref.args
+        )
+    if not isinstance(extractor, Extractor):
+        told = type(extractor).__name__
+        raise UsageError(f"The loader of {cell.extractor_ref} gave {told} and no genbench.contracts.Extractor.")
+    return extractor
 
 
 _WORDS = {"floor_held_out": "held-out", "floor_reference": "real"}
@@ -157,10 +162,11 @@ class Comparison:
                 done += count
                 self.execution.report(f"features of {_WORDS.get(role, role)} images", done, samples.count)
 
-            self.found[name, role] = features.evidence(
-                samples, extractor, taps, cache=weights.cache_directory() / "features", device=self.device,
-                workers=self.execution.workers, watch=watch,
-            )  # fmt: skip
+            with calling(f"The extractor {name}"):
+                self.found[name, role] = features.evidence(
+                    samples, extractor, taps, cache=weights.cache_directory() / "features", device=self.device,
+                    workers=self.execution.workers, watch=watch,
+                )  # fmt: skip
         return self.found[name, role]
 
     def with_pairs(self, cell: Cell, generated: Evidence, reference: Samples) -> Evidence:
@@ -367,8 +373,11 @@ def _compute(cell: Cell, comparison: Comparison, generated: Evidence, reference:
     if "device" in names:
         given["device"] = device
     # Whatever the program around has chosen for itself, such as TensorFloat-32 in a training script.
-    with float32():
-        return cell.metric.compute(generated=generated, **given)
+    with float32(), calling(f"The metric {cell.metric_ref}"):
+        score = cell.metric.compute(generated=generated, **given)
+    if not isinstance(score, Score):
+        raise UsageError(f"The metric {cell.metric_ref} gave {type(score).__name__} and no genbench.records.Score.")
+    return score
 
 
 def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from genbench import environment, files, generation, images, papers, preflight, registry, report, subsets, weights
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Model, taken_by
-from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, UsageError, shown
+from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, UsageError, calling, shown
 from genbench.measuring import Cell, Comparison, Execution, attempt, uses_reference
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
@@ -106,12 +106,13 @@ def load_model(loader: Callable[..., Model], spec: RunSpec, device: str, executi
 @contextlib.contextmanager
 def _of_model(spec: RunSpec) -> Iterator[None]:
     """What models raise, which know no classes of this package, as errors of it. They may read their weights late."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(f"The model {spec.model}: {error}") from error
-    except FileNotFoundError as error:
-        raise MissingAsset(f"The model {spec.model}: {error}") from error
+    with calling(f"The model {spec.model}"):
+        try:
+            yield
+        except ValueError as error:
+            raise UsageError(f"The model {spec.model}: {error}") from error
+        except FileNotFoundError as error:
+            raise MissingAsset(f"The model {spec.model}: {error}") from error
 
 
 def _outlined(samples: Samples | None, number: int | None, _: Execution) -> Samples | None:
@@ -127,7 +128,10 @@ def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> S
     args: dict[str, Any] = dict(ref.args)
     if "directory" in inspect.signature(dataset.load).parameters:
         args["directory"] = execution.data_dir
-    samples = dataset.load(dataset.splits[role], **args)
+    with calling(f"The data set {ref}"):
+        samples = dataset.load(dataset.splits[role], **args)
+    if samples is not None and not isinstance(samples, Samples):
+        raise UsageError(f"The data set {ref} gave {type(samples).__name__}; it gives genbench.arrays.Samples or None.")
     if samples is None or not dataset.named:
         return samples
     return replace(samples, dataset=str(Ref(f"{dataset.name} {dataset.version}", ref.brief().args)))

@@ -240,8 +240,7 @@ def parameters(kind: str, component: Any) -> dict[str, Any]:
     """The arguments of a component with their defaults; `inspect.Parameter.empty` where one must be given."""
     from genbench.contracts import RESERVED  # contracts import numpy, which listing names does not need
 
-    function = next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
-    signature = inspect.signature(function)
+    signature = inspect.signature(_function(component))
     return {
         name: p.default
         for name, p in signature.parameters.items()
@@ -261,12 +260,12 @@ def bind(kind: str, ref: Ref) -> tuple[Any, Ref]:
         if name not in free:
             takes = f"It takes {', '.join(free)}." if free else "It takes no arguments."
             raise UsageError(f"The {kind} {ref.name!r} has no argument {name!r}. {nearest(name, free)} {takes}")
-        default = free[name]
-        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
-        if isinstance(default, bool | int | float | str) and type(value) is not type(default) and not number:
-            raise UsageError(
-                f"The {kind} {ref.name!r} takes {name} as {type(default).__name__}, such as {default!r}; got {value!r}."
-            )
+        default, allowed = free[name], _types(component, name, free[name])
+        number = float in allowed and isinstance(value, int) and not isinstance(value, bool)
+        if allowed and type(value) not in allowed and not number:
+            words = " or ".join(t.__name__ for t in allowed if t is not type(None))
+            such = "" if default in (None, inspect.Parameter.empty) else f", such as {default!r}"
+            raise UsageError(f"The {kind} {ref.name!r} takes {name} as {words}{such}; got {value!r}.")
     given = {name: ref.args.get(name, default) for name, default in free.items()}
     for name, value in given.items():
         if value is inspect.Parameter.empty:
@@ -281,6 +280,23 @@ def bind(kind: str, ref: Ref) -> tuple[Any, Ref]:
     # Compared as text, because nan is unlike itself and 1 is like True.
     defaults = frozenset(name for name, value in given.items() if repr(value) == repr(free[name]))
     return component, Ref(ref.name, given, defaults)
+
+
+_LITERALS: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
+
+
+def _types(component: Any, name: str, default: Any) -> tuple[type, ...]:
+    """What an argument may be, by its default or, where that says nothing, by its annotation; empty if neither does."""
+    if isinstance(default, bool | int | float | str):
+        return (type(default),)
+    told = inspect.signature(_function(component)).parameters[name].annotation
+    words = [word.strip() for word in (told if isinstance(told, str) else getattr(told, "__name__", "")).split("|")]
+    return tuple(_LITERALS[word] for word in words) if all(word in _LITERALS for word in words) else ()
+
+
+def _function(component: Any) -> Any:
+    """What is called of a component, and whose signature says what it takes."""
+    return next((f for f in (getattr(component, a, None) for a in ("compute", "load")) if f), component)
 
 
 @cache

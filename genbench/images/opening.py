@@ -143,14 +143,27 @@ def prefetch(samples: Samples, size: int, workers: int = 2) -> Iterator[Images]:
 
     Args:
         samples: whose `read` may be called from several threads, as that of `open_images` may.
-        workers: threads; at most workers + 1 batches exist beside the one that was handed out. 0 reads in the caller.
+        workers: threads; at most workers + 1 batches exist beside the one that was handed out. 0 reads in the
+            caller, as does a system that allows no more threads.
 
     Raises:
         InputRejected: from the reader, when the batch it concerns is reached.
     """
-    if workers < 1:
-        yield from samples.batches(size)
-        return
+    done = 0
+    try:
+        if workers > 0:
+            for images in _read_ahead(samples, size, workers):
+                yield images
+                done += len(images)
+            return
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+    for start in range(done, samples.count, size):
+        yield samples.read(start, min(start + size, samples.count))
+
+
+def _read_ahead(samples: Samples, size: int, workers: int) -> Iterator[Images]:
     ahead: deque[Future[Images]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="genbench-read")
     try:
@@ -161,4 +174,4 @@ def prefetch(samples: Samples, size: int, workers: int = 2) -> Iterator[Images]:
         while ahead:
             yield ahead.popleft().result()
     finally:
-        pool.shutdown()
+        pool.shutdown(cancel_futures=True)

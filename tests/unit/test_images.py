@@ -825,6 +825,23 @@ def test_content_that_changes_between_two_readings_is_refused(form: str, first: 
     assert len(samples.read(3, 4)) == 1
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_system_without_threads_reads_in_the_caller(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) >= threads:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    pixels = noise(50)
+    batches = list(prefetch(Samples.of(pixels), 7, 3))
+    assert np.array_equal(np.concatenate(batches), pixels) and len(started) == threads
+
+
 @pytest.mark.parametrize("save", [np.savez, np.save])
 def test_an_array_that_is_cut_short_while_it_is_read_is_refused(save: Callable, tmp_path: Path) -> None:
     path = tmp_path / ("a.npz" if save is np.savez else "a.npy")
@@ -1198,7 +1215,7 @@ def test_broken_statistics_are_refused(tmp_path: Path) -> None:
     bad: dict[str, tuple[dict[str, NDArray], str]] = {
         "alone": ({"mu": mu}, "has no sigma; statistics are a mean mu and a covariance sigma"),
         "no mean": ({"sigma_s": sigma}, "has no mu_s; statistics are a mean mu_s and a covariance sigma_s"),
-        "width": ({"mu": mu[:64], "sigma": sigma[:64, :64]}, "has mu float32 (64,); that of Inception is float32 or"),
+        "width": ({"mu": mu[:64], "sigma": sigma[:64, :64]}, "has mu float32 (64,); a mean is float32 or float64"),
         "not square": ({"mu": mu, "sigma": sigma[:1000]}, "has sigma float32 (1000, 2048); that of Inception is"),
         "flat": ({"mu": mu, "sigma": sigma[0]}, "has sigma float32 (2048,)"),
         "integers": ({"mu": np.arange(2048), "sigma": sigma}, "has mu int64 (2048,)"),

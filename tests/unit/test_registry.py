@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genbench import registry
+from genbench.cli import main
 from genbench.contracts import Dataset, Metric
 from genbench.errors import ComponentError, UsageError
 from genbench.records import Ref
@@ -173,6 +175,52 @@ def test_a_plug_in_that_does_not_import_is_named_and_harms_itself_alone(
         registry.get("model", "broken")
     assert says in str(caught.value) and "plug-in strange_plugin 1.0" in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_lists_go_on_behind_a_plug_in_that_does_not_import(
+    package: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    package("[genbench.models]\nbroken = strange_plugin:load\n", "raise RuntimeError('boom')")
+    assert main(["list", "models"]) == 0
+    out = capsys.readouterr().out
+    assert "broken" in out and "ldm" in out and "weights" in out
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "words", "says"),
+    [
+        ("metrics", "def f(*, generated): return 3", ["--metric", "x"], "The metric x gave int and no"),
+        ("metrics", "def f(*, generated): raise KeyError('z')", ["--metric", "x"], "The metric x raised KeyError: 'z'"),
+        ("extractors", "def x(*, device, precision, weights): return 3", ["--metric", "fid@x"], "gave int and no"),
+        ("extractors", "def x(*, device, precision, weights): 1 / 0", ["--metric", "fid@x"], "x raised ZeroDivision"),
+        ("datasets", "def f(split): return 3", ["--reference", "x"], "The data set x gave int"),
+        ("datasets", "def f(split): return {}[3]", ["--reference", "x"], "The data set x raised KeyError: 3"),
+    ],
+)
+def test_what_a_plug_in_does_wrong_is_told_with_its_name(
+    package: Callable[..., None], kind: str, code: str, words: list[str], says: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    makes = {
+        "metrics": "from genbench.contracts import Metric\n"
+        "x = Metric(name='x', summary='', source='', compute=f, taps=())",
+        "datasets": "from genbench.contracts import Dataset\n"
+        "x = Dataset(name='x', summary='', source='', load=f, splits={'reference': 'all'})",
+        "extractors": "",
+    }
+    package(f"[genbench.{kind}]\nx = strange_plugin:x\n", f"{code}\n{makes[kind]}")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
+    reference = [] if "--reference" in words else ["--reference", str(tmp_path / "a.npy")]
+    assert main(["score", str(tmp_path / "a.npy"), *reference, *words]) != 0
+    assert says in capsys.readouterr().err
+
+
+def test_arguments_without_a_default_have_the_type_of_their_annotation() -> None:
+    with pytest.raises(UsageError, match=r"takes path as str; got 5"):
+        registry.bind("dataset", Ref("folder", {"path": 5}))
+    with pytest.raises(UsageError, match=r"takes weights as str; got 5"):
+        registry.bind("model", Ref("ddim", {"weights": 5}))
+    assert registry.bind("model", Ref("ddim", {"weights": None}))
 
 
 def test_an_argument_without_default_is_asked_for() -> None:
