@@ -18,7 +18,7 @@ from torch import nn
 from genbench import uncertainty
 from genbench.arrays import Evidence, Samples
 from genbench.contracts import Metric
-from genbench.errors import InputRejected, UsageError
+from genbench.errors import InputRejected
 from genbench.files import keep, kept
 from genbench.metrics import arguments
 from genbench.metrics.cas_training import RECIPES, Recipe, architecture_for, arithmetic, network, ranks, train
@@ -154,10 +154,6 @@ def cas(
         score of this name is another: it keeps the best epoch on its training loader.
     """
     samples, test = generated.samples, reference.samples
-    limits = (("epochs", epochs, 1), ("batch_size", batch_size, 2), ("repeats", repeats, 1), ("seed", seed, 0))
-    for what, value, least in limits:
-        if value is not None and value < least:
-            raise UsageError(f"cas takes {what} >= {least}; got {value}.")
     arguments.trained(
         generated=samples, reference=test, epochs=epochs, batch_size=batch_size, repeats=repeats, seed=seed
     )
