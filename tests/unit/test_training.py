@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from baselines.training import (
     Progress,
     Recipe,
     bound_terms,
+    classification_loss,
     diffusion_loss,
     discretised_log_likelihood,
     first_stage_loss,
@@ -390,3 +392,86 @@ def test_loss_of_a_first_stage_is_the_absolute_error_and_the_divergence() -> Non
     assert error == pytest.approx(math.sqrt(2 / math.pi), abs=4 * 0.6 / math.sqrt(x.numel() / 4))
     nats = 0.5 * (1.0 + 4.0 - 1.0 - math.log(4.0))
     assert value(0.25) - error == pytest.approx(0.25 * nats / 4, rel=1e-3), "a latent value for four pixel values"
+
+
+def test_a_checkpoint_of_another_training_is_not_continued(tmp_path: Path) -> None:
+    recipe, path = Recipe(steps=4, batch_size=4, rate=1e-2, bfloat16=False), tmp_path / "run.pt"
+
+    def run(recipe: Recipe, **about: object) -> list[int]:
+        return [p.step for p in fit(Tiny(0), Tiny(1), LOSS, batch, recipe, checkpoint=path, every=4, about=about)]
+
+    assert run(recipe, data="a", network={"width": 8}) == [4]
+    assert run(recipe, data="a", network={"width": 8}) == []
+    for other, about, says in (
+        (recipe, {"data": "b", "network": {"width": 8}}, 'data "a" instead of "b"'),
+        (recipe, {"data": "a", "network": {"width": 9}}, "network .* instead of"),
+        (replace(recipe, rate=2e-2), {"data": "a", "network": {"width": 8}}, "rate 0.01 instead of 0.02"),
+        (replace(recipe, seed=1), {"data": "a", "network": {"width": 8}}, "seed 0 instead of 1"),
+        # The rate of every step of a cosine depends on their number.
+        (replace(recipe, steps=8), {"data": "a", "network": {"width": 8}}, "steps 4 instead of 8"),
+    ):
+        with pytest.raises(ValueError, match=f"is of another training, with {says}"):
+            run(other, **about)
+    state = torch.load(path, weights_only=True)
+    del state["identity"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="does not say what it was trained with"):
+        run(recipe, data="a", network={"width": 8})
+
+
+def test_a_rate_that_does_not_decay_can_be_kept_up_longer(tmp_path: Path) -> None:
+    recipe, path = Recipe(steps=4, batch_size=4, rate=1e-2, decay="none", warmup=2, bfloat16=False), tmp_path / "run.pt"
+    start(recipe, path)
+    network, _, rest = start(replace(recipe, steps=8), path)
+    whole, _, _ = start(replace(recipe, steps=8))
+    assert [p.step for p in rest] == [8]
+    assert all(torch.equal(p, q) for p, q in zip(network.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("told", [1.0, 0.25])
+def test_the_network_is_told_what_it_will_be_told_when_it_samples(told: float) -> None:
+    seen: list[Tensor] = []
+
+    class Listening(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            seen.append(t)
+            return x
+
+    for factor in (1.0, told):
+        loss = diffusion_loss(LINEAR, "eps", learned_variance=False, null_label=None, told=factor)
+        loss(Listening(), {"x0": images(64)}, torch.Generator().manual_seed(0))
+    assert torch.equal(seen[1].double(), seen[0] * told) and seen[0].max() > 500
+
+
+def test_the_loss_of_a_score_is_that_of_the_noise() -> None:
+    """Song et al. 2021 eq. 7 with the weight sigma^2: a network that is wrong by c / sigma costs c^2."""
+    x0 = images(32)
+
+    class Wrong(Known):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            sigma = (1 - BARS[t]).sqrt().float().view(-1, 1, 1, 1)
+            return super().forward(x, t) + 0.3 / sigma
+
+    loss = diffusion_loss(LINEAR, "score", learned_variance=False, null_label=None)
+    assert float(loss(Wrong(x0, "score"), {"x0": x0}, torch.Generator().manual_seed(0))) == pytest.approx(
+        0.09, rel=1e-3
+    )
+
+
+def test_a_classifier_is_taught_on_noisy_images() -> None:
+    """Cross-entropy of logits that are the images themselves, at the levels of the timesteps that it is told."""
+    x0, y = images(256), torch.arange(256) % 3
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Judge(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            seen.append((x, t))
+            return x[:, :, 0, 0]
+
+    found = classification_loss(LINEAR)(Judge(), {"x0": x0, "y": y}, torch.Generator().manual_seed(0))
+    ((x, t),) = seen
+    alpha, sigma = BARS[t].sqrt().view(-1, 1, 1, 1), (1 - BARS[t]).sqrt().view(-1, 1, 1, 1)
+    eps = (x.double() - alpha * x0.double()) / sigma
+    assert abs(float(eps[t > 50].mean())) < 0.05 and abs(float(eps[t > 50].std()) - 1) < 0.05
+    expected = -(x[:, :, 0, 0].double().log_softmax(1)[torch.arange(256), y]).mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
