@@ -120,6 +120,55 @@ def test_imports_point_one_way(root: Path) -> None:
                 assert target in ALLOWED[home], f"genbench.{'.'.join(parts)} may not import {name}"
 
 
+ROOMS: dict[str, set[str]] = {
+    # What a reader reads first: noise is added, undone and walked.
+    "noise": set(),
+    "schedules": set(),
+    "networks": set(),
+    "processes": {"schedules"},
+    "denoisers": {"schedules"},
+    "guidance": {"denoisers", "schedules"},
+    "steps": {"denoisers", "noise", "schedules"},
+    "sampling": {"denoisers", "noise", "schedules", "steps"},
+    "multistep": {"denoisers", "noise", "schedules", "steps"},
+    "analytic": {"denoisers", "noise", "schedules", "steps"},
+    "langevin": {"denoisers", "noise", "processes", "schedules", "steps"},
+    "ode": {"denoisers", "noise", "sampling", "schedules", "steps"},
+    "adaptive": {"denoisers", "noise", "ode", "processes", "sampling", "schedules", "steps"},
+    "training": {"denoisers", "networks", "schedules"},
+    "distillation": {"training"},
+    "likelihood": {"analytic", "denoisers", "noise", "ode", "schedules", "steps", "training"},
+    # What is read of others, and how systems are put together.
+    "records": {"schedules"},
+    "files": {"denoisers", "networks", "records", "schedules"},
+    "conditions": {"files"},
+    "system": {"conditions", "denoisers", "files", "noise", "sampling", "schedules"},
+}
+"""Room of baselines to the rooms that it imports, no more and no fewer. Systems may import all of them."""
+
+
+def test_rooms_of_baselines_import_what_the_table_says(root: Path) -> None:
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in modules(root, "baselines"):
+        home = path.relative_to(root / "baselines").with_suffix("").parts[0]
+        if home != "systems":
+            targets = {name.split(".")[1] for name in imported(path) if name.startswith("baselines.")}
+            used.setdefault(home, set()).update(targets - {home})
+    assert used == ROOMS
+
+
+def test_files_of_baselines_import_each_other_in_no_circle(root: Path) -> None:
+    files = {".".join(path.relative_to(root).with_suffix("").parts): path for path in modules(root, "baselines")}
+    edges = {
+        name: {target for target in files if any(f"{one}.".startswith(f"{target}.") for one in imported(path))} - {name}
+        for name, path in files.items()
+    }
+    while ready := [name for name, targets in edges.items() if not targets & edges.keys()]:
+        for name in ready:
+            del edges[name]
+    assert not edges, f"a circle among {', '.join(edges)}"
+
+
 def test_baselines_know_nothing_of_genbench(root: Path) -> None:
     for path in (root / "baselines").rglob("*.py"):
         assert not any(name.split(".")[0] == "genbench" for name in imported(path)), path

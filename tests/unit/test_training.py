@@ -448,7 +448,7 @@ def test_the_loss_of_a_score_is_that_of_the_noise() -> None:
     x0 = images(32)
 
     class Wrong(Known):
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
             sigma = (1 - BARS[t]).sqrt().float().view(-1, 1, 1, 1)
             return super().forward(x, t) + 0.3 / sigma
 
