@@ -87,10 +87,12 @@ def _labels(generated: Samples, reference: Samples) -> tuple[NDArray[np.int64], 
 
 
 def _score(right: NDArray[np.float64], detail: dict[str, float]) -> Score:
-    """The mean of right (repeats, n) of {0, 1}, with an error over images and, where there are repeats, trainings."""
+    """The mean of right (repeats, n) of {0, 1}, its error over test images and trainings where repeated."""
     repeats, count = right.shape
     if repeats == 1:
-        return uncertainty.score_from_share(float(right.sum()), count, detail=detail)
+        share = uncertainty.score_from_share(float(right.sum()), count)
+        reason = "one training tells nothing of another; ask for repeats=3 or more"
+        return uncertainty.score(share.value, reason, detail=detail | {"test_stderr": share.stderr or 0.0})
     images = uncertainty.of_mean(right.mean(axis=0), method="images")
     trainings = uncertainty.of_mean(right.mean(axis=1), method="trainings")
     error = uncertainty.of_independent([part for part in (images, trainings) if part is not None])
@@ -134,10 +136,11 @@ def cas(
 
     Returns:
         In [0, 1], larger is better; the floor is the same training on as many real images, and the ratio of the two is
-        what to compare between data sets. With one training the error is binomial over the test images and the interval
-        Wilson's: what another seed would give is not in it. With repeats the variances over test images and over
-        trainings are added, which counts their interaction twice and so errs on the wide side. What another set of
-        generated images would give is in neither. Detail: `train`, the accuracy on (the first 10,000) training images
+        what to compare between data sets. With one training there is no error, because another seed or another set of
+        generated images would train another classifier; `test_stderr` in the detail is the binomial error over the test
+        images alone. With repeats the variances over test images and over trainings are added, which counts their
+        interaction twice and so errs on the wide side; what another set of generated images would give is not in it.
+        Detail: `train`, the accuracy on (the first 10,000) training images
         without augmentation; `worst_class`, the lowest accuracy of a class of the test set; `top5` where there are more
         than five classes; `steps`; `parameters`; with repeats `training_std`.
 

@@ -47,7 +47,7 @@ from genbench.uncertainty import (
     of_independent,
     of_influence,
     of_jackknife,
-    tail_is_heavier,
+    tails_are_heavy,
 )
 from genbench.uncertainty import score as score_from
 
@@ -58,11 +58,6 @@ NONNEGATIVE = (0.0, math.inf)
 INFLUENCE_NEEDS = 30
 """Images a feature below which the influence function is not the error: of a law with rare modes its intervals covered
 87 % of the time at 8 images a feature and 90 % at 16 (`leaderboards/interval_coverage.csv` has the jackknife's)."""
-
-HEAVY_EFFECTS, HEAVY_LENGTHS = 0.2, 0.1
-"""Shapes of the tails (`tail_is_heavier`) of the images' effects on a distance and of their squared distances from the
-mean, beyond both of which there is no error: it needs fourth moments of the features. Each alone would also refuse what
-is sound, such as rare modes, whose effects are few and large, but not far out."""
 
 
 def _uncertainty(features: Features, fit: Fit, reference: Fit, value: float, error: str, blocks: int) -> Found | None:
@@ -109,10 +104,8 @@ FEWEST = 4
 
 def _too_heavy(features: Features, fit: Fit, effects: Array) -> str | None:
     """Why heavy tails leave no error, or None."""
-    if not tail_is_heavier(np.abs(effects - effects.mean()), HEAVY_EFFECTS):
-        return None
     lengths = np.concatenate([np.square(block - fit.mean).sum(axis=1) for block in features.blocks()])
-    if not tail_is_heavier(lengths, HEAVY_LENGTHS):
+    if not tails_are_heavy(effects - effects.mean(), lengths):
         return None
     return "the features have heavy tails, and the error of a Frechet distance needs their fourth moments"
 

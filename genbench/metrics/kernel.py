@@ -23,7 +23,15 @@ from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import arguments
 from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.uncertainty import Uncertainty, block_numbers, block_sizes, of_independent, of_jackknife, score
+from genbench.uncertainty import (
+    Uncertainty,
+    block_numbers,
+    block_sizes,
+    of_independent,
+    of_jackknife,
+    score,
+    tails_are_heavy,
+)
 
 Kernel = Callable[[Tensor], Tensor]
 """Maps inner products to values of the kernel, entry by entry; may work in place."""
@@ -40,6 +48,7 @@ class KernelSums:
         within: (k, k), over pairs of generated images, a pair of an image with itself included.
         own: (k,), over those pairs of an image with itself.
         across: (k,), over pairs of a generated image of the block and a reference image.
+        each: (n,), over pairs of one generated image and a reference image; blocks lie together.
         count, reference, reference_own: number of reference images, and the same sums over them.
     """
 
@@ -47,6 +56,7 @@ class KernelSums:
     within: NDArray[np.float64]
     own: NDArray[np.float64]
     across: NDArray[np.float64]
+    each: NDArray[np.float64]
     count: int
     reference: float
     reference_own: float
@@ -118,11 +128,13 @@ def kernel_sums(
     one = torch.zeros(len(y), dtype=torch.int64, device=device)
     own = torch.zeros(int(blocks.max()) + 1, dtype=torch.float64, device=device)
     own.index_add_(0, blocks, kernel((x * x).sum(1)).double())
+    each = _sums(x, y, torch.arange(len(x), device=device), one, kernel)
     sums = KernelSums(
         sizes=block_sizes(len(generated)).astype(np.float64),
         within=_symmetric_sums(x, blocks, kernel),
         own=own.cpu().numpy(),
-        across=_sums(x, y, blocks, one, kernel).cpu().numpy()[:, 0],
+        across=torch.zeros_like(own).index_add_(0, blocks, each[:, 0]).cpu().numpy(),
+        each=each[:, 0].cpu().numpy(),
         count=len(y),
         reference=float(_symmetric_sums(y, one, kernel)[0, 0]),
         reference_own=float(kernel((y * y).sum(1)).double().sum()),
@@ -256,8 +268,9 @@ def kid(
 
     Returns:
         The standard error is over the sampling of generated images, for this reference, by a jackknife of the
-        estimator of all pairs; with subsets, the error of their random choice is added to it. The deviation between
-        subsets, which other tools print after a plus-minus sign, is `detail["subset_std"]`: it is no error of the mean.
+        estimator of all pairs; features with heavy tails have none, because it needs their sixth moments. With subsets,
+        the error of their random choice is added to it. The deviation between subsets, which other tools print after a
+        plus-minus sign, is `detail["subset_std"]`: it is no error of the mean.
 
     Raises:
         UsageError, NotComparable, InputRejected: as `kernel_sums` and `subset_discrepancies`.
@@ -273,6 +286,9 @@ def kid(
     sums = kernel_sums(x, y, polynomial(x.shape[1]), device=device)
     value = sums.discrepancy(unbiased=True)
     error = of_jackknife(value, sums.without_each(unbiased=True), sums.sizes)
+    lengths = np.square(x - x.mean(axis=0, dtype=np.float64)).sum(axis=1)
+    if tails_are_heavy(sums.each - sums.each.mean(), lengths):
+        error = "the features have heavy tails, and the error of this kernel needs their sixth moments"
     # The biased estimate is positive and differs by what is nearly a constant: the error grows with it.
     positive = sums.discrepancy(unbiased=False)
     if chosen is None:

@@ -13,7 +13,7 @@ from genbench.errors import InputRejected, UsageError
 from genbench.metrics import arguments
 from genbench.metrics.matching import matched
 from genbench.records import Score
-from genbench.uncertainty import NONNEGATIVE, block_numbers, block_sizes, score_from_jackknife
+from genbench.uncertainty import NONNEGATIVE, block_numbers, block_sizes, of_jackknife, score, tail_is_heavier
 
 Array = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def swd(*, generated: Evidence, reference: Evidence, projections: int = 256, see
     Returns:
         In the units of the features. For equal distributions the expectation is not 0 but falls with the number of
         images. The standard error is a jackknife over blocks of generated images, for this reference and these
-        directions.
+        directions; features with heavy tails have none.
 
     Raises:
         UsageError, NotComparable, InputRejected: of the arguments and the features.
@@ -117,7 +117,14 @@ def swd(*, generated: Evidence, reference: Evidence, projections: int = 256, see
     """
     x, y = (features.values() for features in matched(generated, reference))
     value, left_out = sliced_distances(x, y, projections=projections, seed=seed, blocks=block_numbers(len(x)))
-    return score_from_jackknife(value, left_out, sizes=block_sizes(len(x)), bounds=NONNEGATIVE)
+    error = of_jackknife(value, left_out, block_sizes(len(x)))
+    if tail_is_heavier(np.square(x - x.mean(axis=0, dtype=np.float64)).sum(axis=1), HEAVY):
+        error = "the features have heavy tails, and the error of squared transport needs their fourth moments"
+    return score(value, error, bounds=SWD.bounds)
+
+
+HEAVY = 0.3
+"""Shape of the tail of squared distances from the mean; 1/2 is that of features without fourth moments."""
 
 
 SWD = Metric(

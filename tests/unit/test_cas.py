@@ -55,7 +55,10 @@ def test_what_can_be_learned_is_learned() -> None:
     assert found.detail["train"] > 0.98
     assert found.detail["worst_class"] > 0.95
     assert found.detail["steps"] == 12 * 120 / 20
-    assert found.error_method == "wilson"
+    assert found.error_method == "none: one training tells nothing of another; ask for repeats=3 or more"
+    share = found.value
+    assert found.ci95 is None
+    assert found.detail["test_stderr"] == pytest.approx((share * (1 - share) / 300) ** 0.5)
 
 
 def test_labels_that_are_all_moved_on_by_one_are_never_right() -> None:

@@ -382,3 +382,69 @@ def test_what_statistics_cannot_answer_is_refused() -> None:
         FID.compute(
             generated=evidence(x), reference=Evidence(samples=published(y).samples, statistics={"pooled": broken})
         )
+
+
+def test_mifid_near_its_threshold_has_the_interval_of_both_branches() -> None:
+    y = normal(0, 120, 8)
+    x = y[:80] + normal(1, 80, 8, 0.6)
+    sides = {"generated": evidence(x), "reference": evidence(y)}
+    nearest = MIFID.compute(**sides, threshold=0.0).detail["nearest"]
+    plain = FID.compute(**sides)
+    assert plain.ci95 is not None
+    for threshold in (nearest * 0.999, nearest * 1.001):
+        found = MIFID.compute(**sides, threshold=threshold)
+        assert found.stderr is None and found.blocks is None and found.ci95 is not None
+        assert str(found.error_method).startswith("both sides of the threshold: nearest is")
+        assert found.ci95[0] == plain.ci95[0] and found.ci95[1] > plain.ci95[1] / nearest
+        assert found.ci95[0] <= plain.value and found.value <= found.ci95[1]
+    far = MIFID.compute(**sides, threshold=nearest * 3)
+    assert far.error_method == "jackknife-20" and far.value == pytest.approx(plain.value / nearest)
+
+
+@pytest.mark.parametrize("error", ["auto", "jackknife", "influence"])
+def test_heavy_tails_have_no_error_and_say_so(error: str) -> None:
+    rng = np.random.default_rng(4)
+    heavy = evidence(rng.standard_t(2.5, size=(2000, 8)))
+    reference = evidence(rng.standard_t(2.5, size=(2000, 8)))
+    found = FID.compute(generated=heavy, reference=reference, error=error)
+    assert found.ci95 is None and found.blocks is None
+    assert found.error_method == (
+        "none: the features have heavy tails, and the error of a Frechet distance needs their fourth moments"
+    )
+    light = FID.compute(generated=evidence(rng.normal(size=(2000, 8))), reference=reference, error=error)
+    assert light.ci95 is not None
+
+
+def test_the_influence_function_needs_thirty_images_a_feature() -> None:
+    y = evidence(normal(0, 500, 5))
+    found = FID.compute(generated=evidence(normal(1, 149, 5)), reference=y, error="influence")
+    assert found.error_method == "none: the influence function needs 30 images a feature, 150; got 149"
+    assert FID.compute(generated=evidence(normal(1, 150, 5)), reference=y, error="influence").ci95 is not None
+
+
+def test_few_images_of_a_rare_mode_take_degrees_of_freedom_and_widen_the_interval() -> None:
+    """Four images of a third mode, as far from the middle as the others, carry the error: not 19 degrees of freedom."""
+    y, x = normal(0, 2000, 6, 0.3), normal(1, 400, 6, 0.3)
+    for values in (x, y):
+        values[::2, 0] += 6
+        values[1::2, 0] -= 6
+    x[:4, 0], x[:4, 1] = normal(2, 4, 1)[:, 0], 6
+    found = FID.compute(generated=evidence(x), reference=evidence(y))
+    assert found.ci95 is not None and found.stderr is not None
+    assert math.log(found.ci95[1] / found.value) > 2.15 * found.stderr / found.value
+
+
+def test_blocks_of_fid_per_class_have_its_error() -> None:
+    y, x = normal(0, 400, 3), normal(1, 400, 3, 1.4)
+    labels = [i % 4 for i in range(400)]
+    found = PER_CLASS_FID.compute(generated=evidence(x, labels=labels), reference=evidence(y, labels=labels))
+    assert found.blocks is not None and found.blocks.sizes == (20,) * 20
+    again = of_jackknife(found.value, found.blocks.left_out, found.blocks.sizes)
+    assert isinstance(again, Uncertainty) and again.stderr == pytest.approx(found.stderr, rel=0.5)
+    assert PER_CLASS_FID.compute(
+        generated=evidence(x, labels=labels), reference=evidence(y, labels=labels), error="none"
+    ).blocks is None  # fmt: skip
+    with pytest.raises(UsageError, match="there are auto and none"):
+        PER_CLASS_FID.compute(
+            generated=evidence(x, labels=labels), reference=evidence(y, labels=labels), error="jackknife"
+        )

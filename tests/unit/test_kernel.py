@@ -194,3 +194,16 @@ def test_counting_pairs_gives_what_every_subset_alone_gives() -> None:
     few = kernel.subset_discrepancies(x, y, subsets=2, subset_size=40, seed=5)
     assert 120**2 + 90**2 + 120 * 90 < 3 * 60 * 40**2 and not 120**2 + 90**2 + 120 * 90 < 3 * 2 * 40**2
     np.testing.assert_allclose(many[:2], few, rtol=1e-9)
+
+
+def test_kid_of_heavy_tails_has_no_error_and_says_so() -> None:
+    rng = np.random.default_rng(4)
+    x, y = (rng.standard_t(2.5, size=(1000, 8)).astype(np.float32) for _ in range(2))
+    found = KID.compute(generated=evidence(x), reference=evidence(y))
+    assert found.ci95 is None and found.blocks is None and str(found.error_method).startswith("none: the features have")
+    light = KID.compute(generated=evidence(normal(1, 1000, 8)), reference=evidence(normal(2, 1000, 8)))
+    assert light.ci95 is not None and light.blocks is not None and len(light.blocks.left_out) == 20
+    subsets = KID.compute(
+        generated=evidence(normal(1, 1000, 8)), reference=evidence(normal(2, 1000, 8)), subsets=9, subset_size=100
+    )
+    assert subsets.ci95 is not None and subsets.blocks is None
