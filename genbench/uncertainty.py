@@ -452,8 +452,8 @@ def score_from_share(
 
     Returns:
         Value p = hits / count and stderr sqrt(p (1 - p) / count), at p = 0 and 1 with (hits + 1/2) / (count + 1) in the
-        place of p, because an error of 0 would say that it is certain. The interval is Wilson's, because that of p +- 1.96
-        stderr has no width at p = 0 or 1 and covers too rarely near them.
+        place of p, because an error of 0 would say that it is certain. The interval is Wilson's, because that of
+        p +- 1.96 stderr covers too rarely near 0 and 1.
 
     Source:
         Wilson 1927, "Probable inference, the law of succession, and statistical inference".

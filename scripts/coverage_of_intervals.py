@@ -99,12 +99,13 @@ def gaussian(d: int, stretch: float = 1.0, shift: float = 0.0, tail: float | Non
     mixing = np.random.default_rng(5).normal(size=(d, d)) / math.sqrt(d)
 
     def draw(rng: np.random.Generator, n: int) -> Evidence:
-        logits = centres[rng.integers(10, size=n)] + 1.5 * rng.normal(size=(n, 10))
+        labels = rng.integers(10, size=n)
+        logits = centres[labels] + 1.5 * rng.normal(size=(n, 10))
         noise = rng.normal(size=(n, d)) if tail is None else rng.standard_t(tail, size=(n, d))
         pooled = noise * scale * stretch + shift
         if relu:
             pooled = np.maximum(pooled @ mixing, 0)
-        return evidence({"pooled": pooled.astype(np.float32), "logits": logits.astype(np.float32)})
+        return evidence({"pooled": pooled.astype(np.float32), "logits": logits.astype(np.float32)}, labels=labels)
 
     return draw
 
@@ -355,17 +356,18 @@ def verdict(given: float, coverage: float) -> str:
     return "too wide" if coverage > NOMINAL[1] else "sound"
 
 
-def correlated(d: int, generated: NDArray[np.float32], share: float) -> Draw:
-    """Images of `gaussian(d)` that have a share of each feature's variation in common with given ones."""
+def correlated(d: int, base: Evidence, share: float) -> Draw:
+    """Images of `gaussian(d)` that have their classes, and a share of their deviations, in common with others."""
+    labels = base.samples.labels
+    assert labels is not None
+    centres = 4 * np.eye(10)[labels]
 
     def draw(rng: np.random.Generator, n: int) -> Evidence:
-        other = gaussian(d)(rng, n)
-        pooled = share * generated[:, :d] + math.sqrt(1 - share**2) * other.features().values()
-        # The logits' noise is shared in the same way, and their class wholly.
-        known = generated[:, d:]
-        centres = 4 * np.eye(10)[known.argmax(axis=1)]
-        noise = share * (known - centres) + math.sqrt(1 - share**2) * 1.5 * rng.normal(size=known.shape)
-        return evidence({"pooled": pooled.astype(np.float32), "logits": (centres + noise).astype(np.float32)})
+        other, rest = gaussian(d)(rng, n), math.sqrt(1 - share**2)
+        pooled = share * base.features().values() + rest * other.features().values()
+        noise = share * (base.features("logits").values() - centres) + rest * 1.5 * rng.normal(size=(n, 10))
+        taps = {"pooled": pooled.astype(np.float32), "logits": (centres + noise).astype(np.float32)}
+        return evidence(taps, labels=labels)
 
     return draw
 
@@ -379,8 +381,7 @@ def measure_differences(d: int, m: int, n: int, replications: int, seed: int) ->
     for r in range(replications):
         rng = np.random.default_rng([seed, 4, n, r])
         base = gaussian(d)(rng, n)
-        taps = np.concatenate([base.features().values(), base.features("logits").values()], axis=1)
-        again = correlated(d, taps, 0.9)(rng, n)
+        again = correlated(d, base, 0.9)(rng, n)
         worse = {tap: features.values() * np.float32(0.97) for tap, features in again.taps.items()}
         sets = [base, again, evidence(worse)]
         for text, compute in computes.items():
