@@ -12,7 +12,11 @@ from typing import Any
 
 from genbench.errors import UsageError
 
-_PACKAGES = ("genbench", "torch", "torchvision", "numpy", "scipy")
+_PACKAGES = (
+    "genbench", "torch", "torchvision", "numpy", "scipy",
+    # What decodes images, embeds them, cuts texts and reads weights.
+    "pillow", "timm", "open-clip-torch", "ftfy", "safetensors",
+)  # fmt: skip
 
 
 @cache

@@ -455,6 +455,12 @@ def run_directory(output: Path, spec: RunSpec) -> Path:
     return directory
 
 
+def forget(directory: Path) -> None:
+    """Makes a run count as not sampled. The images stay until others take their place."""
+    for path in [directory / "manifest.json", *directory.glob("[0-9]*.json")]:
+        path.unlink(missing_ok=True)
+
+
 def kept_images(directory: Path, spec: RunSpec) -> int:
     """Images of a run that are stored, by its records."""
     found = _load(directory / "manifest.json")

@@ -10,16 +10,19 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from genbench import features, files, labels, report, subsets, weights
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench import features, files, identities, labels, report, subsets, weights
 from genbench.arrays import Evidence, Features, Samples, Statistics
 from genbench.contracts import Extractor, Metric
 from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError, calling
 from genbench.protocols import Protocol
-from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
+from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +103,7 @@ def load_extractor(cell: Cell, execution: Execution, device: str) -> Extractor |
     if not isinstance(extractor, Extractor):
         told = type(extractor).__name__
         raise UsageError(f"The loader of {cell.extractor_ref} gave {told} and no genbench.contracts.Extractor.")
-    return extractor
+    return replace(extractor, key=identities.keyed(cell.load_extractor, extractor.key))
 
 
 _WORDS = {"floor_held_out": "held-out", "floor_reference": "real"}
@@ -113,6 +116,7 @@ class Comparison:
     Attributes:
         classes: of the data set, in whose order labels count; see `labels.aligned`, which is done here.
         dataset: name of the data set that the images were made for; empty where only they know.
+        modelled: see `identities.modelled`, where there is no reference.
         short_of_floor: by split, why there are no real images in the place of the generated ones, in a sentence.
         problem, notes: of the labels.
     """
@@ -125,13 +129,45 @@ class Comparison:
     found: dict[tuple[str, str], Evidence] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     dataset: str = ""
+    modelled: str = ""
     short_of_floor: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    choices: dict[tuple[str, int], tuple[Samples, NDArray[np.int64]]] = field(default_factory=dict)
+    sides: dict[tuple[str, frozenset[str]], Side] = field(default_factory=dict)
     problem: str = field(init=False)
     notes: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         aligned = labels.aligned(self.roles, self.classes)
         self.roles, self.problem, self.notes = aligned.roles, aligned.problem, aligned.notes
+
+    def samples(self, cell: Cell, role: str) -> Samples | None:
+        """As many images of a role as the protocol lets the metric see."""
+        samples, limit = self.roles.get(role), limit_of(cell, role)
+        return samples if samples is None or not limit or samples.count <= limit else self.chosen(role, limit)[0]
+
+    def chosen(self, role: str, count: int) -> tuple[Samples, NDArray[np.int64]]:
+        """A fair choice of the images of a role, and their numbers."""
+        if (role, count) not in self.choices:
+            samples = self.roles[role]
+            assert samples is not None
+            self.choices[role, count] = subsets.subset(samples, count, workers=self.execution.workers)
+        return self.choices[role, count]
+
+    def side(self, cell: Cell, role: str) -> Side | None:
+        """The images of a role as the metric of the cell reads them, or what was published about them."""
+        samples, limit = self.samples(cell, role), limit_of(cell, role)
+        if samples is None:
+            return None
+        if role == cell.metric.against and (known := statistics_of(cell, samples)):
+            return identities.side_of_statistics(samples, [s for _, s in sorted(known.items())])
+        key = role if samples is self.roles[role] else f"{limit} {role}"
+        what = identities.reads(cell.metric, cell.metric_ref)
+        if (key, what) not in self.sides:
+            if key not in self.digests:
+                self.digests[key] = features.pixel_digests(samples, workers=self.execution.workers)
+            self.sides[key, what] = identities.side(samples, self.digests[key], what)
+        return self.sides[key, what]
 
     def extractor(self, cell: Cell) -> Extractor | None:
         name = str(cell.extractor_ref)
@@ -186,8 +222,7 @@ class Comparison:
             return evidence
         key = (str(cell.extractor_ref), f"{limit} {role}")
         if key not in self.found:
-            chosen = subsets.subset(evidence.samples, limit, workers=self.execution.workers)
-            self.found[key] = evidence.take(*chosen)
+            self.found[key] = evidence.take(*self.chosen(role, limit))
         return self.found[key]
 
     def taps(self, name: str, role: str, samples: Samples) -> list[str]:
@@ -380,6 +415,40 @@ def _compute(cell: Cell, comparison: Comparison, generated: Evidence, reference:
     return score
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a measurement is of, see `genbench.identities`.
+
+    Attributes:
+        floor: the real images that stand in for the generated ones; None where there are none.
+    """
+
+    extractor_key: str | None
+    generated: Side
+    reference: Side | None
+    floor: Side | None
+    protocol_hash: str
+
+
+def identify(cell: Cell, comparison: Comparison) -> Identity:
+    """Finds what a measurement is of, without features. Images that were never decoded are decoded for it."""
+    metric, args = cell.metric, cell.metric_ref
+    samples, generated = comparison.samples(cell, "generated"), comparison.side(cell, "generated")
+    assert samples is not None and generated is not None
+    extractor = comparison.extractor(cell)
+    key = extractor.key if extractor else None
+    reference = comparison.side(cell, metric.against) if uses_reference(metric) else None
+    modelled = identities.modelled(comparison.roles.get("reference")) or comparison.modelled or None
+    hashed = identities.protocol_hash(
+        metric, args, extractor_key=key, reference=reference, generated=samples,
+        modelled=modelled,
+    )  # fmt: skip
+    floor = comparison.side(cell, f"floor_{metric.floor}") if metric.floor else None
+    return Identity(
+        extractor_key=key, generated=generated, reference=reference, floor=floor, protocol_hash=hashed
+    )  # fmt: skip
+
+
 def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result:
     """Applies one metric, to the generated images and to the real ones that give its floor."""
     started = time.perf_counter()
@@ -394,22 +463,18 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
         generated_evidence = comparison.with_pairs(cell, generated_evidence, reference_evidence.samples)
     score = _compute(cell, comparison, generated_evidence, reference_evidence)
     floor = _floor(cell, comparison, reference_evidence)
-    extractor = comparison.extractor(cell)
-    reference_side = None if reference_evidence is None else _reference_side(reference_evidence)
-    key = extractor.key if extractor else None
-    hashed = [str(cell.metric_ref), metric.version, key, reference_side and reference_side.digest]
-    hashed += [generated_evidence.samples.count]
+    identity = identify(cell, comparison)
     return Result(
         metric=str(cell.metric_ref),
         metric_version=metric.version,
         extractor=str(cell.extractor_ref) if cell.extractor_ref else None,
-        extractor_key=key,
+        extractor_key=identity.extractor_key,
         score=score,
         floor=floor,
-        generated=side_of(generated_evidence.samples, captions=metric.captions),
-        reference=reference_side,
+        generated=identity.generated,
+        reference=identity.reference,
         protocol=cell.protocol.name,
-        protocol_hash=digest([*hashed, spec.quantise if spec else None], 16),
+        protocol_hash=identity.protocol_hash,
         higher_is_better=metric.higher_is_better,
         spec=spec,
         seconds=round(time.perf_counter() - started, 3),
@@ -430,42 +495,27 @@ def attempt(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
         return None
 
 
-def side_of(samples: Samples, *, captions: bool = False) -> Side:
-    """For metrics that read captions these are part of the identity: the same images may be asked for otherwise."""
-    content = samples.fingerprint()
-    if captions:
-        content = digest([content, list(samples.captions or ())])
-    return Side(name=samples.origin, count=samples.count, digest=content)
-
-
-def _reference_side(evidence: Evidence) -> Side:
-    """What the generated images were compared with: the images, or what was published about more of them."""
-    if not evidence.statistics:
-        return side_of(evidence.samples)
-    name = f"{evidence.samples.origin}, statistics of an unknown number of images"
-    return Side(name=name, count=None, digest=digest([s.digest() for _, s in sorted(evidence.statistics.items())]))
-
-
 def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Score | None:
     """The metric of real images in the place of the generated ones; kept in the cache, because no model changes it."""
     role = cell.metric.floor
     samples = comparison.roles.get(f"floor_{role}") if role else None
     if role is None or samples is None:
         return None
-    lacking = (cell.metric.labels and samples.labels is None) or (cell.metric.captions and samples.captions is None)
+    what = identities.reads(cell.metric, cell.metric_ref)
+    lacking = ("labels" in what and samples.labels is None) or ("captions" in what and samples.captions is None)
     if lacking or samples.count < cell.metric.minimum:
         return None
-    extractor = comparison.extractor(cell)
-    identity = [str(cell.metric_ref), cell.metric.version, extractor.key if extractor else None]
-    identity += [samples.fingerprint(), _reference_side(reference).digest if reference is not None else None]
-    identity += [cell.protocol.samples.get(cell.metric.name)]
-    identity += [digest(list(samples.captions or ()))] if cell.metric.captions else []
-    path = weights.cache_directory() / "floors" / f"{digest(identity, 32)}.json"
+    evidence = comparison.seen(cell, f"floor_{role}")
+    identity = identify(cell, comparison)
+    assert evidence is not None and identity.floor is not None
+    name = identities.floor(
+        cell.metric, cell.metric_ref, extractor_key=identity.extractor_key, real=identity.floor,
+        reference=identity.reference,
+    )  # fmt: skip
+    path = weights.cache_directory() / "floors" / f"{name}.json"
     if (stored := files.kept(path)) is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):  # as another version of this package wrote it
             return report.read_score(json.loads(stored))
-    evidence = comparison.seen(cell, f"floor_{role}")
-    assert evidence is not None
     try:
         score = _compute(cell, comparison, evidence, reference)
     except (InputRejected, NotComparable):

@@ -16,14 +16,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from genbench import environment, files, generation, images, papers, preflight, registry, report, subsets, weights
+from genbench import (
+    environment,
+    files,
+    generation,
+    identities,
+    images,
+    papers,
+    preflight,
+    registry,
+    report,
+    subsets,
+    weights,
+)
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Model, taken_by
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, UsageError, calling, shown
-from genbench.measuring import Cell, Comparison, Execution, attempt, uses_reference
+from genbench.measuring import Cell, Comparison, Execution, attempt, identify, uses_reference
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
-from genbench.records import Measurement, Ref, Result, RunSpec, digest
+from genbench.records import Measurement, Ref, Result, RunSpec
 
 _log = logging.getLogger(__name__)
 
@@ -132,9 +144,12 @@ def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> S
         samples = dataset.load(dataset.splits[role], **args)
     if samples is not None and not isinstance(samples, Samples):
         raise UsageError(f"The data set {ref} gave {type(samples).__name__}; it gives genbench.arrays.Samples or None.")
-    if samples is None or not dataset.named:
-        return samples
-    return replace(samples, dataset=str(Ref(f"{dataset.name} {dataset.version}", ref.brief().args)))
+    return samples and replace(samples, dataset=name_of(dataset, ref))
+
+
+def name_of(dataset: Dataset, ref: Ref) -> str:
+    """What names the images of a data set everywhere; empty where only their content does."""
+    return str(Ref(f"{dataset.name} {dataset.version}", ref.brief().args)) if dataset.named else ""
 
 
 def class_captions(samples: Samples, prompt: str) -> Samples:
@@ -184,7 +199,9 @@ def _floors(
 
 def _splits(dataset: Dataset, ref: Ref, cells: Sequence[Cell], execution: Execution) -> dict[str, Samples | None]:
     """The splits that the metrics need, whole."""
-    wanted = {"reference": any(uses_reference(c.metric) or c.metric.floor == "reference" for c in cells)}
+    # Images that have no name are looked at even by metrics without a reference, whose protocol they are a part of.
+    read = any(uses_reference(c.metric) or c.metric.floor == "reference" for c in cells)
+    wanted = {"reference": read or (bool(cells) and not dataset.named)}
     wanted["test"] = any(c.metric.against == "test" for c in cells)
     wanted["held_out"] = any(c.metric.floor == "held_out" for c in cells)
     return {role: load_split(dataset, ref, role, execution) if wanted[role] else None for role in wanted}
@@ -206,6 +223,7 @@ def _compared(
     choose: Callable[[Samples | None, int | None, Execution], Samples | None] = _at_most,
     extractors: dict[str, Extractor | None] | None = None,
     dataset: str = "",
+    modelled: str = "",
 ) -> Comparison:
     """The generated images and the real ones that stand beside them or in their place.
 
@@ -215,6 +233,7 @@ def _compared(
         choose: makes choices; before sampling, their outlines.
         extractors: that were loaded before, by name.
         dataset: name of the one that the images were made for.
+        modelled: what names its images, where no reference is looked at.
     """
     reference, held_out, test = (splits.get(role) for role in ("reference", "held_out", "test"))
     roles = {"generated": generated, "reference": choose(reference, number, execution), "test": test}
@@ -225,7 +244,7 @@ def _compared(
     names = next((s.classes for s in splits.values() if s is not None and s.dataset and s.classes), ())
     return Comparison(
         roles, cells, execution, device, extractors={} if extractors is None else extractors, classes=names,
-        short_of_floor=short, dataset=dataset,
+        short_of_floor=short, dataset=dataset, modelled=modelled,
     )  # fmt: skip
 
 
@@ -252,42 +271,107 @@ def run(
     loader, dataset, spec = bind_spec(spec)
     cells = bind_cells(measurements, protocol)
     directory = generation.run_directory(output, spec)
-    requests = {request_id(spec, cell, execution): cell for cell in cells}
-    stored = {} if execution.fresh else report.read_results(directory)
-    if all(key in stored for key in requests) and generation.is_complete(directory / "samples", spec):
-        return Outcome(spec=spec, results=tuple(stored[k] for k in requests), directory=directory, cached=True)
+    ready = prepare(loader, dataset, spec, cells, output=output, leaderboard=leaderboard, execution=execution)
+    model, cells = ready.model, ready.cells
+    key, prompts = key_of(loader, model, spec), _prompts(model, dataset, spec, execution)
 
-    ready = prepare(
-        loader, dataset, spec, [cell for key, cell in requests.items() if key not in stored], output=output,
-        leaderboard=leaderboard, execution=execution,
-    )  # fmt: skip
-    model, device = ready.model, ready.device
-    todo = {key: cell for key, cell in requests.items() if cell in ready.cells}
-    with files.locked(directory):
-        if execution.fresh:
-            (directory / "samples" / "manifest.json").unlink(missing_ok=True)
-        samples = _generate(model, spec, dataset, directory, execution, device)
-        images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
-        samples, splits = _described(model, dataset, samples, ready.splits)
-        comparison = _compared(
-            samples, splits, ready.cells, execution, device, number=number_of_reference(dataset, protocol),
-            extractors=ready.extractors, dataset=dataset.name,
+    def compared(samples: Samples) -> Comparison:
+        described, splits = _described(model, dataset, samples, ready.splits)
+        return _compared(
+            described, splits, cells, execution, ready.device, number=number_of_reference(dataset, protocol),
+            extractors=ready.extractors, dataset=dataset.name, modelled=name_of(dataset, spec.dataset),
         )  # fmt: skip
-        made_with = environment.describe(device) | {
-            "evaluations": model.evaluations, "model_key": model.key, "differs": differs(spec),
-        }  # fmt: skip
 
-        def keep(key: str, result: Result) -> None:
-            stored[key] = result
+    there = generation.open_run(directory / "samples", spec, model, key, prompts=prompts)
+    if there is not None and not execution.fresh and (stored := report.read_results(directory)):
+        names = [request(cell, comparison, spec, key) for comparison in (compared(there),) for cell in cells]
+        if names and all(name in stored for name in names):
+            _write_what_is_missing(directory, there, stored)
+            results = tuple(stored[name] for name in names)
+            return Outcome(spec=spec, results=results, directory=directory, cached=True)
+    with files.locked(directory):
+        stored = report.read_results(directory)
+        if execution.fresh:
+            asked = {str(cell) for cell in cells}
+            stored = {name: result for name, result in stored.items() if result.measurement not in asked}
+            if (directory / "result.json").exists():
+                report.write_results(directory, stored)
+            generation.forget(directory / "samples")
+        samples = _generate(model, spec, dataset, directory, execution, ready.device, key=key, prompts=prompts)
+        images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
+        real = ready.splits.get("reference")
+        made_with = environment.describe(ready.device) | {
+            "evaluations": model.evaluations, "model_key": key, "differs": differs(spec),
+            "samples": samples.fingerprint(), "real": real and real.fingerprint(),
+            "given_weights": sorted(execution.weights),
+        }  # fmt: skip
+        stored = {name: result for name, result in stored.items() if _made_alike(result, made_with)}
+        comparison = compared(samples)
+        done = {str(cell): stored.get(request(cell, comparison, spec, key)) for cell in cells} if stored else {}
+
+        def keep(text: str, result: Result) -> None:
+            done[text] = result
+            for name in [n for n, r in stored.items() if (r.measurement, r.protocol) == (text, protocol.name)]:
+                del stored[name]
+            stored[request(todo[text], comparison, spec, key)] = result
             report.write_results(directory, stored)
 
+        todo = {str(cell): cell for cell in cells if done.get(str(cell)) is None}
         try:
             _measured(todo, comparison, spec, made_with, keep=keep)
         except GenbenchError as error:
-            error.results = tuple(stored[key] for key in requests if key in stored)
+            error.results = _in_order(cells, done)
             raise
-    results = tuple(stored[key] for key in requests if key in stored)
-    return Outcome(spec=spec, results=results, directory=directory, cached=False)
+    return Outcome(spec=spec, results=_in_order(cells, done), directory=directory, cached=False)
+
+
+def _in_order(cells: Sequence[Cell], done: Mapping[str, Result | None]) -> tuple[Result, ...]:
+    return tuple(result for cell in cells if (result := done.get(str(cell))) is not None)
+
+
+def key_of(loader: Callable[..., Model], model: Model, spec: RunSpec) -> str:
+    """What the images of a model depend on beside the spec, see `identities.keyed`.
+
+    Raises:
+        InputRejected: a model that does not say it.
+    """
+    with _of_model(spec):
+        key = model.key
+    if key is None or key == "":
+        raise InputRejected(
+            f"The model {spec.model} has no key, by which its samples are known; see genbench.contracts."
+        )
+    return identities.keyed(loader, key)
+
+
+def request(cell: Cell, comparison: Comparison, spec: RunSpec, key: str) -> str:
+    """The identity of a measurement of a run, see `identities.request`."""
+    identity = identify(cell, comparison)
+    text = str(Measurement(cell.metric_ref.brief(), cell.extractor_ref and cell.extractor_ref.brief()))
+    return identities.request(
+        text, cell.protocol.name, identity.protocol_hash, spec=spec, model_key=key, generated=identity.generated,
+        floor=identity.floor.digest if identity.floor else None,
+    )  # fmt: skip
+
+
+def _made_alike(result: Result, made_with: Mapping[str, Any]) -> bool:
+    """Whether a stored result is of these samples and of real images as they are today. Older ones tell less."""
+    told = result.environment
+    return told.get("model_key") == made_with["model_key"] and all(
+        told.get(name) is None or made_with[name] is None or told[name] == made_with[name]
+        for name in ("samples", "real")
+    )
+
+
+def _write_what_is_missing(directory: Path, samples: Samples, stored: Mapping[str, Result]) -> None:
+    """Makes the files again that stand beside the results, where they were removed."""
+    try:
+        if not (directory / "grid.png").exists():
+            images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
+        if not (directory / "row.csv").exists():
+            report.write_rows(directory, stored.values())
+    except OSError as error:
+        _log.warning("%s cannot be written to: %s.", directory, error.strerror)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -411,8 +495,9 @@ def sample(
     if problems:
         raise preflight.together(problems)
     model, device = ready.model, ready.device
+    key, prompts = key_of(loader, model, spec), _prompts(model, dataset, spec, execution)
     with files.locked(directory):
-        samples = _generate(model, spec, dataset, directory, execution, device)
+        samples = _generate(model, spec, dataset, directory, execution, device, key=key, prompts=prompts)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
     return samples, directory, spec
 
@@ -431,9 +516,16 @@ def trajectory(spec: RunSpec, *, count: int = 4, number: int = 10, execution: Ex
 
 
 def _generate(
-    model: Model, spec: RunSpec, dataset: Dataset, directory: Path, execution: Execution, device: str
+    model: Model,
+    spec: RunSpec,
+    dataset: Dataset,
+    directory: Path,
+    execution: Execution,
+    device: str,
+    *,
+    key: str,
+    prompts: Samples | None,
 ) -> Samples:
-    prompts = _prompts(model, dataset, spec, execution)
     classes = _classes(dataset, spec, execution) if "labels" in taken_by(model) else ()
     how = environment.describe(device)
     size = execution.batch_size or (64 if device == "cpu" else 256)
@@ -445,7 +537,7 @@ def _generate(
         execution.report("sampling", first + batch * step / steps, spec.num_samples)
 
     return generation.generate(
-        model, spec, directory / "samples", batch_size=size, prompts=prompts, classes=classes, watch=watch,
+        model, spec, directory / "samples", batch_size=size, key=key, prompts=prompts, classes=classes, watch=watch,
         execution={k: how[k] for k in ("torch", "device", "device_name", "threads")},
     )  # fmt: skip
 
@@ -466,17 +558,6 @@ def _classes(dataset: Dataset, spec: RunSpec, execution: Execution) -> tuple[str
     except GenbenchError:
         return ()
     return samples.classes if samples else ()
-
-
-def request_id(spec: RunSpec, cell: Cell, execution: Execution) -> str:
-    """Identity of a measurement, found without a network: what was asked, and the digests of all shipped weights."""
-    given = {name: weights.sha256(path) for name, path in sorted(execution.weights.items())}
-    # A path says nothing about the file that lies there today.
-    paths = {name: Path(value) for name, value in spec.model.args.items() if isinstance(value, str) and value}
-    given |= {name: weights.sha256(path) for name, path in paths.items() if path.is_file()}
-    given |= {name: files.state(path) for name, path in paths.items() if path.is_dir()}
-    asked = [spec, str(cell), cell.metric.version, cell.protocol.name, execution.extractor_precision, given]
-    return digest([*asked, weights.shipped()], 16)
 
 
 def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, Dataset | None, Ref | None]:

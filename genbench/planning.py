@@ -69,8 +69,9 @@ def plan(
     cells = pipeline.bind_cells(measurements, protocol)
     directory = generation.run_directory(output, spec)
     stored = {} if execution.fresh else report.read_results(directory)
-    requests = {pipeline.request_id(spec, cell, execution): cell for cell in cells}
-    to_do = [cell for key, cell in requests.items() if key not in stored]
+    # By name alone: whether model and data are those of then is found out by the run, which may have to hash them.
+    known = {result.measurement for result in stored.values() if result.protocol == protocol.name}
+    to_do = [cell for cell in cells if str(cell) not in known]
     sampled = generation.is_complete(directory / "samples", spec)
     missing: list[str] = []
     exit_code, seconds, size, evaluations, device = 0, None, None, None, execution.device
@@ -94,7 +95,7 @@ def plan(
         id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples, evaluations=evaluations,
         sampling_seconds=None if seconds is None else round(seconds, 1), disk_bytes=size,
         free_bytes=files.free_bytes(output), sampled=sampled,
-        done=[str(cell) for key, cell in requests.items() if key in stored], to_do=[str(cell) for cell in to_do],
+        done=[str(cell) for cell in cells if str(cell) in known], to_do=[str(cell) for cell in to_do],
         missing=missing, exit_code=exit_code,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ One row is one result, in long format with fixed columns, so that a new metric a
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,13 @@ from typing import Any
 
 from genbench import papers, tables
 from genbench.comparability import check_rankings
+from genbench.errors import InputRejected, UsageError, shown
 from genbench.files import atomic_write
-from genbench.records import SCHEMA, Ref, Result, RunSpec, Score, Side, canonical, finite
+from genbench.records import SCHEMA, Blocks, Ref, Result, RunSpec, Score, Side, canonical, digest, finite
+
+_log = logging.getLogger(__name__)
+
+FIRST_SCHEMA = "genbench.run/1"
 
 COLUMNS = (
     "model", "dataset", "metric", "extractor", "protocol", "protocol_hash", "num_samples", "num_reference", "seed",
@@ -34,17 +40,33 @@ def write_score(score: Score) -> dict[str, Any]:
         "ci95": None if score.ci95 is None else [finite(low), finite(high)],
         "error_method": score.error_method,
         "detail": {name: finite(float(value)) for name, value in score.detail.items()},
-    }
+        "blocks": None if score.blocks is None else {
+            "left_out": [finite(value) for value in score.blocks.left_out], "sizes": list(score.blocks.sizes),
+        },
+    }  # fmt: skip
 
 
 def read_score(data: Mapping[str, Any]) -> Score:
-    """The inverse of `write_score`."""
-    ci95 = data["ci95"]
+    """The inverse of `write_score`; scores of schema 1 have no blocks.
+
+    Raises:
+        KeyError, TypeError, ValueError: something else than a score.
+    """
+    ci95, blocks = data["ci95"], data.get("blocks")
     return Score(
-        value=float("nan") if data["value"] is None else data["value"], stderr=data["stderr"],
-        ci95=None if ci95 is None else (ci95[0], ci95[1]), error_method=data["error_method"],
-        detail={k: float("nan") if v is None else v for k, v in data["detail"].items()},
+        value=_number(data["value"]), stderr=None if data["stderr"] is None else float(data["stderr"]),
+        ci95=None if ci95 is None else (_number(ci95[0]), _number(ci95[1])), error_method=data["error_method"],
+        detail={k: _number(v) for k, v in data["detail"].items()},
+        blocks=None if blocks is None else Blocks(
+            left_out=tuple(map(_number, blocks["left_out"])), sizes=tuple(map(int, blocks["sizes"]))
+        ),
     )  # fmt: skip
+
+
+def _number(value: object) -> float:
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"a number is wanted, not {value!r}")
+    return float("nan") if value is None else float(value)
 
 
 def write_result(result: Result) -> dict[str, Any]:
@@ -55,10 +77,12 @@ def write_result(result: Result) -> dict[str, Any]:
     return {
         "id": result.id,
         "metric": metric.name,
-        "metric_args": dict(metric.args),
+        "metric_args": _plain(metric.args),
+        "metric_text": result.metric,
         "metric_version": result.metric_version,
         "extractor": extractor.name if extractor else None,
-        "extractor_args": dict(extractor.args) if extractor else {},
+        "extractor_args": _plain(extractor.args) if extractor else {},
+        "extractor_text": result.extractor,
         "extractor_key": result.extractor_key,
         **write_score(result.score),
         "floor": finite(result.floor.value) if result.floor else None,
@@ -71,7 +95,7 @@ def write_result(result: Result) -> dict[str, Any]:
         "reference": asdict(result.reference) if result.reference else None,
         "protocol": result.protocol,
         "protocol_hash": result.protocol_hash,
-        "spec": None if spec is None else json.loads(canonical(spec)),
+        "spec": None if spec is None else _spec(spec),
         "seconds": result.seconds,
         "created": result.created,
         "environment": dict(result.environment),
@@ -80,18 +104,22 @@ def write_result(result: Result) -> dict[str, Any]:
 
 
 def read_result(data: Mapping[str, Any]) -> Result:
-    """The inverse of `write_result`; what is derived is derived anew."""
+    """The inverse of `write_result`, of schema 1 too; what is derived is derived anew.
+
+    Raises:
+        KeyError, TypeError, ValueError, UsageError: something else than a result.
+    """
     spec = data["spec"]
-    extractor = Ref(data["extractor"], data["extractor_args"]) if data["extractor"] else None
+    extractor = str(Ref(data["extractor"], data["extractor_args"])) if data["extractor"] else None
     return Result(
-        metric=str(Ref(data["metric"], data["metric_args"])),
+        metric=data.get("metric_text") or str(Ref(data["metric"], data["metric_args"])),
         metric_version=data["metric_version"],
-        extractor=str(extractor) if extractor else None,
+        extractor=data.get("extractor_text") or extractor,
         extractor_key=data["extractor_key"],
         score=read_score(data),
         floor=read_score(data["floor_score"]) if data["floor_score"] else None,
-        generated=Side(**data["generated"]),
-        reference=Side(**data["reference"]) if data["reference"] else None,
+        generated=_side(data["generated"]),
+        reference=_side(data["reference"]) if data["reference"] else None,
         protocol=data["protocol"],
         protocol_hash=data["protocol_hash"],
         higher_is_better=data["higher_is_better"],
@@ -102,8 +130,34 @@ def read_result(data: Mapping[str, Any]) -> Result:
     )
 
 
+def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as JSON, for whoever reads them by machine: infinities and nan as text, tuples as lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(part) for part in value]
+        return repr(value) if isinstance(value, float) and finite(value) is None else value
+
+    return {name: plain(value) for name, value in args.items()}
+
+
+def _side(data: Mapping[str, Any]) -> Side:
+    return Side(**{**data, "shape": tuple(data["shape"]) if data.get("shape") else None})
+
+
+def _spec(spec: RunSpec) -> dict[str, Any]:
+    """A spec as JSON, with the names of the arguments that have their defaults and are in no identity."""
+    defaults = {name: sorted(getattr(spec, name).defaults) for name in ("model", "dataset")}
+    return json.loads(canonical(spec)) | {"defaults": defaults}
+
+
 def _parsed(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {**spec, "model": Ref.parse(spec["model"]), "dataset": Ref.parse(spec["dataset"])}
+    defaults = spec.get("defaults", {})
+    refs = {}
+    for name in ("model", "dataset"):
+        ref = Ref.parse(spec[name])
+        refs[name] = Ref(ref.name, ref.args, frozenset(defaults.get(name, ())))
+    return {name: value for name, value in spec.items() if name != "defaults"} | refs
 
 
 def measured(result: Result) -> str:
@@ -136,23 +190,50 @@ def dumps(data: Mapping[str, Any]) -> str:
 
 
 def write_results(directory: Path, stored: Mapping[str, Result]) -> None:
-    """Writes result.json and row.csv of a run, whole."""
-    results = list(stored.values())
-    data = document(results, requests={key: r.id for key, r in stored.items()})
+    """Writes result.json and row.csv of a run, whole.
+
+    Args:
+        stored: results by request, see `genbench.identities.request`.
+    """
+    data = document(list(stored.values()), requests=list(stored))
+    data["digest"] = digest(data)
     atomic_write(directory / "result.json", (dumps(data) + "\n").encode())
+    write_rows(directory, stored.values())
+
+
+def write_rows(directory: Path, results: Iterable[Result]) -> None:
+    """Writes row.csv of a run."""
     atomic_write(directory / "row.csv", table_csv(results).encode())
 
 
 def read_results(directory: Path) -> dict[str, Result]:
-    """The finished results of a run by request; empty when there are none or another version wrote them."""
+    """The finished results of a run by request; empty when there are none.
+
+    A file that is damaged is said to be and counts as none. Results of schema 1 answer no request of today, since their
+    identities were made of something else; they are read all the same, under requests of their own.
+
+    Raises:
+        InputRejected: a file of a later version, which would be lost.
+    """
+    path = directory / "result.json"
     try:
-        data = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            return {}
-        by_id = {r["id"]: read_result(r) for r in data["results"]}
-        return {key: by_id[name] for key, name in data["requests"].items()}
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        schema = data["schema"]
+        if schema == FIRST_SCHEMA:
+            by_id = {r["id"]: read_result(r) for r in data["results"]}
+            return {f"1-{key}": by_id[name] for key, name in data["requests"].items()}
+        if schema == SCHEMA and data.pop("digest") == digest(data):
+            return dict(zip(data["requests"], map(read_result, data["results"]), strict=True))
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        if isinstance(error, OSError):
+            raise InputRejected(f"{shown(path)} cannot be read ({error.strerror}); remove it.") from error
+        schema = None
+    if isinstance(schema, str) and schema.startswith("genbench.run/") and schema != SCHEMA:
+        raise InputRejected(f"{shown(path)} is of schema {shown(schema)} and this version writes {SCHEMA}; upgrade.")
+    _log.warning("%s is damaged; what it held is measured anew.", shown(path))
+    return {}
 
 
 def row(result: Result) -> dict[str, str]:

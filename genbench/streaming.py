@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genbench import environment, features, measuring, pipeline, requests
-from genbench.arrays import Evidence, Features, Images, Samples
+from genbench.arrays import Evidence, Features, Images, Samples, fingerprint_of, image_digests
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.outcome import Outcome
@@ -94,7 +94,7 @@ class Evaluator:
     def _start(self) -> None:
         self._count = 0
         self._shape: tuple[int, ...] | None = None
-        self._hash = hashlib.sha256()
+        self._digests: list[NDArray[np.uint8]] = []
         self._labels: list[NDArray[np.int64]] = []
         self._captions: list[str] = []
         self._waiting: dict[str, list[Images]] = {name: [] for name, taps in self._taps.items() if taps}
@@ -118,12 +118,12 @@ class Evaluator:
     def _all_or_nothing(self) -> Iterator[None]:
         """Undoes what the block did to this evaluator if it fails."""
         self._usable()
-        before = (self._count, self._shape, self._hash.copy(), list(self._labels), list(self._captions))
+        before = (self._count, self._shape, list(self._digests), list(self._labels), list(self._captions))
         waiting, sizes = {name: list(images) for name, images in self._waiting.items()}, self._sizes()
         try:
             yield
         except BaseException:
-            self._count, self._shape, self._hash, self._labels, self._captions = before
+            self._count, self._shape, self._digests, self._labels, self._captions = before
             self._waiting = waiting
             self._shorten(sizes)
             raise
@@ -166,7 +166,7 @@ class Evaluator:
                 raise InputRejected("Labels and captions are given with every update or with none.")
             self._shape = samples.shape
             self._count += samples.count
-            self._hash.update(np.ascontiguousarray(batch).tobytes())
+            self._digests.append(image_digests(batch))
             if samples.labels is not None:
                 self._labels.append(samples.labels)
             self._captions += texts or []
@@ -235,7 +235,7 @@ class Evaluator:
                     shutil.copyfileobj(source, end)
             self._shape = other._shape
             self._count += other._count
-            self._hash.update(other._hash.digest())
+            self._digests += other._digests
             self._labels += other._labels
             self._captions += other._captions
 
@@ -260,7 +260,8 @@ class Evaluator:
         names = [f"{name}/{tap}" for name, taps in self._taps.items() for tap in taps if tap != features.CAPTIONS]
         parts = [self._content(n) for n in [*names, "images"]]
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int64)
-        state = [*parts, labels.tobytes(), "\0".join(self._captions).encode(), self._hash.digest()]
+        digests = b"".join(rows.tobytes() for rows in self._digests)
+        state = [*parts, labels.tobytes(), "\0".join(self._captions).encode(), digests]
         counts = np.array([self._count, *(self._shape or (0, 0, 0))], np.int64)
         everyone = [_all_gather(piece) for piece in [*state, counts.tobytes()]]
         self._start()
@@ -274,7 +275,7 @@ class Evaluator:
                 if piece[rank]:
                     self._append(name, np.frombuffer(piece[rank], np.uint8))
             self._count, self._shape = self._count + count, tuple(shape)
-            self._hash.update(everyone[-2][rank])
+            self._digests.append(np.frombuffer(everyone[-2][rank], np.uint8).reshape(-1, 32))
             self._labels += [np.frombuffer(everyone[-4][rank], np.int64)] if everyone[-4][rank] else []
             self._captions += everyone[-3][rank].decode().split("\0") if everyone[-3][rank] else []
 
@@ -299,11 +300,11 @@ class Evaluator:
 
     def _results(self) -> Outcome:
         assert self._shape is not None
-        content = self._hash.hexdigest()
+        shape, digests = (self._shape[0], self._shape[1], self._shape[2]), np.concatenate(self._digests)
         samples = Samples(
-            count=self._count, shape=(self._shape[0], self._shape[1], self._shape[2]), read=self._read,
-            origin="updates",
-            fingerprint=lambda: content, labels=np.concatenate(self._labels) if self._labels else None,
+            count=self._count, shape=shape, read=self._read, origin="updates",
+            fingerprint=lambda: fingerprint_of(shape, digests), hashes=lambda start, stop: digests[start:stop],
+            labels=np.concatenate(self._labels) if self._labels else None,
             captions=self._captions or None,
         )  # fmt: skip
         extracted = {}

@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "subsets": FOUNDATION | {"features"},
     "streaming": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "features", "environment"},
     "conformance": {"arrays", "contracts"},
-    "measuring": FOUNDATION | {"features", "subsets", "registry", "protocols", "environment", "report"},
+    "measuring": FOUNDATION | {"identities", "features", "subsets", "registry", "protocols", "environment", "report"},
     "display": {"errors", "records", "report"},
     "outcome": {"records", "report", "display"},
     "progress": {"errors"},
@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "preflight": FOUNDATION | {"measuring", "features", "generation", "report", "tables"},
     "pipeline": FOUNDATION
     | {"preflight", "measuring", "features", "subsets", "generation", "registry", "protocols", "environment"}
-    | {"report", "outcome"},
+    | {"identities", "report", "outcome"},
     "requests": FOUNDATION | {"outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},

@@ -19,7 +19,7 @@ from PIL import Image
 from baselines.files import catalogue
 from baselines.files.arguments import architecture
 from baselines.records import Configuration
-from genbench import measuring, pipeline
+from genbench import pipeline
 from genbench.arrays import Samples
 from genbench.cli import main
 from genbench.datasets import shapes
@@ -407,21 +407,6 @@ def test_pictures_of_classes_and_of_the_way_there(cli: Cli) -> None:
         with Image.open(f"{name}.png") as picture:
             sizes[name] = ((picture.width - 2) // 34, (picture.height - 2) // 34)
     assert sizes == {"classes": (8, 10), "strip": (5, 8), "grid": (8, 2)}
-
-
-def test_a_folder_of_a_model_that_changed_is_another_request(tmp_path: Path) -> None:
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "weights.safetensors").write_bytes(b"1")
-    spec = RunSpec(model=Ref("diffusers", {"repo": str(tmp_path)}), dataset=Ref("shapes"), num_samples=8)
-    (cell,) = pipeline.bind_cells([Measurement.parse("fid")], protocol("embedded"))
-
-    def request() -> str:
-        return pipeline.request_id(spec, cell, measuring.Execution())
-
-    first = request()
-    assert request() == first
-    (tmp_path / "unet" / "weights.safetensors").write_bytes(b"22")
-    assert request() != first
 
 
 def test_what_captions_say_is_part_of_what_was_measured() -> None:
