@@ -159,7 +159,7 @@ def run(**options: Any) -> None:
     with _what_was_measured(options):
         outcome = pipeline.run(
             request.spec, request.measurements, protocol=request.protocol, output=options["output"],
-            execution=execution,
+            leaderboard=options["leaderboard"], execution=execution,
         )  # fmt: skip
     _finish(outcome, options)
 
@@ -221,7 +221,10 @@ def sample(**options: Any) -> None:
 
     spec = _run_request(options | {"protocol": None, "metric": ()}).spec
     execution = _execution(options)
-    samples, directory, spec = pipeline.sample(spec, output=options["output"], execution=execution)
+    samples, directory, spec = pipeline.sample(
+        spec, output=options["output"], strip=bool(options["strip"]), by_class=bool(options["classes"]),
+        writes=[options[name] for name in ("grid", "classes", "strip", "npz") if options[name]], execution=execution,
+    )  # fmt: skip
     if options["grid"]:
         images.write_grid(samples.read(0, min(64, samples.count)), options["grid"])
     if options["classes"]:
@@ -349,9 +352,13 @@ def info(name: str, format: str) -> None:
 def plan(**options: Any) -> None:
     """Say what `run` with the same options would do: time, disk, what is there, what is missing.
 
+    The exit code is the one that `run` would end with for what is missing.
+
     \b
     genbench plan --model adm-g --dataset imagenet256 --data-dir data/
     """
+    from genbench.display import wrapped
+    from genbench.planning import duration
     from genbench.planning import plan as make_plan
 
     request, execution = _run_request(options), _execution(options, watch=False)
@@ -360,11 +367,20 @@ def plan(**options: Any) -> None:
     ).as_dict()
     if options["format"] == "json":
         say(json.dumps(made, indent=2))
-        return
-    made["disk_bytes"] = f"{made['disk_bytes'] / 2**20:.1f} MiB, {made.pop('free_bytes') / 2**30:.1f} GiB free"
+        raise click.exceptions.Exit(made["exit_code"])
+    size, free = made.pop("disk_bytes"), made.pop("free_bytes")
+    needed = "unknown" if size is None else f"{size / 2**20:.1f} MiB"
+    made |= {"sampling": duration(made.pop("sampling_seconds")), "disk": f"{needed}, {free / 2**30:.1f} GiB free"}
+    code, missing = made.pop("exit_code"), made.pop("missing")
     for key, value in made.items():
         text = (", ".join(value) or "nothing") if isinstance(value, list) else value
-        say(shown(f"{key.replace('_', ' ')}: {text}"))
+        if text is None or isinstance(text, bool):
+            text = {None: "unknown", True: "yes", False: "no"}[text]
+        say(wrapped(shown(f"{key.replace('_', ' ')}: {text}"), console.width(), indent=4))
+    say(f"missing: {'' if missing else 'nothing'}".rstrip())
+    for line in missing:
+        say(wrapped(shown(f"  {line}"), console.width(), indent=4))
+    raise click.exceptions.Exit(code)
 
 
 @cli.command(short_help="Check this machine.")
@@ -408,6 +424,8 @@ def fetch(names: tuple[str, ...]) -> None:
     cards = {name: card_of(name) for name in names}  # all names are checked before the first download begins
     for name, card in cards.items():
         say(shown(f"{name}: {weights.resolve(card, watch=console.bars().bytes)}"))
+        for caution in card.cautions:
+            say(shown(f"  {caution}"))
 
 
 def _metrics(options: dict[str, Any]) -> tuple[str, ...]:

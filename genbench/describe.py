@@ -146,6 +146,7 @@ def _weights_of_extractor(name: str) -> list[Weights]:
         where, source = ("shipped" if path else "missing from this installation"), card.licence
     else:
         where, source = ("in the cache" if path else "not in the cache"), f"{card.url}, {card.licence}"
+    source = " ".join([f"{source}." if card.cautions else source, *card.cautions])
     return [Weights(dataset="", files=(card.file,), size=size, where=where, source=source)]
 
 

@@ -311,6 +311,79 @@ def test_warnings_are_shown_without_control_characters(cli: Cli, images: Path, m
     assert not any(c in out + err for c in "\x1b\x07") and "title" in out
 
 
+OWN = """
+import sys
+import numpy as np
+from genbench import Dataset, Metric, Samples, Score
+def fails(**_): raise ZeroDivisionError("division by zero")
+def ends(**_): sys.exit(0)
+def score(*, generated, reference): return fails()
+def leaves(*, generated, reference): sys.exit(0)
+def metric(name, compute): return Metric(name=name, summary="s", source="s", compute=compute, taps=(), images=True)
+FAILS, ENDS = (metric(c.__name__, c) for c in (score, leaves))
+def nothing(split): raise ZeroDivisionError("no images today")
+DATA = Dataset(name="mine", summary="s", source="s", load=nothing, splits={"reference": "all"})
+def extractor(*, device, precision, weights=None): raise ZeroDivisionError("no network today")
+def model(*, dataset, device, precision): raise ZeroDivisionError("no model today")
+def leaving(*, dataset, device, precision): sys.exit(0)
+"""
+
+USERS = [
+    (("--metric", "own_code:FAILS"), "metric own_code:FAILS raised ZeroDivisionError: division by zero (own_code.py"),
+    (("--metric", "own_code:ENDS"), "The metric own_code:ENDS ended the program"),
+    (("--metric", "vendi@own_code:extractor"), "The extractor own_code:extractor raised ZeroDivisionError"),
+    (("--reference", "own_code:DATA"), "The data set own_code:DATA raised ZeroDivisionError: no images today"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "says"), USERS, ids=[u[0][1] for u in USERS])
+def test_errors_of_a_users_code_name_it(cli: Cli, images: Path, words: tuple[str, ...], says: str) -> None:
+    (images.parent / "own_code.py").write_text(OWN)
+    sys.modules.pop("own_code", None)
+    code, out, err = cli(*SCORE, *words)
+    assert (code, out) == (1, "") and says in " ".join(err.split()), err
+
+
+@pytest.mark.parametrize(("name", "says"), [("model", "raised ZeroDivisionError"), ("leaving", "ended the program")])
+def test_errors_of_a_model_name_it(cli: Cli, images: Path, name: str, says: str) -> None:
+    (images.parent / "own_code.py").write_text(OWN)
+    sys.modules.pop("own_code", None)
+    code, out, err = cli("run", "--model", f"own_code:{name}", "-n", "4")
+    assert (code, out) == (1, "") and f"The model own_code:{name} {says}" in err
+    assert not (images.parent / "runs").exists()
+
+
+def test_a_device_that_is_not_there_is_refused_although_a_result_is_stored(cli: Cli, tmp_path: Path) -> None:
+    command = ("run", "--model", "ddim(steps=1)", "-n", "4", "--metric", "vendi@pixels(side=4)")
+    assert cli(*command)[0] == 0
+    code, _, err = cli(*command, "--device", "cuda:99")
+    assert code == 2 and "cuda:99" in err
+
+
+def test_a_plan_ends_with_the_code_of_what_is_missing(cli: Cli) -> None:
+    words = ("plan", "--model", "adm-g", "--dataset", "imagenet256")
+    code, out, err = cli(*words)
+    assert (code, err) == (6, "") and "sampling: unknown" in out and "\nmissing:\n  " in out and "None" not in out
+    code, out, _ = cli(*words, "--format", "json")
+    assert code == 6 == json.loads(out)["exit_code"]
+
+
+def test_a_run_is_scored_and_exported(cli: Cli, tmp_path: Path) -> None:
+    code, out, _ = cli("sample", "--model", "ddim(steps=1)", "-n", "6", "--npz", "a.npz")
+    assert code == 0
+    directory = next((tmp_path / "runs").iterdir())
+    measured = []
+    for samples in (directory, "a.npz"):
+        code, out, err = cli("score", samples, "--reference", "shapes(count=20)", "--metric", "fid@pixels(side=2)",
+                             "--format", "json", "--leaderboard", f"{Path(samples).stem}.csv")  # fmt: skip
+        assert code == 0, err
+        measured.append(json.loads(out)["results"][0])
+    assert measured[0]["value"] == measured[1]["value"] and measured[0]["n_generated"] == 6
+    assert "fid" in (tmp_path / "a.csv").read_text()
+    code, _, err = cli("export", directory, "--png", "out")
+    assert code == 0 and len(list((tmp_path / "out").glob("*.png"))) == 6
+
+
 class Terminal(io.StringIO):
     """A stream that says that it is a terminal."""
 
