@@ -7,6 +7,7 @@ import datetime
 import inspect
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -412,6 +413,11 @@ def _compute(cell: Cell, comparison: Comparison, generated: Evidence, reference:
         score = cell.metric.compute(generated=generated, **given)
     if not isinstance(score, Score):
         raise UsageError(f"The metric {cell.metric_ref} gave {type(score).__name__} and no genbench.records.Score.")
+    if not math.isfinite(score.value):
+        raise InputRejected(
+            f"{cell} is no finite number for {generated.samples.origin} ({score.value}); the features or images are "
+            "out of all proportion."
+        )
     return score
 
 

@@ -12,6 +12,7 @@ from genbench import measuring
 from genbench.arithmetic import float32
 from genbench.arrays import Evidence, Features, Samples
 from genbench.contracts import Metric
+from genbench.errors import InputRejected
 from genbench.metrics.manifold import memberships
 from genbench.protocols import protocol
 from genbench.records import Ref, Score
@@ -36,6 +37,12 @@ def told(*, generated: Evidence) -> Score:
     return Score(value=float(torch.backends.cuda.matmul.fp32_precision == "ieee"))
 
 
+def measured(cell: measuring.Cell) -> Score:
+    samples = Samples.of(np.zeros((1, 1, 1, 1), np.uint8))
+    comparison = measuring.Comparison({"generated": samples}, [cell], measuring.Execution(), "cpu")
+    return measuring._compute(cell, comparison, Evidence(samples=samples), None)
+
+
 def test_every_metric_is_computed_in_float32_whatever_the_program_around_it_chose() -> None:
     metric = Metric(name="told", summary="", source="", compute=told)
     cell = measuring.Cell(
@@ -43,9 +50,7 @@ def test_every_metric_is_computed_in_float32_whatever_the_program_around_it_chos
     )
     torch.set_float32_matmul_precision("high")
     try:
-        assert measuring._compute(
-            cell, "cpu", Evidence(samples=Samples.of(np.zeros((1, 1, 1, 1), np.uint8))), None
-        ).value
+        assert measured(cell).value
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -65,3 +70,13 @@ def test_distances_of_a_direct_call_are_float32_too(monkeypatch: pytest.MonkeyPa
     finally:
         torch.set_float32_matmul_precision("highest")
     assert seen and set(seen) == {"ieee"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_refused_and_not_written_as_nothing(value: float) -> None:
+    metric = Metric(name="none", summary="", source="", compute=lambda *, generated: Score(value=value))
+    cell = measuring.Cell(
+        metric=metric, metric_ref=Ref("none"), extractor_ref=None, load_extractor=None, protocol=protocol("embedded")
+    )
+    with pytest.raises(InputRejected, match="none is no finite number for array"):
+        measured(cell)

@@ -215,6 +215,13 @@ def test_the_unit_of_features_does_not_matter(scale: float) -> None:
         assert value > 0 and changed == pytest.approx(value, rel=1e-6), metric.name
 
 
+def test_radii_that_are_remembered_are_those_of_the_same_unit() -> None:
+    x, y = normal(39, 60, 4), evidence(normal(40, 50, 4))
+    assert COVERAGE.compute(generated=evidence(x), reference=y).value > 0.8
+    # Features so large that all are measured in another unit: none is near the reference.
+    assert COVERAGE.compute(generated=evidence((x + 3) * np.float32(1e30)), reference=y).value == 0
+
+
 def test_duplicates_count_as_neighbours_and_a_point_not_as_its_own() -> None:
     # On a line: three copies of 0, then 1, 3. The nearest other point of a 0 is its copy at distance 0.
     x = np.array([[0], [0], [0], [1], [3]], np.float32)
