@@ -12,8 +12,6 @@ import http.client
 import json
 import os
 import shutil
-import tempfile
-import time
 import urllib.error
 import urllib.request
 import warnings
@@ -23,10 +21,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from genbench import files
+from genbench import downloads, files
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError, shown
 from genbench.records import digest
 
@@ -36,13 +34,8 @@ if TYPE_CHECKING:
 State = Mapping[str, "Tensor"]
 SHIPPED = Path(__file__).resolve().parent / "extractors" / "weights"
 _CHUNK = 1 << 20
-_TIMEOUT = 30.0
-_PATIENCE, _SLOWEST = 60.0, 1 << 10
-"""A download that gives fewer bytes a second for so many seconds has failed."""
 _LARGEST = 64 << 30
 """Bytes of a download whose card knows no size."""
-_FORGOTTEN = 7 * 24 * 3600
-"""Seconds after which nobody continues a download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,30 +343,13 @@ def _missing(card: Card, reason: str) -> str:
     )
 
 
-class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError(f"redirected to {shown(newurl)}, which is not https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def _download(card: Card, target: Path, watch: Callable[[int, int | None], None] | None) -> Path:
     if urlsplit(card.url or "").scheme != "https":
         raise MissingAsset(f"The weights of {card.name} have the address {card.url}; only https is allowed.")
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _forget(target.parent)
-        part = _Part(target)
+        downloads.forget(target.parent)
+        part = downloads.Part(target)
     except OSError as error:
         raise MissingAsset(
             f"Cannot write to {shown(target.parent)} ({error.strerror}); set GENBENCH_CACHE to a directory of yours."
@@ -382,10 +358,13 @@ def _download(card: Card, target: Path, watch: Callable[[int, int | None], None]
         proved = card.sha256 is not None or card.md5 is not None
         if not (proved and part.size() and matches(part.path, card)):  # else only its name is missing
             begun = part.size()
-            _transfer(card, part, watch)
+            transfer = partial(
+                downloads.transfer, str(card.url), part, most=card.most, proved=proved, expected=card.bytes, watch=watch
+            )
+            transfer()
             if begun and not matches(part.path, card):  # the rest of another file than that of the beginning
                 part.empty()
-                _transfer(card, part, watch)
+                transfer()
         _accept(card, part, target)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise MissingAsset(_missing(card, f"the download failed ({shown(error)})")) from error
@@ -397,56 +376,7 @@ def _download(card: Card, target: Path, watch: Callable[[int, int | None], None]
     return target
 
 
-class _Part:
-    """The beginning of a download beside its target, which another call may continue.
-
-    Two processes never write the same file: one that finds it locked writes its own, which it removes in the end.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self.path = target.with_name(f".{target.name}.part")
-        self.stream = self.path.open("ab+")
-        self.kept = files.lock(self.stream.fileno()) and self._named()
-        if not self.kept:
-            self.stream.close()
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-            self.stream, self.path = os.fdopen(handle, "ab+"), Path(name)
-            files.lock(handle)
-        self.mark = self.path.with_suffix(".etag")
-
-    def _named(self) -> bool:
-        """Whether the open file still has its name; another process may have finished it in between."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(self.stream.fileno()), self.path.stat())
-        return False
-
-    def size(self) -> int:
-        return os.fstat(self.stream.fileno()).st_size
-
-    def empty(self) -> None:
-        self.stream.truncate(0)
-        self.mark.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        for path in (self.path, self.mark):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        if not self.kept or not self.size():
-            self.remove()
-        self.stream.close()
-
-
-def _forget(folder: Path) -> None:
-    """Removes beginnings of downloads that nobody has continued for long."""
-    for path in [*folder.glob(".*.part"), *folder.glob(".*.etag")]:
-        with contextlib.suppress(OSError), path.open("rb+") as stream:
-            if time.time() - path.stat().st_mtime > _FORGOTTEN and files.lock(stream.fileno()):
-                path.unlink()
-
-
-def _accept(card: Card, part: _Part, target: Path) -> None:
+def _accept(card: Card, part: downloads.Part, target: Path) -> None:
     """Gives a whole download its name, once it is what the card says."""
     if not matches(part.path, card):
         size, found = part.size(), sha256(part.path)
@@ -478,83 +408,6 @@ def _extract(archive: Path, member: str, target: Path) -> None:
         raise MissingAsset(f"The archive of {target.name} holds no {member} ({error}).") from error
     finally:
         whole.unlink(missing_ok=True)
-
-
-def _transfer(card: Card, part: _Part, watch: Callable[[int, int | None], None] | None) -> None:
-    """Downloads what is missing of a part.
-
-    Raises:
-        URLError: whatever is wrong with the reply. The part keeps what came.
-        OutOfResources: less free space than the reply announces.
-    """
-    opener = urllib.request.build_opener(_SecureRedirects())
-    request = urllib.request.Request(str(card.url), headers={"User-Agent": "genbench"})
-    # Only a strong mark of the server, or a digest, tells that the rest belongs to the beginning.
-    mark = part.mark.read_text(encoding="latin-1") if part.mark.is_file() else ""
-    if part.size() and (mark or card.sha256 or card.md5) and part.size() < card.most:
-        request.add_header("Range", f"bytes={part.size()}-")
-        if mark:
-            request.add_header("If-Range", mark)
-    with _opened(opener, request, part) as reply:
-        if reply.headers.get_content_type() == "text/html":
-            # Proxies and sign-in pages answer 200 with a page; for a card without digest nothing else would tell.
-            raise urllib.error.URLError("the reply is a web page, not a file")
-        continues = reply.headers.get("Content-Range", "").startswith(f"bytes {part.size()}-")
-        if getattr(reply, "status", 200) != 206 or not continues:
-            part.empty()
-        length = reply.headers.get("Content-Length", "")
-        announced = part.size() + int(length) if length.isascii() and length.isdigit() else None
-        if (announced or 0) > card.most:
-            raise urllib.error.URLError(f"{announced:,} bytes are announced, and it has at most {card.most:,}")
-        if announced and announced - part.size() > (free := files.free_bytes(part.path)):
-            raise OutOfResources(
-                f"The weights of {card.name} have {announced:,} bytes, and {free:,} are free in "
-                f"{shown(part.path.parent)}; free some, or set GENBENCH_CACHE."
-            )
-        etag = reply.headers.get("ETag", "")
-        if etag.startswith('"'):  # weak ones, W/"...", do not stand for bytes
-            part.mark.write_text(etag, encoding="latin-1")
-        _copy(card, reply, part, announced, watch)
-
-
-def _opened(
-    opener: urllib.request.OpenerDirector, request: urllib.request.Request, part: _Part
-) -> http.client.HTTPResponse:
-    try:
-        return opener.open(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        part.empty()  # longer than the file that is there now
-        request.remove_header("Range")
-        return opener.open(request, timeout=_TIMEOUT)
-
-
-def _copy(
-    card: Card,
-    reply: http.client.HTTPResponse,
-    part: _Part,
-    announced: int | None,
-    watch: Callable[[int, int | None], None] | None,
-) -> None:
-    done, since, then = part.size(), time.monotonic(), part.size()
-    try:
-        while piece := reply.read1(_CHUNK):
-            done += len(piece)
-            if done > card.most:
-                part.empty()
-                raise urllib.error.URLError(f"it does not end after the {card.most:,} bytes that it may have")
-            part.stream.write(piece)
-            if watch is not None:
-                watch(done, announced or card.bytes)
-            if (now := time.monotonic()) - since > _PATIENCE:
-                if done - then < _SLOWEST * _PATIENCE:
-                    raise urllib.error.URLError(f"{done - then:,} bytes came in {now - since:.0f} seconds")
-                since, then = now, done
-    finally:
-        part.stream.flush()
-    if announced and done != announced:
-        raise urllib.error.URLError(f"{done:,} of {announced:,} bytes came")
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

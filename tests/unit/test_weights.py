@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from baselines.files import catalogue
-from genbench import weights
+from genbench import downloads, files, weights
 from genbench.errors import InputRejected, MissingAsset, OutOfResources, UsageError
 from genbench.weights import Card, cache_directory, load_into, load_state, offline, resolve, sha256
 
@@ -300,9 +300,9 @@ def test_a_download_has_an_end(home: Path, card: Card, most: int, monkeypatch: p
 
 def test_a_download_that_hardly_moves_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, CONTENT)
-    monkeypatch.setattr(weights, "_CHUNK", 1)
+    monkeypatch.setattr(downloads, "_CHUNK", 1)
     clock = iter(range(1000))
-    monkeypatch.setattr(weights.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(downloads.time, "monotonic", lambda: float(next(clock)))
     with pytest.raises(MissingAsset, match=r"61 bytes came in 61 seconds"):
         resolve(CARD)
 
@@ -348,7 +348,7 @@ def test_without_digest_and_mark_nothing_is_pieced_together(home: Path, monkeypa
 def test_two_downloads_at_once_do_not_share_a_part(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(home, b"written by another process")
     with (home / "cache" / "weights" / ".thing.pth.part").open("rb") as other:
-        assert weights.files.lock(other.fileno())
+        assert files.lock(other.fileno())
         serve(monkeypatch, CONTENT)
         assert resolve(CARD).read_bytes() == CONTENT
     assert (home / "cache" / "weights" / ".thing.pth.part").read_bytes() == b"written by another process"
@@ -367,8 +367,8 @@ def test_downloads_that_nobody_continued_are_removed(home: Path, monkeypatch: py
 
 def test_a_file_larger_than_the_disk_is_not_begun(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, CONTENT)
-    monkeypatch.setattr(weights.files, "free_bytes", lambda _: 1000)
-    with pytest.raises(OutOfResources, match="have 1,280,000 bytes, and 1,000 are free"):
+    monkeypatch.setattr(files, "free_bytes", lambda _: 1000)
+    with pytest.raises(OutOfResources, match=r"thing\.pth has 1,280,000 bytes, and 1,000 are free"):
         resolve(CARD)
     assert leftovers(home) == []
 
@@ -385,7 +385,7 @@ def test_only_https(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingAsset, match="only https"):
         resolve(Card(name="thing", file="x.pth", url="http://example.org/x.pth", licence="MIT"))
     assert not asked
-    handler = weights._SecureRedirects()
+    handler = downloads.SecureRedirects()
     request = urllib.request.Request("https://example.org/a")
     with pytest.raises(urllib.error.URLError, match="not https"):
         handler.redirect_request(request, io.BytesIO(), 302, "Found", Message(), "http://example.org/b")  # type: ignore[arg-type]
@@ -400,10 +400,10 @@ def test_unwritable_cache_and_full_disk(home: Path, monkeypatch: pytest.MonkeyPa
         resolve(CARD)
     monkeypatch.setenv("GENBENCH_CACHE", str(home / "cache"))
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "_transfer", full)
+    monkeypatch.setattr(downloads, "transfer", full)
     with pytest.raises(OutOfResources, match="No space left"):
         resolve(CARD)
     assert leftovers(home) == []
