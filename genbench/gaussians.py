@@ -347,7 +347,7 @@ def distances_without_each_image(features: Features, *, generated: Fit, referenc
     """Frechet distances to a fixed reference without image i, for every image in turn, from one eigendecomposition.
 
     Args:
-        features: (n, d) of the generated images, n >= 3; streamed once for n > d.
+        features: (n, d) of the generated images, n >= 3; streamed once.
         generated: the fit to all of them.
 
     Returns:
@@ -366,16 +366,12 @@ def distances_without_each_image(features: Features, *, generated: Fit, referenc
         return _distances_from(x, traces, generated, reference, float(np.vdot(x, x)))
     thin, n = factored(reference), len(features)
     values, vectors = _eigh(_congruence(thin, generated))
-    values = (n - 1) * values.clip(min=0)
-    spread = (n - 1) * _trace(generated)
-    largest = float(values[-1:].sum())
-    carry = thin.factor.T @ vectors
+    keep = values > len(values) * EPSILON * values[-1:].sum()
+    values, carry = (n - 1) * values[keep], thin.factor.T @ vectors[:, keep]
+    spread, largest = (n - 1) * _trace(generated), float(values[-1:].sum())
     c = n / (n - 1)
-    # Taking an image out lowers the least eigenvalue at most by the factor by which it lowers the determinant.
-    least = LEAST * largest
-    if largest and values[0] > least:
-        remains = 1 - c * max(float((np.square(x @ carry) @ (1 / values)).max()) for x in _centred(features, generated))
-        least = max(least, remains * float(values[0]))
+    # Taking an image out lowers eigenvalues; what falls far below the least one is nothing beside the sum of the roots.
+    least = max(LEAST * largest, 1e-4 * float(values[:1].sum()))
     shifts, weights = _root_as_sum(least, largest) if largest else (np.empty(0), np.empty(0))
     inverse = 1 / (values[:, None] + shifts)
     found = []

@@ -173,8 +173,8 @@ def fid(*, generated: Evidence, reference: Evidence, error: str = "auto", blocks
     """Frechet distance of pooled features; FID on the Inception network of 2015-12-05, FD-DINOv2 on that extractor.
 
     Args:
-        error: "auto" leaves every image out in turn, for any n, at the cost of one more eigendecomposition and one or
-            two passes over the features; "influence" is its first order, and is refused below 30 images a feature;
+        error: "auto" leaves every image out in turn, for any n, at the cost of one more eigendecomposition and two
+            passes over the features; "influence" is its first order, and is refused below 30 images a feature;
             "jackknife" leaves blocks of images out, and costs one distance a block for n > d; "none" gives the value
             alone.
         blocks: of "jackknife".

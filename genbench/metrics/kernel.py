@@ -286,7 +286,7 @@ def kid(
     sums = kernel_sums(x, y, polynomial(x.shape[1]), device=device)
     value = sums.discrepancy(unbiased=True)
     error = of_jackknife(value, sums.without_each(unbiased=True), sums.sizes)
-    lengths = np.square(x - x.mean(axis=0, dtype=np.float64)).sum(axis=1)
+    lengths = np.square(x - x.mean(axis=0)).sum(axis=1)
     if tails_are_heavy(sums.each - sums.each.mean(), lengths):
         error = "the features have heavy tails, and the error of this kernel needs their sixth moments"
     # The biased estimate is positive and differs by what is nearly a constant: the error grows with it.

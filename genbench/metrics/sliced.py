@@ -118,7 +118,7 @@ def swd(*, generated: Evidence, reference: Evidence, projections: int = 256, see
     x, y = (features.values() for features in matched(generated, reference))
     value, left_out = sliced_distances(x, y, projections=projections, seed=seed, blocks=block_numbers(len(x)))
     error = of_jackknife(value, left_out, block_sizes(len(x)))
-    if tail_is_heavier(np.square(x - x.mean(axis=0, dtype=np.float64)).sum(axis=1), HEAVY):
+    if tail_is_heavier(np.square(x - x.mean(axis=0)).sum(axis=1), HEAVY):
         error = "the features have heavy tails, and the error of squared transport needs their fourth moments"
     return score(value, error, bounds=SWD.bounds)
 
