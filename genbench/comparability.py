@@ -88,8 +88,8 @@ def _facts(result: Result) -> Facts:
         "num_reference": reference.count if reference else None,
         "reference": reference.digest if reference else None,
         "dataset": str(spec.dataset) if spec and not reference else None,
-        "shape": getattr(result.generated, "shape", None),
-        "quantise": getattr(result.generated, "quantise", None) or (spec.quantise if spec else None),
+        "shape": result.generated.shape,
+        "quantise": result.generated.quantise or (spec.quantise if spec else None),
         "protocol_hash": result.protocol_hash,
     }
 

@@ -561,8 +561,10 @@ def _own_weights(ours: _Ours, row: Reported) -> Iterator[str]:
 
     named = {ours.model.args.get(name) for name in ("weights", "classifier")} - {None, "", *_weights_of_preset(ours)}
     files = set(ours.result.environment.get("given_weights", ())) - registry.table("extractor").keys()
-    if named or files:
+    if named:
         yield "own weights"
+    if files:
+        yield "weights not known to be the paper's"
 
 
 def _weights_of_preset(ours: _Ours) -> tuple[str, ...]:

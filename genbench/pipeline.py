@@ -80,6 +80,12 @@ def bind_spec(spec: RunSpec) -> tuple[Callable[..., Model], Dataset, RunSpec]:
     return load_model, dataset, replace(spec, model=model_ref, dataset=dataset_ref)
 
 
+def given_weights(execution: Execution) -> list[str]:
+    """Published files of models in whose place the user gave files that no digest proves to be the published ones."""
+    known, given = registry.published(), execution.weights
+    return sorted(n for n in given if n in known and not weights.proved(given[n], weights.of_published(known[n])))
+
+
 def differs(spec: RunSpec) -> list[str]:
     """What a run does otherwise than the paper of its system, in words; empty where no paper used the data set."""
     preset = registry.preset(spec.model.name, spec.dataset.name)
@@ -303,7 +309,7 @@ def run(
         made_with = environment.describe(ready.device) | {
             "evaluations": model.evaluations, "model_key": key, "differs": differs(spec),
             "samples": samples.fingerprint(), "real": real and real.fingerprint(),
-            "given_weights": sorted(execution.weights),
+            "given_weights": given_weights(execution),
         }  # fmt: skip
         stored = {name: result for name, result in stored.items() if _made_alike(result, made_with)}
         comparison = compared(samples)

@@ -313,7 +313,7 @@ def written_out(kind: str, text: str) -> Ref:
 def neutral(metric: Ref) -> frozenset[str]:
     """Arguments of a metric that cannot change its value; none where the metric is not known here."""
     try:
-        return frozenset(getattr(get("metric", metric.name), "neutral", ("error", "blocks")))
+        return frozenset(get("metric", metric.name).neutral)
     except UsageError:
         return frozenset()
 

@@ -19,7 +19,8 @@ PRECISION = "precision(k=3, arithmetic='float32')"
 def result(*, metric: str = PRECISION, extractor: str | None = "compact", model: str = "ddim", seed: int = 0) -> Result:
     return Result(
         metric=metric, metric_version=1, extractor=extractor, extractor_key="k1" if extractor else None,
-        score=Score(value=0.5), floor=None, generated=Side(name=model, count=1000, digest=f"{model} {seed}"),
+        score=Score(value=0.5), floor=None,
+        generated=Side(name=model, count=1000, digest=f"{model} {seed}", shape=(3, 32, 32)),
         reference=Side(name="shapes train", count=5000, digest="r1"), protocol="embedded", protocol_hash="h1",
         higher_is_better=True,
         spec=RunSpec(model=Ref.parse(model), dataset=Ref("shapes", {"seed": 0}), num_samples=1000, seed=seed),
@@ -33,6 +34,7 @@ def spec(given: Result) -> RunSpec:
 
 
 BASE = result()
+SMALL = replace(BASE, generated=replace(BASE.generated, shape=(3, 64, 64)))
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,7 @@ BASE = result()
         result(metric="precision"),
         result(metric="precision(arithmetic='float32')"),
         replace(BASE, spec=replace(spec(BASE), precision="bfloat16", exact=True), created="2027", environment={"a": 1}),
+        replace(BASE, generated=replace(BASE.generated, shape=None), spec=None),
         replace(BASE, score=Score(value=0.9), floor=Score(value=1.0), protocol="adm"),
     ],
 )
@@ -67,6 +70,7 @@ def test_arguments_of_the_error_bar_are_no_difference() -> None:
         (replace(BASE, reference=Side(name="x", count=5000, digest="r2")), ("reference", "r1", "r2")),
         (replace(BASE, reference=Side(name="x", count=None, digest="r1")), ("num_reference", 5000, None)),
         (replace(BASE, spec=replace(spec(BASE), quantise="truncate")), ("quantise", "round", "truncate")),
+        (SMALL, ("shape", (3, 32, 32), (3, 64, 64))),
         (replace(BASE, protocol_hash="h2"), ("protocol_hash", "h1", "h2")),
     ],
 )

@@ -641,7 +641,7 @@ def test_a_run_as_in_the_paper_is_comparable(ours: Result, theirs: Reported) -> 
         ({"model": "ddim(steps=49, spacing='quadratic')"}, "49 instead of 50 steps"),
         ({"model": "ddim(steps=50, eta=0.3, spacing='quadratic')"}, "eta=0.3 instead of 0.0"),
         ({"model": "ddim(steps=50, weights='ema.pt', config='flags.json')"}, "own weights"),
-        ({"environment": {"given_weights": ["ddpm-ema-cifar10"]}}, "own weights"),
+        ({"environment": {"given_weights": ["ddpm-ema-cifar10"]}}, "weights not known to be the paper's"),
         ({"environment": {"differs": ["clip=False instead of True"]}}, "clip=False instead of True"),
     ],
 )

@@ -42,6 +42,11 @@ def test_every_column_of_a_row_holds_its_own_value() -> None:
     }  # fmt: skip
 
 
+def test_the_rule_from_floats_to_pixels_is_told_of_scored_files_too_where_it_is_known() -> None:
+    files = replace(RESULT, spec=None, generated=replace(RESULT.generated, quantise="truncate"))
+    assert row(files)["quantise"] == "truncate"
+
+
 def test_what_is_not_known_is_empty() -> None:
     scored = replace(
         RESULT, spec=None, reference=None, floor=None, extractor=None, score=Score(value=float("nan")), environment={}

@@ -605,3 +605,20 @@ def test_a_file_is_proved_by_a_digest_alone(tmp_path: Path) -> None:
     assert not weights.proved(tmp_path / "absent", replace(bare, md5=md5(b"weights").hexdigest()))
     member = replace(bare, sha256=sha256(b"weights").hexdigest(), member="inside.bin")
     assert not weights.proved(path, member), "the digest is that of the archive"
+
+
+def test_files_that_are_proved_to_be_published_are_nobodys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+    from hashlib import sha256
+
+    from genbench import pipeline, registry
+
+    path = tmp_path / "ema.ckpt"
+    path.write_bytes(b"weights")
+    (name, card), (other, unknown), *_ = registry.published().items()
+    proved = replace(card, sha256=sha256(b"weights").hexdigest(), member=None, bytes=7)
+    monkeypatch.setattr(registry, "published", lambda: {name: proved, other: unknown})
+    given = pipeline.Execution(weights={name: path, other: path, "inception": path})
+    assert pipeline.given_weights(given) == [other], "no digest of it is known"
+    path.write_bytes(b"others!")
+    assert pipeline.given_weights(given) == sorted([name, other])
