@@ -504,7 +504,7 @@ FID_INF = Metric(
 PER_CLASS_FID = Metric(
     name="fid-per-class", summary="mean over classes of the Frechet distance within a class",
     source="Miyato and Koyama 2018, arXiv:1802.05637", compute=fid_per_class, check=arguments.per_class, labels=True,
-    higher_is_better=False, bounds=NONNEGATIVE, minimum=4, invariances=_ISOMETRIES, neutral=_OF_ERROR,
+    higher_is_better=False, bounds=NONNEGATIVE, minimum=4, invariances=_ISOMETRIES, neutral=("error",),
 )  # fmt: skip
 MIFID = Metric(
     name="mifid", summary="Frechet distance that punishes copies of reference images",
