@@ -36,7 +36,7 @@ def card(file: str) -> dict[str, Any]:
         raise FileNotFoundError(f"The weights {file!r} are not in {SHIPPED}; scripts/train_baselines.py makes them.")
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}).") from error
     missing = [key for key in ("file", "sha256", "network") if not isinstance(told, dict) or key not in told]
     if missing:

@@ -82,7 +82,10 @@ def arguments_of(config: str | Mapping[str, Any]) -> Mapping[str, Any]:
 def _parsed(path: Path) -> Any:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deep") from error
     try:
         import yaml
     except ImportError as error:

@@ -231,7 +231,7 @@ def _folder(repo: str) -> Path:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         raise FileNotFoundError(f"{path} is missing or is no JSON file.") from error
     if not isinstance(found, dict):
         raise FileNotFoundError(f"{path} holds no configuration.")

@@ -100,7 +100,7 @@ def configuration(architecture: str | Mapping[str, Any]) -> dict[str, Any]:
     elif _is_file(architecture):
         try:
             found = json.loads(Path(architecture).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputRejected(f"{architecture} is not a configuration of open_clip ({error}).") from error
     else:
         from open_clip import get_model_config, list_models
@@ -108,8 +108,9 @@ def configuration(architecture: str | Mapping[str, Any]) -> dict[str, Any]:
         found = get_model_config(architecture)
         if found is None:
             raise UsageError(f"open_clip has no architecture {architecture!r}. {nearest(architecture, list_models())}")
-    found = deepcopy(found.get("model_cfg", found))
-    if not {"embed_dim", "vision_cfg", "text_cfg"} <= found.keys():
+    found = deepcopy(found.get("model_cfg", found)) if isinstance(found, Mapping) else {}
+    parts = [found.get(name) for name in ("vision_cfg", "text_cfg")] if isinstance(found, Mapping) else []
+    if "embed_dim" not in found or not all(isinstance(part, Mapping) for part in parts):
         raise InputRejected("A configuration of open_clip has embed_dim, vision_cfg and text_cfg.")
     foreign = [key for key in ("hf_model_name", "hf_tokenizer_name") if found["text_cfg"].get(key)]
     if foreign or "multimodal_cfg" in found:
