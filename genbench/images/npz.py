@@ -285,11 +285,8 @@ def read_statistics(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo
             wanted = (len(arrays[0]),) * 2 if arrays else shape
             right = shape == wanted and (arrays or (len(shape) == 1 and shape[0] in known))
             if not right or dtype.kind != "f" or dtype.itemsize not in (4, 8):
-                widths = ", ".join(map(str, known))
-                raise Unfit(
-                    f"has {name} {dtype} {shape}; a mean is float32 or float64 and {widths} wide, and a covariance is "
-                    "as wide and as high"
-                )
+                shapes = f"{(len(arrays[0]),) * 2}" if arrays else f"(d,), d one of {', '.join(map(str, known))}"
+                raise Unfit(f"has {name} {dtype} {shape}; that of known extractors is float32 or float64 {shapes}")
             values = np.frombuffer(file.read(), dtype=dtype).astype(np.float64).reshape(shape)
         if not np.isfinite(values).all():
             raise Unfit(f"has values in {name} that are not finite")

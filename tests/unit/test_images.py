@@ -1215,8 +1215,14 @@ def test_broken_statistics_are_refused(tmp_path: Path) -> None:
     bad: dict[str, tuple[dict[str, NDArray], str]] = {
         "alone": ({"mu": mu}, "has no sigma; statistics are a mean mu and a covariance sigma"),
         "no mean": ({"sigma_s": sigma}, "has no mu_s; statistics are a mean mu_s and a covariance sigma_s"),
-        "width": ({"mu": mu[:64], "sigma": sigma[:64, :64]}, "has mu float32 (64,); a mean is float32 or float64"),
-        "not square": ({"mu": mu, "sigma": sigma[:1000]}, "has sigma float32 (1000, 2048); that of Inception is"),
+        "width": (
+            {"mu": mu[:64], "sigma": sigma[:64, :64]},
+            "has mu float32 (64,); that of known extractors is float32 or float64 (d,), d one of 384, 512",
+        ),
+        "not square": (
+            {"mu": mu, "sigma": sigma[:1000]},
+            "has sigma float32 (1000, 2048); that of known extractors is float32 or float64 (2048, 2048)",
+        ),
         "flat": ({"mu": mu, "sigma": sigma[0]}, "has sigma float32 (2048,)"),
         "integers": ({"mu": np.arange(2048), "sigma": sigma}, "has mu int64 (2048,)"),
         "half": ({"mu": mu.astype(np.float16), "sigma": sigma}, "has mu float16 (2048,)"),
