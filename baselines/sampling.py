@@ -37,11 +37,12 @@ def walk(make_step: Callable[[], Step], grid: Grid) -> Sampler:
     """
 
     def run(denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None) -> Tensor:
-        def report(i: int, state: Tensor) -> None:
+        step = make_step()
+        for i in range(len(grid) - 1):
+            x = step(denoise, x, grid, i, noise, condition)
             if watch is not None:
-                watch(i + 1, len(grid) - 1, state)
-
-        return sample(denoise, make_step(), grid, x, noise, condition, watch=report)
+                watch(i + 1, len(grid) - 1, x)
+        return x
 
     return run
 
@@ -66,8 +67,5 @@ def sample(
     Returns:
         (b, c, h, w) on the last level, nominally in [-1, 1].
     """
-    for i in range(len(grid) - 1):
-        x = step(denoise, x, grid, i, noise, condition or {})
-        if watch is not None:
-            watch(i, x)
-    return x
+    report = None if watch is None else (lambda done, steps, state: watch(done - 1, state))
+    return walk(lambda: step, grid)(denoise, x, noise, condition or {}, report)

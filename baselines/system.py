@@ -147,56 +147,51 @@ class System:
         return []
 
     def sample(
-        self, seeds: NDArray[np.uint64], *, watch: Callable[[int, int], None] | None = None, **given: Any
+        self,
+        seeds: NDArray[np.uint64],
+        *,
+        watch: Callable[[int, int], None] | None = None,
+        view: Callable[[View], None] | None = None,
+        **given: Any,
     ) -> Tensor:
         """Images of the given seeds and conditions, float32 (b, 3, h, w), nominally in [-1, 1].
 
         Args:
             seeds: (b,) uint64; image i depends on seeds[i] and on its own conditions alone.
             watch: called as watch(done, total) after every step.
+            view: called after every step with what it saw, see `trajectory`.
             given: the conditions that `takes` names, see `baselines.conditions.Given`.
 
         Raises:
             ValueError: a condition that this model does not take, or weights that do not fit.
             FileNotFoundError: weights that are not there.
         """
-        report = None if watch is None else (lambda done, steps, x: watch(done, steps))
-        return self.decode(self.weights, self._run(seeds, given, report))
-
-    def trajectory(self, seeds: NDArray[np.uint64], *, watch: Callable[[View], None], **given: Any) -> Tensor:
-        """Samples as `sample` does, and calls `watch` after every step with what it saw. Latents are decoded for it."""
-        predicted: list[Tensor] = []
-
-        def report(done: int, steps: int, x: Tensor) -> None:
-            both = self.decode(self.weights, x), self.decode(self.weights, predicted[-1])
-            watch(View(done=done, steps=steps, x=both[0], predicted=both[1]))
-
-        return self.decode(self.weights, self._run(seeds, given, report, predicted))
-
-    def _run(
-        self,
-        seeds: NDArray[np.uint64],
-        given: dict[str, Any],
-        report: Callable[[int, int, Tensor], None] | None,
-        predicted: list[Tensor] | None = None,
-    ) -> Tensor:
-        """The result of the sampler."""
-        asked = self._given(seeds, given)
-        weights = self.weights
-        if self._rehearsed is None:
-            weights = _Counting(**{f.name: getattr(weights, f.name) for f in fields(weights)})
+        asked, predicted = self._given(seeds, given), list[Tensor]()
+        weights = self.weights if self._rehearsed is not None else _Counting.of_weights(self.weights)
         denoise, condition = self.build(weights, asked)
-        if predicted is not None:
+        if view is not None:
             denoise = _recorded(denoise, predicted)
         noise = image_noise(asked.seeds)
         x = self.start(noise, torch.empty(len(seeds), *self.state, device=self.weights.device), asked)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+
+        def report(done: int, steps: int, x: Tensor) -> None:
+            if watch is not None:
+                watch(done, steps)
+            if view is not None:
+                both = self.decode(self.weights, x), self.decode(self.weights, predicted[-1])
+                view(View(done=done, steps=steps, x=both[0], predicted=both[1]))
+
         with torch.no_grad():
             x = self.sampler(denoise, x, noise, condition, report)
         if isinstance(weights, _Counting):
             self._counts.append((weights.counted[0], len(seeds)))
-        return x
+        return self.decode(self.weights, x)
+
+    def trajectory(self, seeds: NDArray[np.uint64], *, watch: Callable[[View], None], **given: Any) -> Tensor:
+        """Samples as `sample` does, and calls `watch` after every step with what it saw. Latents are decoded for it."""
+        return self.sample(seeds, view=watch, **given)
 
     def _given(self, seeds: NDArray[np.uint64], given: dict[str, Any]) -> Given:
         """The conditions on the device of the model."""
@@ -297,6 +292,11 @@ class _Unseen(Tensor):
 
 class _Counting(Weights):
     """Weights that count the images that their denoisers are called with."""
+
+    @classmethod
+    def of_weights(cls, weights: Weights) -> _Counting:
+        """The same weights, counting."""
+        return cls(**{f.name: getattr(weights, f.name) for f in fields(weights)})
 
     @cached_property
     def counted(self) -> list[int]:

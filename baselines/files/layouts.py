@@ -132,7 +132,7 @@ def _block(block: nn.Module, ours: str, theirs: str, layout: str) -> Modules:
 
 
 def _transformer_block(ours: str, theirs: str) -> Modules:
-    """Of LDM and, under the same names, of diffusers."""
+    """The modules of a transformer block, which LDM and diffusers name alike."""
     for own, norm, attention in (("self", "norm1", "attn1"), ("cross", "norm2", "attn2")):
         yield f"{ours}.norm_{own}", (f"{theirs}.{norm}",)
         yield f"{ours}.{own}_attention.q", (f"{theirs}.{attention}.to_q",)

@@ -172,7 +172,22 @@ def load(
         raise ValueError(f"{pipeline.__name__} has none of {', '.join(_DENOISERS)}; it is no pipeline of one denoiser.")
 
     classes = denoiser.get("num_class_embeds") or denoiser.get("num_embeds_ada_norm") or 0
-    condition = ""
+    condition = _condition(folder, pipeline, denoiser, classes)
+    asked = {"num_inference_steps": ("steps", steps), "guidance_scale": ("scale", scale), "eta": ("eta", eta)}
+    arguments = _arguments(pipeline, asked | {"height": ("size", size), "width": ("size", size)})
+    swapped, taken = _scheduler(folder, index, pipeline, scheduler, arguments)
+    guidance = arguments.get("guidance_scale", takes["guidance_scale"].default if "guidance_scale" in takes else 1.0)
+    doubled = isinstance(guidance, int | float) and guidance > 1 and not denoiser.get("guidance_embeds")
+    return PipelineModel(
+        folder=folder, pipeline=pipeline, scheduler=swapped, arguments=arguments, device=device, precision=precision,
+        shape=_shape(configs, denoiser, size), classes=classes if condition == "labels" else 0,
+        takes=frozenset({condition} - {""}), evaluations=taken * (2 if doubled else 1),
+    )  # fmt: skip
+
+
+def _condition(folder: Path, pipeline: type, denoiser: Config, classes: int) -> str:
+    """What a call takes beside generators: "labels", "captions" or nothing; one that needs more is refused."""
+    takes, condition = inspect.signature(pipeline.__call__).parameters, ""
     if "class_labels" in takes and classes:
         condition = "labels"
     elif "prompt" in takes:
@@ -185,22 +200,18 @@ def load(
         raise ValueError(f"{pipeline.__name__} needs {', '.join(wanted)}; only seeds, labels and captions are given.")
     if "generator" not in takes:
         raise ValueError(f"{pipeline.__name__} takes no generator, so that its images cannot be repeated.")
+    return condition
 
-    arguments: dict[str, Any] = {}
-    asked = {"num_inference_steps": ("steps", steps), "guidance_scale": ("scale", scale), "eta": ("eta", eta)}
-    for name, (ours, value) in (asked | {"height": ("size", size), "width": ("size", size)}).items():
+
+def _arguments(pipeline: type, asked: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+    """Keywords of the call to values, of those that were asked for: keyword to (name here, value)."""
+    takes, arguments = inspect.signature(pipeline.__call__).parameters, {}
+    for name, (ours, value) in asked.items():
         if value is not None and name not in takes:
             raise ValueError(f"{pipeline.__name__} takes no {name}, which is {ours} here; leave it out.")
         if value is not None:
             arguments[name] = value
-    swapped, taken = _scheduler(folder, index, pipeline, scheduler, arguments)
-    guidance = arguments.get("guidance_scale", takes["guidance_scale"].default if "guidance_scale" in takes else 1.0)
-    doubled = isinstance(guidance, int | float) and guidance > 1 and not denoiser.get("guidance_embeds")
-    return PipelineModel(
-        folder=folder, pipeline=pipeline, scheduler=swapped, arguments=arguments, device=device, precision=precision,
-        shape=_shape(configs, denoiser, size), classes=classes if condition == "labels" else 0,
-        takes=frozenset({condition} - {""}), evaluations=taken * (2 if doubled else 1),
-    )  # fmt: skip
+    return arguments
 
 
 # --- the repository -------------------------------------------------------------------------------------------------
@@ -239,7 +250,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """Of a component; tokenizers and their like have none that matters here."""
+    """The configuration of a component; tokenizers and their like have none that matters here."""
     return _json(folder / "config.json") if (folder / "config.json").exists() else {}
 
 

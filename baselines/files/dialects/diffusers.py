@@ -116,15 +116,21 @@ def network(a: Arguments) -> Architecture:
         "groups": a["norm_num_groups"],
     }
     if name in ("AutoencoderKL", "VQModel"):
-        return Architecture(
-            network=AutoencoderConfig(
-                **shape,
-                middle_attention=a["mid_block_add_attention"],
-                latent_channels=a["latent_channels"],
-                code_channels=a.get("vq_embed_dim") or a["latent_channels"],
-                codes=a.get("num_vq_embeddings"),
-            )
+        stage = AutoencoderConfig(
+            **shape,
+            middle_attention=a["mid_block_add_attention"],
+            latent_channels=a["latent_channels"],
+            code_channels=a.get("vq_embed_dim") or a["latent_channels"],
+            codes=a.get("num_vq_embeddings"),
         )
+        return Architecture(network=stage)
+    shape |= _embedded(name, a)
+    shape |= _unet_2d(a, down, up) if name == "UNet2DModel" else _attending(name, a)
+    return Architecture(network=UNetConfig(**shape))
+
+
+def _embedded(name: str, a: dict[str, Any]) -> dict[str, Any]:
+    """Embeddings, norms and padding of a U-Net."""
     orders: dict[tuple[bool, int], Any] = {(False, 1): "sin_cos", (True, 0): "cos_sin"}
     order = orders.get((bool(a["flip_sin_to_cos"]), int(a["freq_shift"])))
     if order is None or a["downsample_padding"] not in (0, 1):
@@ -132,12 +138,15 @@ def network(a: Arguments) -> Architecture:
             f"{name} with flip_sin_to_cos={a['flip_sin_to_cos']}, freq_shift={a['freq_shift']}, "
             f"downsample_padding={a['downsample_padding']} is not implemented: (False, 1) or (True, 0), padding 0 or 1."
         )
-    shape |= {
+    return {
         "embedding_order": order, "norm_eps": a["norm_eps"], "asymmetric": a["downsample_padding"] == 0,
         "dropout": a["dropout"], "classes": a["num_class_embeds"],
     }  # fmt: skip
-    if name == "UNet2DModel":
-        return Architecture(network=UNetConfig(**shape, **_unet_2d(a, down, up)))
+
+
+def _attending(name: str, a: dict[str, Any]) -> dict[str, Any]:
+    """Heads, context and depth of a UNet2DConditionModel."""
+    shape: dict[str, Any] = {}
     # What diffusers calls attention_head_dim is the number of heads of this class (huggingface/diffusers#2011).
     heads = a["num_attention_heads"] or a["attention_head_dim"]
     if isinstance(heads, Sequence):
@@ -154,7 +163,7 @@ def network(a: Arguments) -> Architecture:
         if len(values) > 1:
             raise ConfigurationError(f"{name} with {key}={list(a[key])}: one value for all levels is implemented.")
         shape[field_name] = values.pop()
-    return Architecture(network=UNetConfig(**shape))
+    return shape
 
 
 @dataclass(frozen=True, slots=True)
