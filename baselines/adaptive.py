@@ -8,12 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from baselines.denoisers import Condition, Denoiser
+from baselines.denoisers import Condition, Denoiser, levels
 from baselines.noise import Noise
 from baselines.ode import chosen
 from baselines.processes import Continuous
 from baselines.sampling import Sampler, Watch
-from baselines.schedules import Level
 from baselines.steps import shifted
 
 
@@ -48,7 +47,7 @@ def gotta_go_fast(
 
         def drift(state: Tensor, times: list[float], which: list[int]) -> Tensor:
             """f x - g^2 score: what the reverse equation subtracts in a unit of time."""
-            p = _levels(process, times, state)
+            p = levels(process, torch.tensor([process.level(t).ratio for t in times]), state)
             some = chosen(condition, torch.tensor(which), count)
             score = -shifted(denoise(state, p, some), state, p).eps / p.sigma
             return _column(process.drift, times, state) * state - _column(process.diffusion, times, state) * score
@@ -84,13 +83,6 @@ def _column(values: Callable[[float], float], times: list[float], like: Tensor) 
     """One number an image, to multiply the images with."""
     column = torch.tensor([values(t) for t in times], dtype=torch.float64)
     return column.view(-1, *[1] * (like.ndim - 1)).to(like)
-
-
-def _levels(process: Continuous, times: list[float], like: Tensor) -> Level:
-    """The level of every image: fields of shapes (b,), (b, 1, 1, 1) and (b, 1, 1, 1)."""
-    t = torch.tensor([process.level(v).t for v in times], dtype=torch.float64).float().to(like.device)
-    alpha = _column(lambda v: process.level(v).alpha, times, like)
-    return Level(t, alpha, _column(lambda v: process.level(v).sigma, times, like))  # type: ignore[arg-type]
 
 
 def _own_noise(noise: Noise, x: Tensor, which: list[int], draws: list[int]) -> Tensor:

@@ -109,6 +109,21 @@ def denoiser(network: Network, kind: str, *, learned_variance: bool = False, dat
     return predict
 
 
+def levels(process: Process, ratios: Tensor, like: Tensor) -> Level:
+    """The levels of a batch of images, each with its own ratio sigma / alpha.
+
+    Args:
+        ratios: of b elements.
+
+    Returns:
+        A level with t of shape (b,), alpha and sigma of shape (b, 1, 1, 1), on the device of `like`.
+    """
+    each = [process.at(ratio) for ratio in ratios.flatten().tolist()]
+    t, alpha, sigma = (torch.tensor(column, dtype=torch.float64) for column in zip(*each, strict=True))
+    wide = (-1, *[1] * (like.ndim - 1))
+    return Level(t.float().to(like.device), alpha.view(wide).to(like), sigma.view(wide).to(like))  # type: ignore[arg-type]
+
+
 def rescaled(denoise: Denoiser, process: Process) -> Denoiser:
     """The same denoiser on the levels of another process than the one that its network was trained on.
 
@@ -119,7 +134,7 @@ def rescaled(denoise: Denoiser, process: Process) -> Denoiser:
     """
 
     def predict(x: Tensor, p: Level, condition: Condition) -> Prediction:
-        q = process.at(p.ratio)
+        q = process.at(p.ratio) if isinstance(p.ratio, float) else levels(process, p.ratio, x)
         prediction = denoise(x * (q.alpha / p.alpha), q, condition)
         eps = (x - p.alpha * prediction.x0) / p.sigma
         return replace(prediction, eps=eps)

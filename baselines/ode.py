@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.denoisers import Condition, Denoiser
+from baselines.denoisers import Condition, Denoiser, levels
 from baselines.noise import Noise
 from baselines.sampling import Sampler, Watch
-from baselines.schedules import Level, Process
+from baselines.schedules import Process
 from baselines.steps import shifted
 
 # Dormand and Prince 1980: nodes, stages, solution of order 5, and its difference to the one of order 4.
@@ -110,14 +110,6 @@ def solve(slope: Slope, state: Tensor, start: float, end: float, *, rtol: float,
         state[done], first[done] = there[fine], slopes[-1][fine]
         active = active[time[active] != end]
     return Solution(state=state, evaluations=evaluations)
-
-
-def levels(process: Process, ratios: Tensor, like: Tensor) -> Level:
-    """The level of every image: fields of shapes (b,), (b, 1, 1, 1) and (b, 1, 1, 1)."""
-    each = [process.at(r) for r in ratios.tolist()]
-    t, alpha, sigma = (torch.tensor(column, dtype=torch.float64) for column in zip(*each, strict=True))
-    wide = (-1, *[1] * (like.ndim - 1))
-    return Level(t.float().to(like.device), alpha.view(wide).to(like), sigma.view(wide).to(like))  # type: ignore[arg-type]
 
 
 def chosen(condition: Condition, which: Tensor, count: int) -> Condition:

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from baselines.schedules import CLEAN, Level, Process
+from baselines.schedules import Level, Process, ratio_grid
 
 
 class Continuous(Process, Protocol):
@@ -164,13 +164,4 @@ def time_grid(process: Continuous, steps: int, *, end: float) -> list[Level]:
     Source: yang-song/score_sde_pytorch `sampling.py`, where `end` is 1e-3 (VP, sub-VP) or 1e-5 (VE).
     """
     width = (1.0 - end) / max(steps - 1, 1)
-    return [*(process.level(1.0 - i * width) for i in range(steps)), CLEAN]
-
-
-def geometric_grid(process: Process, steps: int, *, low: float, high: float) -> list[Level]:
-    """`steps` levels with ratios in geometric progression from `high` to `low`, then the clean one.
-
-    Source: Song and Ermon 2019 sec. 4.3.
-    """
-    shrink = (low / high) ** (1 / max(steps - 1, 1))
-    return [*(process.at(high * shrink**i) for i in range(steps)), CLEAN]
+    return ratio_grid(process, [process.level(1.0 - i * width).ratio for i in range(steps)])

@@ -117,6 +117,16 @@ class Discrete:
         """The descending grid over `timesteps`, ending on `last`."""
         return discrete_grid(self.beta, timesteps, last=last, told=self.told)
 
+    @property
+    def lowest(self) -> float:
+        """The ratio sigma / alpha of timestep 0, below which no network was trained."""
+        return math.exp(_log_ratios(self)[0])
+
+    @property
+    def highest(self) -> float:
+        """The ratio sigma / alpha of the last timestep."""
+        return math.exp(_log_ratios(self)[-1])
+
     def at(self, ratio: float) -> Level:
         """The level of a ratio sigma / alpha; between two timesteps t is linear in the logarithm of the ratio.
 
@@ -259,11 +269,29 @@ EDM = Exploding(_quarter_log)
 """The process of EDM: the network is told log(sigma) / 4. Source: Karras et al. 2022 Table 1."""
 
 
+def karras_ratios(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[float]:
+    """Ratios sigma / alpha from `high` down to `low`, equidistant in their rho-th root.
+
+    Source: Karras et al. 2022 eq. 5.
+    """
+    ramp = np.arange(steps) / max(steps - 1, 1)
+    ratios = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho  # eq. 5
+    return [float(ratio) for ratio in ratios]
+
+
+def log_ratios(steps: int, *, low: float, high: float) -> list[float]:
+    """Ratios sigma / alpha from `high` down to `low`, in geometric progression: equidistant in log SNR."""
+    return [high * (low / high) ** (i / max(steps - 1, 1)) for i in range(steps)]
+
+
+def ratio_grid(process: Process, ratios: Sequence[float], *, last: Level = CLEAN) -> list[Level]:
+    """The levels of a process at the given ratios, descending, ending on `last`."""
+    return [*(process.at(ratio) for ratio in ratios), last]
+
+
 def karras_grid(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[Level]:
     """EDM's variance-exploding grid: sigma^(1/rho) equidistant from `high` to `low`, then clean.
 
     Source: Karras et al. 2022 eq. 5.
     """
-    ramp = np.arange(steps) / max(steps - 1, 1)
-    sigmas = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return [EDM.at(float(s)) for s in sigmas] + [CLEAN]
+    return ratio_grid(EDM, karras_ratios(steps, low=low, high=high, rho=rho))

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from baselines.conditions import Given, conditions
-from baselines.denoisers import Condition, Denoiser, Prediction
+from baselines.denoisers import Condition, Denoiser, Prediction, rescaled
 from baselines.files.weights import Weights
+from baselines.guidance import clip as limit
+from baselines.guidance import on_x0
 from baselines.noise import Noise, image_noise
 from baselines.sampling import Sampler
 from baselines.schedules import Level
@@ -54,6 +56,22 @@ def told(weights: Weights, given: Given) -> tuple[Condition, Condition]:
 def fresh(noise: Noise, like: Tensor, given: Given) -> Tensor:
     """Draw 0 of the noise, where a walk from pure noise starts."""
     return noise(0, like)
+
+
+def scaled(sigma: float) -> Callable[[Noise, Tensor, Given], Tensor]:
+    """Draw 0 of the noise with this standard deviation, where a walk on another process than that of DDPM starts."""
+    return lambda noise, like, given: sigma * noise(0, like)
+
+
+def elsewhere(*, clip: bool) -> Build:
+    """The network alone, on the levels of any process; optionally with its image limited to [-1, 1]."""
+
+    def build(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
+        denoise, condition = conditional(weights, given)
+        denoise = rescaled(denoise, weights.process)
+        return on_x0(denoise, limit) if clip else denoise, condition
+
+    return build
 
 
 def decoded(weights: Weights, x: Tensor) -> Tensor:

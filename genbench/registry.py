@@ -34,6 +34,21 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "adm-u": ("baselines.systems.adm:load_upsampled", "the same on small images, enlarged by a second model"),
         "cfg": ("baselines.systems.cfg:load", "classifier-free guidance (Ho and Salimans 2022)"),
         "ldm": ("baselines.systems.ldm:load", "latent diffusion with captions or labels (Rombach et al. 2022)"),
+        "edm": ("baselines.systems.edm:load", "Heun's method on well placed noise levels (Karras et al. 2022)"),
+        "dpm-solver": (
+            "baselines.systems.dpm_solver:load",
+            "solvers of high order of the probability-flow ODE (Lu et al. 2022)",
+        ),
+        "unipc": ("baselines.systems.unipc:load", "a predictor and corrector of any order (Zhao et al. 2023)"),
+        "score-sde": (
+            "baselines.systems.score_sde:load",
+            "reverse stochastic equations and their ODE (Song et al. 2021)",
+        ),
+        "ncsn": ("baselines.systems.ncsn:load", "annealed Langevin dynamics (Song and Ermon 2019, 2020)"),
+        "gotta-go-fast": (
+            "baselines.systems.gotta_go_fast:load",
+            "adaptive steps of the reverse equation (Jolicoeur-Martineau et al. 2021)",
+        ),
         "diffusers": ("baselines.systems.diffusers:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {

@@ -135,7 +135,7 @@ ROOMS: dict[str, set[str]] = {
     "analytic": {"denoisers", "noise", "schedules", "steps"},
     "langevin": {"denoisers", "noise", "processes", "schedules", "steps"},
     "ode": {"denoisers", "noise", "sampling", "schedules", "steps"},
-    "adaptive": {"denoisers", "noise", "ode", "processes", "sampling", "schedules", "steps"},
+    "adaptive": {"denoisers", "noise", "ode", "processes", "sampling", "steps"},
     "training": {"denoisers", "networks", "schedules"},
     "distillation": {"training"},
     "likelihood": {"analytic", "denoisers", "noise", "ode", "schedules", "steps", "training"},
@@ -143,7 +143,7 @@ ROOMS: dict[str, set[str]] = {
     "records": {"schedules"},
     "files": {"denoisers", "networks", "records", "schedules"},
     "conditions": {"files"},
-    "system": {"conditions", "denoisers", "files", "noise", "sampling", "schedules"},
+    "system": {"conditions", "denoisers", "files", "guidance", "noise", "sampling", "schedules"},
 }
 """Room of baselines to the rooms that it imports, no more and no fewer. Systems may import all of them."""
 

@@ -22,11 +22,10 @@ from baselines.processes import (
     SubVariancePreserving,
     VarianceExploding,
     VariancePreserving,
-    geometric_grid,
     time_grid,
 )
 from baselines.sampling import sample
-from baselines.schedules import CLEAN, EDM, Discrete, Level, subsequence
+from baselines.schedules import CLEAN, EDM, Discrete, Level, log_ratios, ratio_grid, subsequence
 from baselines.steps import ddim, ddpm
 
 PROCESSES: list[Continuous] = [VariancePreserving(), SubVariancePreserving(), VarianceExploding(), Cosine()]
@@ -108,7 +107,7 @@ def test_reverse_diffusion_is_the_formula_of_the_discrete_chain() -> None:
 
 
 def test_reverse_diffusion_on_exploding_levels_is_ancestral_with_the_large_variance() -> None:
-    grid = geometric_grid(EDM, 20, low=0.02, high=20.0)
+    grid = ratio_grid(EDM, log_ratios(20, low=0.02, high=20.0))
     x = torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 20
     a = sample(gaussian(0.0, STD), reverse_diffusion(), grid, x, keyed())
     b = sample(gaussian(0.0, STD), ddpm("large"), grid, x, keyed())
