@@ -14,7 +14,7 @@ from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.labels import of_classifier
 from genbench.metrics.arguments import whole
 from genbench.records import Score
-from genbench.uncertainty import score_from_share
+from genbench.uncertainty import blocks_of_mean, score_from_share
 
 
 def ranks(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -70,11 +70,12 @@ def _accuracy(generated: Evidence, k: int, classifier: Classifier, offset: int |
     offset, stop, width = meant.offset, meant.offset + meant.count, logits.shape[1]
     if stop > width:
         raise UsageError(f"The classifier has {width} outputs; offset={offset} and classes={meant.count} leave them.")
-    hits, start = 0, 0
+    right, start = np.zeros(len(logits), dtype=np.bool_), 0
     for rows in logits.blocks():
-        hits += int((ranks(rows[:, offset:stop], labels[start : start + len(rows)]) < k).sum())
-        start += len(rows)
-    return score_from_share(hits, len(logits))
+        part = slice(start, start + len(rows))
+        right[part] = ranks(rows[:, offset:stop], labels[part]) < k
+        start = part.stop
+    return score_from_share(int(right.sum()), len(right), blocks=blocks_of_mean(right))
 
 
 def top1(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,8 @@ from genbench.arrays import Evidence
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics import arguments
-from genbench.records import Score
-from genbench.uncertainty import Found, block_numbers, block_sizes, of_independent, of_jackknife, score
+from genbench.records import Blocks, Score
+from genbench.uncertainty import Found, Uncertainty, block_numbers, block_sizes, of_independent, of_jackknife, score
 
 Array = NDArray[np.float64]
 
@@ -110,7 +112,18 @@ def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Sc
         total += whole / len(classes)
         error = of_jackknife(whole / len(classes), left_out / len(classes), block_sizes(len(chosen)))
         parts.append(f"of class {label}, {error}" if per_class and isinstance(error, str) else error)
-    return score(total, parts[0] if len(parts) == 1 else of_independent(parts), bounds=VENDI.bounds)
+    return score(total, _together(parts), bounds=VENDI.bounds)
+
+
+def _together(parts: Sequence[Found]) -> Found:
+    """Of the mean over classes: block k is that of every class at once, where all classes have as many blocks."""
+    found = parts[0] if len(parts) == 1 else of_independent(parts)
+    blocks = [part.blocks for part in parts if isinstance(part, Uncertainty) and part.blocks is not None]
+    if isinstance(found, str) or len(blocks) < len(parts) or len({len(b.sizes) for b in blocks}) > 1:
+        return found
+    left_out = np.sum([b.left_out for b in blocks], axis=0)
+    sizes = np.sum([b.sizes for b in blocks], axis=0)
+    return replace(found, blocks=Blocks(left_out=tuple(left_out.tolist()), sizes=tuple(sizes.tolist())))
 
 
 VENDI = Metric(

@@ -35,7 +35,9 @@ def test_accuracies_count_places() -> None:
     # Image i has its classes in the order 7, 6, ..., 0.
     logits = np.tile(np.arange(8, dtype=np.float32), (4, 1))
     sides = evidence(logits, [7, 6, 3, 0])
-    assert TOP1.compute(generated=sides, classifier=outputs(8)).value == 0.25
+    found = TOP1.compute(generated=sides, classifier=outputs(8))
+    assert found.value == 0.25 and found.blocks is not None
+    assert sorted(found.blocks.left_out) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
     five = TOP5.compute(generated=sides, classifier=outputs(8))
     assert five.value == 0.75
     assert five.error_method == "wilson" and five.stderr == pytest.approx((0.75 * 0.25 / 4) ** 0.5)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics.vendi import VENDI, vendi_scores
-from genbench.uncertainty import block_numbers, block_sizes, of_jackknife
+from genbench.uncertainty import Uncertainty, block_numbers, block_sizes, of_jackknife
 
 
 def evidence(values: NDArray[np.float32], labels: NDArray[np.int64] | None = None) -> Evidence:
@@ -75,14 +75,18 @@ def test_per_class_is_the_mean_over_classes_with_independent_errors() -> None:
     x, labels = normal(1, 90, 5), np.random.default_rng(2).integers(0, 3, 90)
     score = VENDI.compute(generated=evidence(x, labels), per_class=True)
     assert score.value == pytest.approx(np.mean([definition(x[labels == c]) for c in range(3)]))
-    variance = 0.0
+    variance, totals, sizes = 0.0, np.zeros(20), np.zeros(20, np.int64)
     for c in range(3):
         part = x[labels == c]
         value, left_out = vendi_scores(part, block_numbers(len(part)))
         error = of_jackknife(value, left_out, block_sizes(len(part)))
-        assert error is not None
+        assert isinstance(error, Uncertainty)
         variance += error.stderr**2
+        totals += left_out / 3
+        sizes += block_sizes(len(part))
     assert score.stderr == pytest.approx(math.sqrt(variance) / 3)
+    assert score.blocks is not None and score.blocks.sizes == tuple(sizes)
+    assert score.blocks.left_out == pytest.approx(totals)
 
 
 def test_a_class_of_one_image_scores_one() -> None:
