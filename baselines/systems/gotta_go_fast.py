@@ -8,7 +8,6 @@ from baselines.adaptive import gotta_go_fast as adaptive
 from baselines.files.cards import release as shipped
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
-from baselines.processes import Continuous
 from baselines.records import Preset
 from baselines.system import System, elsewhere, scaled
 from baselines.systems.score_sde import PROCESSES, end_of
@@ -28,7 +27,7 @@ def gotta_go_fast(
     """
     if process not in ("ve", "vp"):
         raise ValueError(f"process is ve or vp; got {process!r}.")
-    made: Continuous = PROCESSES[process]()
+    made = PROCESSES[process]()
     return System(
         weights=weights,
         sampler=adaptive(made, relative=relative, absolute=absolute, end=end_of(made, weights)),

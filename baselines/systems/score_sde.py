@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from baselines.files.cards import release as shipped
@@ -21,7 +22,11 @@ from baselines.sampling import Sampler, walk
 from baselines.steps import Step, ddpm
 from baselines.system import System, elsewhere, scaled
 
-PROCESSES = {"ve": VarianceExploding, "vp": VariancePreserving, "sub-vp": SubVariancePreserving}
+PROCESSES: dict[str, Callable[[], Continuous]] = {
+    "ve": VarianceExploding,
+    "vp": VariancePreserving,
+    "sub-vp": SubVariancePreserving,
+}
 
 
 def score_sde(
@@ -51,7 +56,7 @@ def score_sde(
     """
     if process not in PROCESSES:
         raise ValueError(f"process is {', '.join(PROCESSES)}; got {process!r}.")
-    made: Continuous = PROCESSES[process]()
+    made = PROCESSES[process]()
     end, first = end_of(made, weights), made.level(1.0)
     return System(
         weights=weights,
