@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from genbench import files, generation, labels, report, tables, weights
 from genbench.arrays import Images, Samples
-from genbench.contracts import Model, taken_by
+from genbench.contracts import Extractor, Model, taken_by
 from genbench.errors import (
     GenbenchError,
     InputRejected,
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 _GRAVEST = (UsageError, MissingAsset, InputRejected, NotComparable, OutOfResources)
 """Whose exit code counts where several things are wrong: first what the user must write otherwise."""
 _RESERVE = 64 << 20
+_PRETENDED = 10_000
 _FEW = 100
 """Images below which any number about a set of them is said to be of few."""
 
@@ -97,14 +98,8 @@ def expected(model: Model, spec: RunSpec, *, prompts: Samples | None, classes: t
         chosen = generation.image_labels(seeds, prompts.count)
         captions = None if prompts.captions is None else _Chosen(prompts.captions, chosen)
         labels = prompts.labels[chosen] if labels is None and prompts.labels is not None else labels
-
-    def nothing(start: int, stop: int) -> Images:
-        raise UsageError("These images have not been sampled yet.")
-
-    return Samples(
-        count=spec.num_samples, shape=model.shape, read=nothing, origin=str(spec.model), fingerprint=lambda: "",
-        labels=labels, captions=captions, classes=classes,
-    )  # fmt: skip
+    images = _unread(spec.num_samples, model.shape, str(spec.model))
+    return replace(images, labels=labels, captions=captions, classes=classes)
 
 
 def sift(
@@ -143,6 +138,32 @@ def sift(
     return kept
 
 
+def check_arguments(cell: Cell, extractor: Extractor | None, reference: Samples | None) -> None:
+    """Refuses values of arguments before any image is there, whose number, size and labels are then not known.
+
+    Raises:
+        UsageError: a value that no images would make right.
+    """
+    if cell.metric.check is None or (CLASSIFIER in cell.metric.taps and not (extractor and extractor.classifier)):
+        return
+    images = _unread(_PRETENDED, reference.shape if reference else (3, 32, 32), "images")
+    more = {CLASSIFIER: extractor.classifier} if extractor and CLASSIFIER in cell.metric.taps else {}
+    with suppress(InputRejected, NotComparable):
+        cell.metric.check(
+            generated=images, reference=reference or images, widths=extractor.widths if extractor else {}, **more,
+            **cell.metric_ref.args,
+        )  # fmt: skip
+
+
+def _unread(count: int, shape: tuple[int, int, int], origin: str) -> Samples:
+    """Images that are not there yet."""
+
+    def nothing(start: int, stop: int) -> Images:
+        raise UsageError("These images have not been made yet.")
+
+    return Samples(count=count, shape=shape, read=nothing, origin=origin, fingerprint=lambda: "")
+
+
 def check_disk(
     output: Path | None, directory: Path | None, spec: RunSpec | None, comparison: Comparison, cells: Sequence[Cell]
 ) -> None:
@@ -154,13 +175,16 @@ def check_disk(
     Raises:
         OutOfResources: too little room, or a place that cannot be written to.
     """
-    cache, needs = weights.cache_directory(), []
+    needs = []
     generated = comparison.roles.get("generated")
     if output is not None and directory is not None and spec is not None and generated is not None:
         count = spec.num_samples - generation.kept_images(directory / "samples", spec)
         size = count * int(np.prod(generated.shape))
         needs.append((output, size, f"{count} images of {generated.shape}", "--output"))
-    needs.append((cache, _feature_bytes(comparison, cells), "features", "GENBENCH_CACHE"))
+    cache = weights.cache_directory()
+    with suppress(OSError):  # a cache that cannot be used costs time and no number
+        if os.access(_existing(cache), os.W_OK) and _existing(cache).is_dir():
+            needs.append((cache, _feature_bytes(comparison, cells), "features", "GENBENCH_CACHE"))
     on_disk: dict[int, int] = {}
     for place, size, what, option in needs:
         if not size:
@@ -257,7 +281,7 @@ def notes(cell: Cell, comparison: Comparison) -> tuple[str, ...]:
                 "than its error bar, which is that of this number of images."
             )
         elif count < _FEW:
-            found.append(f"{count} images of {side} are few: {metric.name} depends on their number as well.")
+            found.append(f"{count} images of {side} are few: numbers depend on how many there are as well.")
     if reference is not None and reference.count and reference.shape[1:] != generated.shape[1:]:
         found.append(
             f"{generated.origin} has images of {_size(generated)} pixels and {reference.origin} of {_size(reference)}: "

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genbench import environment, features, measuring, pipeline, requests
+from genbench import environment, features, measuring, pipeline, preflight, requests
 from genbench.arrays import Evidence, Features, Images, Samples, fingerprint_of, image_digests
 from genbench.contracts import Extractor
-from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError
 from genbench.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -78,14 +78,19 @@ class Evaluator:
         self._taps: dict[str, dict[str, None]] = {}
         self._extractors: dict[str, Extractor] = {}
         self._keeps_images = False
+        problems: list[GenbenchError] = []
         for cell in pipeline.bind_cells(self._request.measurements, self._request.protocol):
             self._keeps_images |= cell.metric.images or cell.metric.pairwise
-            extractor = measuring.load_extractor(cell, self._execution, self._device)
-            if extractor is not None:
-                name = str(cell.extractor_ref)
-                self._extractors[name] = extractor
-                taps = () if cell.metric.pairwise else measuring.taps_of(cell, extractor)
-                self._taps.setdefault(name, {}).update(dict.fromkeys(taps))
+            with preflight.collecting(problems):
+                extractor = measuring.load_extractor(cell, self._execution, self._device)
+                preflight.check_arguments(cell, extractor, self._request.reference)
+                if extractor is not None:
+                    name = str(cell.extractor_ref)
+                    self._extractors[name] = extractor
+                    taps = () if cell.metric.pairwise else measuring.taps_of(cell, extractor)
+                    self._taps.setdefault(name, {}).update(dict.fromkeys(taps))
+        if problems:
+            raise preflight.together(problems)
         self._directory = Path(tempfile.mkdtemp(prefix="genbench-"))
         self._process = os.getpid()
         self._open = True

@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "comparability": {"errors", "records", "registry"},
     "report": FOUNDATION | {"comparability"},
     "subsets": FOUNDATION | {"features"},
-    "streaming": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "features", "environment"},
+    "streaming": FOUNDATION | {"preflight", "requests", "measuring", "pipeline", "outcome", "features", "environment"},
     "conformance": {"arrays", "contracts"},
     "measuring": FOUNDATION | {"identities", "features", "subsets", "registry", "protocols", "environment", "report"},
     "display": {"errors", "records", "report"},

@@ -29,6 +29,7 @@ from genbench.images import open_images
 from genbench.measuring import Execution
 from genbench.protocols import PROTOCOLS, Protocol
 from genbench.records import Measurement, Ref, Result, RunSpec
+from genbench.streaming import Evaluator
 
 EMBEDDED = PROTOCOLS["embedded"]
 
@@ -195,8 +196,8 @@ def test_room_on_disk_is_for_what_is_still_missing(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "cache"))
     run(output, "vendi@pixels")
-    # Samples are there, and 40 x 3072 floats are 0.5 MiB beside a reserve of 64.
-    room = (64 << 20) + 4 * 3072 * 40
+    # Samples are there. Pixels and logits of 40 samples and of as many held-out images are still to be stored.
+    room = (64 << 20) + 2 * 4 * 40 * (3072 + 10)
     monkeypatch.setattr(files, "free_bytes", lambda path: room)
     run(output, "vendi(per_class=False)@pixels(side=32)", "is")
     monkeypatch.setattr(files, "free_bytes", lambda path: 1 << 20)
@@ -264,6 +265,17 @@ def test_a_plan_of_what_can_be_done_is_told_in_time_and_bytes(tmp_path: Path) ->
         assert planning.duration(seconds) == text
 
 
+def test_an_evaluator_refuses_before_the_first_image() -> None:
+    with pytest.raises(UsageError) as caught:  # what must be written otherwise comes first
+        metrics = ["fid@inception", "is(shuffle=-1)", "top1@pixels", "kid(subsets=10)", "fid-per-class"]
+        Evaluator("shapes", metrics=metrics)
+    lines = str(caught.value).split("\n")
+    for line, word in zip(lines, ("inception", "shuffle", "is none"), strict=True):
+        assert word in line
+    with pytest.raises(UsageError, match="blocks of fid"):
+        Evaluator("shapes", metrics="fid(blocks=0)")
+
+
 def told(generated: Samples, reference: Samples | None, *metrics: str, **more: Any) -> str:
     """The notes of all results, in one text."""
     wanted = [Measurement.parse(metric) for metric in metrics]
@@ -292,7 +304,7 @@ def test_few_images_other_sizes_and_missing_floors_are_said(tmp_path: Path) -> N
     assert told(shapes.load("test").subset(0, 200), whole, "fid", "recall") == ""
     few = shapes.load("test").subset(0, 10)
     assert "10 images of" in told(few, whole, "fid") and "64 features" in told(few, whole, "fid")
-    assert "depends on their number" in told(few, whole, "recall")
+    assert "depend on how many" in told(few, whole, "recall")
     assert "takes 50000 samples" in told(few, whole, "fid", protocol=replace(EMBEDDED, num_samples=50_000))
     assert "64x64 pixels" in told(photographs(200, 0, side=64), whole, "fid")
     short = told(shapes.load("test").subset(0, 200), whole, "fid", held_out=shapes.load("validation").subset(0, 150))
