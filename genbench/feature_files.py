@@ -134,7 +134,12 @@ class Table:
         values = np.ascontiguousarray(values, dtype=self.dtype)
         content = npy_header(len(values), values.shape[1], self.dtype) + values.tobytes()
         path = self.path if len(self) == 1 else self.part_path(number)
-        atomic_write(path, content + seal(digest_of(self._sealed_as(path), [content])))
+        sealed = content + seal(digest_of(self._sealed_as(path), [content]))
+        try:
+            atomic_write(path, sealed)
+        except FileNotFoundError:  # another process has finished the table and removed the folder of its parts
+            if not self.finished():
+                atomic_write(path, sealed)
 
     def assemble(self) -> None:
         """Puts the parts together, once all are there, and removes them."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from genbench import features
+from genbench import feature_files, features
 from genbench.arrays import Samples
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, UsageError
@@ -333,3 +333,25 @@ def test_features_that_are_all_equal_are_told(tmp_path: Path, kind: str, caplog:
         caplog.clear()
         features.evidence(Samples.of(images), extractor, ["pooled"], cache=tmp_path, device="cpu")
         assert ("All 21 images of array have the same features at pooled" in caplog.text) == (kind != "neither")
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_process_may_finish_the_same_features_first(
+    tmp_path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(evidence(Counting(), tmp_path / "other", "pooled").features().values())
+    write, met = feature_files.atomic_write, []
+
+    def overtaken(path: Path, data: bytes) -> None:
+        if not met:  # its folder goes, and where it was quick enough the whole is there
+            met.append(path)
+            if finished:
+                shutil.copytree(tmp_path / "other", tmp_path / "cache", dirs_exist_ok=True)
+            raise FileNotFoundError(path)
+        write(path, data)
+
+    monkeypatch.setattr(feature_files, "atomic_write", overtaken)
+    found = evidence(Counting(), tmp_path / "cache", "pooled").features().values()
+    assert np.array_equal(found, expected) and met
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
