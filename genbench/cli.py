@@ -183,9 +183,11 @@ def score(**options: Any) -> None:
     genbench score runs/f346ff15a959 --reference shapes --metric recall
     genbench score "shapes(split='test', count=1000)" --reference shapes
     """
-    from genbench import requests
+    from genbench import preflight, requests
 
     execution = _execution(options)
+    if options["leaderboard"]:
+        preflight.check_leaderboard(options["leaderboard"])
     request = requests.of_score(
         options["samples"], options["reference"], metrics=_metrics(options), protocol=options["protocol"],
         held_out=options["held_out"], test=options["test"], execution=execution,

@@ -77,6 +77,7 @@ ALLOWED: dict[str, set[str]] = {
         "display",
         "outcome",
         "progress",
+        "preflight",
         "console",
         "measuring",
         "pipeline",

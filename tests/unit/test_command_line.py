@@ -282,6 +282,14 @@ def test_what_was_measured_before_an_error_is_printed(cli: Cli, images: Path, mo
     assert code == 5 and json.loads(out)["results"][0]["metric"] == "fid"
 
 
+def test_a_leaderboard_that_would_be_refused_is_refused_before_the_work(
+    cli: Cli, images: Path, asked: dict[str, Any]
+) -> None:
+    (images.parent / "other.csv").write_text("a,b\n1,2\n")
+    code, out, err = cli(*SCORE, "--leaderboard", "other.csv")
+    assert (code, out) == (5, "") and "other.csv" in err and not asked
+
+
 def test_nothing_measured_is_no_success(cli: Cli, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "score", lambda *_, **__: Outcome(results=()))
     for form in ("table", "json", "csv"):
