@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,26 @@ def quantise(images: Tensor, how: str = "round") -> Tensor:
     return torch.floor(scaled + 0.5 if how == "round" else scaled).clamp(0, 255).to(torch.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen(Sequence[str]):
+    """Captions by their numbers among others, composed when they are read."""
+
+    captions: Sequence[str]
+    numbers: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Chosen: ...
+    def __getitem__(self, index: int | slice) -> str | Chosen:
+        if isinstance(index, slice):
+            return Chosen(self.captions, self.numbers[index])
+        return self.captions[int(self.numbers[index])]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
     """What some images of a run are asked for.
@@ -102,16 +122,19 @@ class Conditions:
     """
 
     labels: NDArray[np.int64] | None = None
-    captions: tuple[str, ...] | None = None
+    captions: Sequence[str] | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-def conditions(model: Model, seeds: NDArray[np.uint64], prompts: Samples | None) -> Conditions:
+def conditions(
+    model: Model, seeds: NDArray[np.uint64], prompts: Samples | None, *, to_sample: bool = True
+) -> Conditions:
     """The conditions of the images of the given seeds: the one place that says what image i is asked for.
 
     Args:
         seeds: uint64 (b,), see `image_seeds`.
         prompts: images with captions, one of which is drawn for every seed where the model takes more than labels.
+        to_sample: whether what the model takes is read, and not only told of.
 
     Raises:
         UsageError: the model takes what the data set does not have.
@@ -126,12 +149,12 @@ def conditions(model: Model, seeds: NDArray[np.uint64], prompts: Samples | None)
     if prompts is None or ("captions" in taken and prompts.captions is None):
         raise UsageError(f"This model takes {' and '.join(sorted(taken))}, and the data set does not have them.")
     chosen = image_labels(seeds, prompts.count)
-    captions = None if prompts.captions is None else tuple(prompts.captions[int(i)] for i in chosen)
+    captions = None if prompts.captions is None else Chosen(prompts.captions, chosen)
     if labels is None and prompts.labels is not None:
         labels = prompts.labels[chosen]
-    if "captions" in taken:
+    if "captions" in taken and to_sample:
         given["captions"] = list(captions or ())
-    if "images" in taken:
+    if "images" in taken and to_sample:
         import torch
 
         pixels = np.concatenate([prompts.read(int(i), int(i) + 1) for i in chosen])
@@ -400,7 +423,8 @@ def _write_record(
     asked = conditions(model, image_seeds(spec.seed, first, first + len(images)), prompts)
     shard = Shard(
         made=_made(manifest), count=len(images), digests=image_digests(images).tobytes().hex(), execution=how,
-        labels=None if asked.labels is None else asked.labels.tolist(), captions=asked.captions,
+        labels=None if asked.labels is None else asked.labels.tolist(),
+        captions=None if asked.captions is None else list(asked.captions),
     )  # fmt: skip
     atomic_write(_record_path(directory, number), (canonical(asdict(shard)) + "\n").encode())
     return shard

@@ -10,12 +10,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genbench import files, generation, labels, report, tables, weights
 from genbench.arrays import Images, Samples
@@ -58,26 +56,6 @@ def collecting(problems: list[GenbenchError]) -> Iterator[None]:
         problems.append(error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen(Sequence[str]):
-    """Captions by their numbers among others, composed when they are read."""
-
-    captions: Sequence[str]
-    numbers: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> _Chosen: ...
-    def __getitem__(self, index: int | slice) -> str | _Chosen:
-        if isinstance(index, slice):
-            return _Chosen(self.captions, self.numbers[index])
-        return self.captions[int(self.numbers[index])]
-
-
 def expected(model: Model, spec: RunSpec, *, prompts: Samples | None, classes: tuple[str, ...]) -> Samples:
     """The images that a model will make, with their labels and captions, before it has made one.
 
@@ -88,18 +66,12 @@ def expected(model: Model, spec: RunSpec, *, prompts: Samples | None, classes: t
         UsageError: a model that takes what the data set does not have.
     """
     taken = taken_by(model)
-    labels = captions = None
-    seeds = generation.image_seeds(spec.seed, 0, spec.num_samples) if taken else np.zeros(0, np.uint64)
-    if "labels" in taken:
-        labels = generation.image_labels(seeds, model.classes)
-    if not taken <= {"labels"}:
-        if prompts is None or ("captions" in taken and prompts.captions is None):
-            raise UsageError(f"The model {spec.model} takes {', '.join(sorted(taken))}, and {spec.dataset} has none.")
-        chosen = generation.image_labels(seeds, prompts.count)
-        captions = None if prompts.captions is None else _Chosen(prompts.captions, chosen)
-        labels = prompts.labels[chosen] if labels is None and prompts.labels is not None else labels
+    if not taken <= {"labels"} and (prompts is None or ("captions" in taken and prompts.captions is None)):
+        raise UsageError(f"The model {spec.model} takes {', '.join(sorted(taken))}, and {spec.dataset} has none.")
+    seeds = generation.image_seeds(spec.seed, 0, spec.num_samples if taken else 0)
+    asked = generation.conditions(model, seeds, prompts, to_sample=False)
     images = _unread(spec.num_samples, model.shape, str(spec.model))
-    return replace(images, labels=labels, captions=captions, classes=classes)
+    return replace(images, labels=asked.labels, captions=asked.captions, classes=classes)
 
 
 def sift(
