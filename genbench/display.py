@@ -45,13 +45,13 @@ def _exponent(value: float) -> int:
 
 
 def error_cell(result: Result) -> str:
-    """The standard error; the 95 % interval where the error is 0 and the interval is not, as of shares at 0 and 1."""
+    """The standard error; the 95 % interval where there is none, or it is 0, or the value is an end of the interval."""
     score = result.score
+    ci95 = score.ci95 or (score.value, score.value)
+    if ci95[0] < ci95[1] and (not score.stderr or score.value in ci95):
+        return f"[{rounded(ci95[0], ci95[1] - ci95[0])}, {rounded(ci95[1], ci95[1] - ci95[0])}]"
     if score.stderr:
         return rounded(score.stderr, score.stderr)
-    if score.ci95 is not None and score.ci95[0] < score.ci95[1]:
-        wide = score.ci95[1] - score.ci95[0]
-        return f"[{rounded(score.ci95[0], wide)}, {rounded(score.ci95[1], wide)}]"
     return "" if score.stderr is None else "0"
 
 
@@ -92,8 +92,9 @@ def _only(ref: Ref, names: Sequence[str]) -> Ref:
 
 
 def table_cells(results: Sequence[Result]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Header and rows of the table of results, and the notes that its last column refers to by number."""
-    lines, notes = [HEADER], []
+    """Header and rows of the table of results, and the notes that its cells refer to by number."""
+    notes: list[str] = []
+    lines = [HEADER]
     for r, name in zip(results, labels(results), strict=True):
         paper = report.paper_of(r)
         better = {True: "higher", False: "lower", None: ""}[r.higher_is_better]
@@ -101,14 +102,22 @@ def table_cells(results: Sequence[Result]) -> tuple[list[tuple[str, ...]], list[
         verdict = "" if paper is None else "yes"
         if paper is not None and not paper["comparable"]:
             note = f"not comparable with the paper's number on {paper['dataset']}: {', '.join(paper['reasons'])}"
-            if note not in notes:
-                notes.append(note)
-            verdict = f"no [{notes.index(note) + 1}]"
+            verdict = f"no [{_numbered(note, notes)}]"
+        error, method = error_cell(r), r.score.error_method or ""
+        if not error and method.startswith("none: "):
+            error = f"none [{_numbered('no error: ' + method.removeprefix('none: '), notes)}]"
         value = rounded(r.score.value, r.score.stderr)
-        lines.append((name, value, error_cell(r), floor_cell(r), better, reported, verdict))
+        lines.append((name, value, error, floor_cell(r), better, reported, verdict))
     return [tuple(shown(cell) for cell in line) for line in lines], [
         f"[{i}] {shown(note)}" for i, note in enumerate(notes, 1)
     ]
+
+
+def _numbered(note: str, notes: list[str]) -> int:
+    """The number of a note, from 1, which is added where it is new."""
+    if note not in notes:
+        notes.append(note)
+    return notes.index(note) + 1
 
 
 def table_text(results: Sequence[Result], width: int = 120) -> str:

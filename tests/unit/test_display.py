@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,8 +30,18 @@ def test_an_error_of_zero_gives_way_to_the_interval() -> None:
     assert display.error_cell(result(value=1.0, stderr=0.0, ci95=(0.963, 1.0))) == "[0.963, 1.000]"
     assert display.error_cell(result(value=1.0, stderr=0.0)) == "0"
     assert display.error_cell(result(value=1.0, stderr=0.0, ci95=(1.0, 1.0))) == "0"
+    assert display.error_cell(result(value=1.0, stderr=0.01, ci95=(0.963, 1.0))) == "[0.963, 1.000]"
+    assert display.error_cell(result(value=5.0, stderr=None, ci95=(4.0, 50.0))) == "[4, 50]"
     assert display.error_cell(result(stderr=None, ci95=None)) == ""
     assert display.error_cell(result(stderr=0.301, ci95=(1.9, 3.1))) == "0.30"
+
+
+def test_why_there_is_no_error_is_a_note() -> None:
+    lost = replace(result(), score=Score(value=1.0, error_method="none: heavy tails"))
+    lines, notes = display.table_cells([lost, lost, replace(result(), score=Score(value=1.0))])
+    assert [line[2] for line in lines[1:3]] == ["none [1]", "none [1]"] and lines[3][2] == ""
+    assert notes.count("[1] no error: heavy tails") == 1
+    assert "[1] no error: heavy tails" in display.table_text([lost])
 
 
 FLOORS = [
