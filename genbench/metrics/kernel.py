@@ -24,6 +24,7 @@ from genbench.metrics import arguments
 from genbench.metrics.matching import matched
 from genbench.records import Score
 from genbench.uncertainty import (
+    NONNEGATIVE,
     Uncertainty,
     block_numbers,
     block_sizes,
@@ -327,7 +328,7 @@ def cmmd(*, generated: Evidence, reference: Evidence, sigma: float = 10.0, devic
     sums = kernel_sums(x, y, gaussian_less_one(sigma), device=device)
     value = sums.discrepancy(unbiased=False)
     error = of_jackknife(1000 * value, 1000 * sums.without_each(unbiased=False), sums.sizes)
-    return score(1000 * value, error, bounds=CMMD.bounds)
+    return score(1000 * value, error, bounds=NONNEGATIVE)
 
 
 def unit_vectors(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -120,7 +120,7 @@ def swd(*, generated: Evidence, reference: Evidence, projections: int = 256, see
     error = of_jackknife(value, left_out, block_sizes(len(x)))
     if tail_is_heavier(np.square(x - x.mean(axis=0)).sum(axis=1), HEAVY):
         error = "the features have heavy tails, and the error of squared transport needs their fourth moments"
-    return score(value, error, bounds=SWD.bounds)
+    return score(value, error, bounds=NONNEGATIVE)
 
 
 HEAVY = 0.3

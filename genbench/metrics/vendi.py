@@ -19,6 +19,8 @@ from genbench.uncertainty import Found, Uncertainty, block_numbers, block_sizes,
 
 Array = NDArray[np.float64]
 
+AT_LEAST_ONE = (1.0, math.inf)
+
 
 def effective_number(spectrum: Array, q: float = 1.0) -> float:
     """exp of the Renyi entropy of order q of eigenvalues that sum to 1; those that are not positive count as 0.
@@ -112,7 +114,7 @@ def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Sc
         total += whole / len(classes)
         error = of_jackknife(whole / len(classes), left_out / len(classes), block_sizes(len(chosen)))
         parts.append(f"of class {label}, {error}" if per_class and isinstance(error, str) else error)
-    return score(total, _together(parts), bounds=VENDI.bounds)
+    return score(total, _together(parts), bounds=AT_LEAST_ONE)
 
 
 def _together(parts: Sequence[Found]) -> Found:
@@ -133,7 +135,7 @@ VENDI = Metric(
     compute=vendi,
     check=arguments.diversity,
     higher_is_better=True,
-    bounds=(1.0, math.inf),
+    bounds=AT_LEAST_ONE,
     minimum=2,
     invariances=frozenset({"order", "rotation", "scale"}),
     reads=lambda args: ("labels",) if args.get("per_class") else (),
