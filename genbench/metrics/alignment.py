@@ -40,7 +40,8 @@ def clip_score(*, generated: Evidence, scale: str = "hessel") -> Score:
     """Mean agreement of images with their captions in the space of CLIP.
 
     A text before every caption, such as "A photo depicts " in the paper, is an argument of the extractor, which alone
-    reads captions: `clip-score@clip(prefix='A photo depicts ')`.
+    reads captions: `clip-score@clip(prefix='A photo depicts ')`. The protocols `clipscore` and `torchmetrics-clip` fix
+    network, prefix and scale as the paper's code and torchmetrics do.
 
     Args:
         scale: "hessel" is 2.5 max(cosine, 0) a pair, then the mean; "cosine100" is 100 times the mean cosine, and 0

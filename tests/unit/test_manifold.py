@@ -193,6 +193,8 @@ def test_copies_among_near_copies_are_at_distance_zero() -> None:
     y = np.repeat(points, 4, axis=0)
     x = np.concatenate([points, points + np.float32(0.01)])
     np.testing.assert_array_equal(memberships(x, y, k=3).inside, np.arange(80) < 40)
+    near = neighbours.nearest_neighbours(neighbours.points(y, centre=y.mean(0) * 1.0, arithmetic="float32"), 5)
+    assert (near.squared[:, :4] == 0).all() and (near.squared[:, 4] > 0).all()
     scores = realism_scores(points, points, k=3)
     assert np.isfinite(scores).all() and scores.max() > 1e4
 
