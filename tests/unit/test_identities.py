@@ -67,6 +67,8 @@ def test_copies_count() -> None:
     once, twice = Samples.of(pixels), Samples.of(np.concatenate([pixels, pixels]))
     other = Samples.of(np.concatenate([pixels, pixels[:1]]))
     assert len({content(once), content(twice), content(other)}) == 3
+    first, second = (Samples.of(pixels[chosen]) for chosen in ([0, 0, 1], [0, 1, 1]))
+    assert content(first) != content(second)
 
 
 def test_classes_are_known_by_name_and_numbers_by_themselves() -> None:
