@@ -348,19 +348,28 @@ def limit_of(cell: Cell, role: str) -> int | None:
 
 
 def _check_features(cell: Cell, generated: Evidence, reference: Evidence) -> None:
-    """Refuses features that are all the same on both sides: every distance would be 0, and every share perfect.
+    """Refuses features that are all the same on both sides though images differ: shares would be perfect for nothing.
 
     Raises:
         InputRejected: as said.
     """
     for tap in generated.taps.keys() & reference.taps.keys():
         sides = [evidence.taps[tap] for evidence in (generated, reference)]
-        if all(len(side) > 1 and _constant(side) for side in sides):
+        one = all(len(side) > 1 and _constant(side) for side in sides)
+        if one and (_differ(generated.samples) or _differ(reference.samples)):
             raise InputRejected(
                 f"All images of {generated.samples.origin} have the same features {tap!r} on {cell.extractor_ref}, and "
-                f"all of {reference.samples.origin}: {cell.metric.name} would compare nothing. The weights are broken, "
-                "or each set is one image."
+                f"all of {reference.samples.origin}: {cell.metric.name} would compare nothing. The weights are "
+                "broken."
             )
+
+
+def _differ(samples: Samples) -> bool:
+    """Whether two of the images differ, as far as they can be read again."""
+    with contextlib.suppress(UsageError):
+        first = samples.read(0, 1)
+        return any((batch != first).any() for batch in samples.batches(64))
+    return False
 
 
 def _constant(found: Features) -> bool:
