@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -155,7 +156,9 @@ def check_disk(
         needs.append((output, size, f"{count} images of {generated.shape}", "--output"))
     cache = weights.cache_directory()
     with suppress(OSError):  # a cache that cannot be used costs time and no number
-        if os.access(_existing(cache), os.W_OK) and _existing(cache).is_dir():
+        home = _existing(cache)
+        # A file system such as /proc has no size, and takes no file.
+        if os.access(home, os.W_OK) and home.is_dir() and shutil.disk_usage(home).total:
             needs.append((cache, _feature_bytes(comparison, cells), "features", "GENBENCH_CACHE"))
     on_disk: dict[int, int] = {}
     for place, size, what, option in needs:
