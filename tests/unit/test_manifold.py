@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -404,7 +405,7 @@ def test_the_way_from_a_metric_to_a_distance_is_short(monkeypatch: pytest.Monkey
     ways = set()
     original = torch.addmm
 
-    def addmm(*args: torch.Tensor, **more: float) -> torch.Tensor:
+    def addmm(*args: Any, **more: Any) -> torch.Tensor:
         frame, names = inspect.currentframe(), []
         while frame is not None:
             if Path(frame.f_code.co_filename).is_relative_to(Path(neighbours.__file__).parent):
