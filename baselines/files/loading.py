@@ -30,6 +30,10 @@ from baselines.records import Part, Preset, Release, square
 Model = TypeVar("Model")
 Rows = Mapping[str, tuple[Mapping[str, Any], ...]]
 
+_ARGUMENTS = """Weights of your own:
+    weights: a path, or the name of a published file or release.
+    config: what network it holds: a name, or the path of a .json or .yaml file of arguments. It brings its process.
+    classes: how many classes there are, where the network has rows for more."""
 _WHERE = {"dataset": str, "device": str, "precision": str}
 _OWN = {"weights": "str | None", "config": "str | None", "classes": "int | None"}
 
@@ -70,6 +74,7 @@ def loader(
 
     described: Any = load
     described.__signature__ = _signature(system)
+    described.__doc__ = f"{inspect.getdoc(system) or ''}\n\n{_ARGUMENTS}"
     described.rows = rows or {}
     return with_presets(load, presets)
 
@@ -146,6 +151,8 @@ def of_file(path: str, config: str | Mapping[str, Any] | None, *, base: Release 
             if "unet" in found.parts and found.parts["unet"].file == path:
                 return found
         config = catalogue.files()[path].networks.get("unet")
+    if base is not None and "unet" not in base.parts:
+        return _other_file(base, path, config)
     if config is None:
         if base is None or not catalogue.configuration_of(base.parts["unet"], "unet") or base.tokenizer == "words":
             raise ValueError(
@@ -157,6 +164,13 @@ def of_file(path: str, config: str | Mapping[str, Any] | None, *, base: Release 
     if latent_models.whole(arguments):
         return latent_models.release(path, arguments)
     return _of_configuration(path, config, arguments, base)
+
+
+def _other_file(release: Release, path: str, config: str | Mapping[str, Any] | None) -> Release:
+    """A system that is no diffusion model, with another file for its first network."""
+    role, part = next(iter(release.parts.items()))
+    known = config or catalogue.configuration_of(part, role)
+    return replace(release.with_parts(**{role: replace(part, file=path, configuration=known)}), name="")
 
 
 def _moved(release: Release, path: str, **changes: Any) -> Release:

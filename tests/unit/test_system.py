@@ -21,11 +21,12 @@ from baselines import networks, noise, steps, system
 from baselines.conditions import Given
 from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.files import cards
+from baselines.files.loading import loader
 from baselines.files.weights import Weights
 from baselines.guidance import classifier_free, on_x0
 from baselines.networks.transformer import TextEncoderConfig
 from baselines.networks.unet import UNetConfig
-from baselines.records import Release
+from baselines.records import Preset, Release
 from baselines.sampling import walk
 from baselines.system import Cascade, System, View, conditional, told
 from baselines.systems import adm, cfg, ldm
@@ -252,6 +253,14 @@ def test_a_generator_of_one_pass_is_a_system_like_any_other(tmp_path: Path, monk
     z = noise.image_noise(torch.tensor([1, 2]))(0, torch.empty(2, 5))
     assert torch.allclose(model.sample(seeds), network(z)) and model.evaluations == 1
     assert (model.takes, model.classes, len(model.key)) == (frozenset(), 0, 64)
+    # Its loader takes another file for the same network, as loaders of diffusion models do.
+    torch.save(GeneratorConfig(5).build().state_dict(), tmp_path / "other.pt")
+    preset = Preset(release=release)
+    one_pass = loader(lambda weights: replace(model, weights=weights), {"shapes": preset})
+    where = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
+    assert one_pass(**where).key == model.key
+    other = one_pass(**where, weights=str(tmp_path / "other.pt"))
+    assert other.key != model.key and not torch.allclose(other.sample(seeds), model.sample(seeds))
     with pytest.raises(ValueError, match="no process of noise; they are of generator"):
         _ = model.weights.process
     with pytest.raises(ValueError, match="no network for 'unet', only for generator"):
