@@ -56,11 +56,11 @@ def from_output(
         Ho et al. 2020 eq. 9; Salimans and Ho 2022 App. D; Song et al. 2021 sec. 3.
     """
     if kind == "eps":
-        return (x - sigma * output) / alpha, output
+        return (x - sigma * output) / alpha, output  # Ho et al. 2020 eq. 9
     if kind == "x0":
         return output, (x - alpha * output) / sigma
     if kind == "v":
-        return alpha * x - sigma * output, alpha * output + sigma * x
+        return alpha * x - sigma * output, alpha * output + sigma * x  # Salimans and Ho 2022 App. D
     if kind == "score":
         return (x + sigma**2 * output) / alpha, -sigma * output
     raise ValueError(f"No parametrisation {kind!r}; there are eps, x0, v, score and, for denoisers, edm.")

@@ -51,7 +51,7 @@ def classifier_free(
             x0, (eps, without) = prediction.x0.chunk(2)[0], prediction.eps.chunk(2)
             optional = (prediction.variance, prediction.gradient)
             with_condition = Prediction(x0, eps, *(None if v is None else v.chunk(2)[0] for v in optional))
-        eps = without + scale * (with_condition.eps - without)
+        eps = without + scale * (with_condition.eps - without)  # eq. 6, with s = 1 + w
         return replace(with_condition, x0=(x - p.sigma * eps) / p.alpha, eps=eps)
 
     return guided

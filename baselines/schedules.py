@@ -74,7 +74,7 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
         return np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
     u = np.linspace(0.0, 1.0, steps + 1, dtype=np.float64)
     if kind == "cosine":
-        remaining = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+        remaining = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2  # Nichol and Dhariwal 2021 eq. 17
     elif kind == "sigmoid":
         start, end = -3.0, 3.0
         logistic = 1.0 / (1.0 + np.exp(u * (end - start) + start))

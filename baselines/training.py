@@ -171,6 +171,7 @@ def bound_terms(beta: NDArray[np.float64], x0: Tensor, predicted: Tensor, varian
     log_variance = share * at(np.log(beta)) + (1 - share) * at(smallest)  # Nichol and Dhariwal 2021 eq. 15
     distance = at(beta * np.sqrt(before) / (1 - remaining)) * (x0 - predicted)
     excess = log_variance - at(smallest)
+    # Ho et al. 2020 eq. 5: the divergence of two Gaussians.
     divergence = 0.5 * (excess - 1 + torch.exp(-excess) + distance**2 * torch.exp(-log_variance))
     likelihood = -discretised_log_likelihood(x0, predicted, 0.5 * log_variance)
     terms = torch.where((t == 0).view(-1, 1, 1, 1), likelihood, divergence)
