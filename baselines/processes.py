@@ -70,7 +70,7 @@ class VariancePreserving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubVariancePreserving(VariancePreserving):
-    """As `VariancePreserving`, with less noise at every time: sigma is its square.
+    """The process of `VariancePreserving` with less noise at every time, because sigma is the square of its sigma.
 
     Source: Song et al. 2021 eq. 12 and App. C (34).
     """

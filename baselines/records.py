@@ -16,7 +16,7 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """A published architecture.
+    """The arguments of a published architecture.
 
     Attributes:
         arguments: in the names of the repository that published it, those of the process included, see
@@ -145,7 +145,7 @@ class Release:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file once."""
+        """Returns every file of the release once."""
         return tuple(dict.fromkeys(part.file for part in self.parts.values()))
 
     @property

@@ -43,7 +43,7 @@ _ROUNDING = 1e-12
 
 
 def ddpm(variance: Variance = "small") -> Step:
-    """Ancestral sampling.
+    """Makes the step of ancestral sampling.
 
     Args:
         variance: "small" is beta-tilde and "large" is beta (the two fixed variances of DDPM); "learned" interpolates

@@ -46,7 +46,7 @@ def conditional(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
 
 
 def told(weights: Weights, given: Given) -> tuple[Condition, Condition]:
-    """What the networks are told, and what tells them nothing (empty if they know no such thing)."""
+    """Returns the condition, and the null condition for guidance, which is empty if the networks have none."""
     if isinstance(weights, _Rehearsal):
         return weights.condition, weights.condition
     condition, null = conditions(weights, given)
@@ -322,7 +322,7 @@ class _Counting(Weights):
         return [0]
 
     def denoiser(self, role: str = "unet") -> Denoiser:
-        """The denoiser, counted."""
+        """Returns the denoiser of a role, which counts its calls."""
         inner = super().denoiser(role)
 
         def denoise(x: Tensor, level: Level, condition: Condition) -> Prediction:

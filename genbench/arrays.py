@@ -89,7 +89,7 @@ class Samples:
             yield self.read(start, min(start + size, self.count))
 
     def subset(self, start: int, stop: int) -> Samples:
-        """The images start..stop-1.
+        """The images from `start` up to, but without, `stop`.
 
         Raises:
             UsageError: more images than there are.
@@ -144,7 +144,7 @@ class Samples:
         captions: Sequence[str] | None = None,
         classes: tuple[str, ...] = (),
     ) -> Samples:
-        """Wraps an array.
+        """Makes samples of an array of images.
 
         Args:
             images: uint8 (n, c, h, w) in [0, 255].
@@ -242,7 +242,7 @@ class Moments:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Unbiased, (d, d)."""
+        """The unbiased covariance, float64 (d, d)."""
         return self.scatter / (self.count - 1)
 
     @classmethod

@@ -38,7 +38,7 @@ class Option(click.Option):
         return super().process_value(ctx, value)
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
-        """Not split at spaces, which arguments and paths may hold."""
+        """Splits the variable at semicolons only, because arguments and paths may hold spaces."""
         given = self.resolve_envvar_value(ctx)
         if given is None or not self.multiple:
             return super().value_from_envvar(ctx)
@@ -49,7 +49,7 @@ class Argument(click.Argument):
     """A positional argument that is never empty."""
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """See `Option.process_value`."""
+        """Refuses a text without content, as `Option.process_value` does."""
         _refuse_empty(self.make_metavar(ctx), value)
         return super().process_value(ctx, value)
 

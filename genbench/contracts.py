@@ -47,8 +47,8 @@ class Metric:
         higher_is_better: None where neither is.
         bounds: of the value, closed.
         minimum: fewest images a side.
-        moments: whether it reads no more of its reference than mean and covariance of features, for which published
-            statistics will do (`Evidence.statistics`).
+        moments: True if the mean and covariance of the reference features suffice, so that published statistics can
+            replace the images (`Evidence.statistics`).
         extractor: the extractor this metric is defined on, when it is defined on one only; else None.
         check: check(*, generated: Samples, reference: Samples | None, widths: Mapping[str, int], **args) raises, before
             any work, what `compute` would raise because of its arguments and of the numbers of images, labels and
@@ -110,7 +110,7 @@ class Extractor:
 
     Attributes:
         key: digest of everything that may change a feature: weights, resize, scaling, arithmetic, version of the code.
-        widths: features of every tap of an image.
+        widths: number of features per image, by tap.
         embed: embed(images, taps) maps uint8 (b, c, h, w) on any device to float32 (b, width) a tap asked for.
         compare: compare(generated, reference, taps) maps uint8 images i of both sides, (b, c, h, w) each, to float32
             (b, width) a tap asked for; for extractors whose features of an image are larger than the image.
@@ -134,7 +134,7 @@ class Extractor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Real images.
+    """A source of real images.
 
     Attributes:
         load: load(split, **args) -> Samples with all images of the split, or None where a split that need not be there

@@ -89,7 +89,7 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
 
 
 def _preset(preset: Preset) -> str:
-    """In one line: what a run on the data set starts from, and who did so."""
+    """One line on what a run on the data set starts from, and who did so."""
     parts = [", ".join(f"{name}={value!r}" for name, value in preset.arguments.items()) or "the defaults"]
     parts += [f"{preset.num_samples} samples"] if preset.num_samples else []
     parts += [f"protocol {preset.protocol}"] if preset.protocol else []

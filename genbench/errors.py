@@ -55,7 +55,7 @@ class MissingAsset(GenbenchError):
 
 
 class OutOfResources(GenbenchError):
-    """Not enough disk or memory, or a place that the system does not let this process write to."""
+    """There is not enough disk or memory, or the system does not let this process write to a place."""
 
     exit_code = 7
 

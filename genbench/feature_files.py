@@ -31,7 +31,7 @@ from genbench.files import SEALED, atomic_write, digest_of, intact, remove, repl
 PART = 1024
 """Images a part: what a kill may cost."""
 _PART_BYTES = 64 << 20
-"""Of one tap, held in memory; wide taps have smaller parts."""
+"""Largest part of one tap, because a part is held in memory. Wide taps have parts of fewer images."""
 _ABANDONED = 7 * 24 * 3600
 """Seconds after which nobody comes back to the parts of an extraction."""
 
@@ -77,7 +77,7 @@ class Table:
 
     @property
     def path(self) -> Path:
-        """Of the whole."""
+        """The file that all parts together become."""
         return self.directory / f"{self.key}.npy"
 
     @property
@@ -97,7 +97,7 @@ class Table:
         return number * self.part, min((number + 1) * self.part, self.rows)
 
     def finished(self) -> bool:
-        """Whether the whole is there and whole."""
+        """Whether the file of all parts is there and undamaged."""
         return self._good(self.path, self.rows)
 
     def missing(self) -> list[int]:

@@ -276,7 +276,7 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _key(samples: Samples, extractor: Extractor, tap: str) -> str:
-    # Texts are not part of what identifies the images, and images not of what identifies the texts.
+    # Image features are kept by the images' fingerprint and caption features by the captions'; neither needs the other.
     content = digest(list(samples.captions or ())) if tap == CAPTIONS else samples.fingerprint()
     return digest([content, samples.count, extractor.key, tap], 32)
 

@@ -400,7 +400,7 @@ def _distances_from(x: Array, traces: Array, generated: Fit, reference: Fit, spr
 
 
 def _traces_without_each(cross: Array) -> Array:
-    """As `_traces_without`, for sets of one row each: all of them at once."""
+    """Does what `_traces_without` does for sets of one row each, all of them at once."""
     values, u = _spectrum(cross)
     largest = float(values[-1:].sum())
     if largest == 0:

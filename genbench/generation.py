@@ -62,7 +62,7 @@ def image_labels(seeds: NDArray[np.uint64], classes: int) -> NDArray[np.int64]:
 
     Source: the uniform random labels of openai/guided-diffusion `classifier_sample.py` and NVlabs/edm `generate.py`.
     """
-    # Other bits than those that key the noise would be no more independent: mix first.
+    # The same seed keys the noise. Other bits of the raw seed would not be independent of it, so it is hashed first.
     return ((mixed(seeds) >> np.uint64(33)) % np.uint64(classes)).astype(np.int64)
 
 

@@ -143,7 +143,7 @@ class Comparison:
         self.roles, self.problem, self.notes = aligned.roles, aligned.problem, aligned.notes
 
     def samples(self, cell: Cell, role: str) -> Samples | None:
-        """As many images of a role as the protocol lets the metric see."""
+        """Returns as many images of a role as the protocol lets the metric see."""
         samples, limit = self.roles.get(role), limit_of(cell, role)
         return samples if samples is None or not limit or samples.count <= limit else self.chosen(role, limit)[0]
 

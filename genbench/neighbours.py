@@ -25,8 +25,8 @@ ADM_BLOCK = 10_000
 """Rows and columns of one distance block of ADM's evaluator: the unit that falls back to float32 as a whole."""
 
 _ROWS, _COLUMNS = 1024, 2048
-"""Of a tile, 8 MiB, which stays in the cache. Neither is less than 64 times the neighbours that are sought: in shorter
-rows torch finds them by another algorithm, four times slower."""
+"""Size of a tile, 8 MiB, which stays in the cache. Neither is less than 64 times the neighbours that are sought, because
+torch finds them in shorter rows by another algorithm, four times slower."""
 SPARE = 4
 """Neighbours stored beyond the k-th, so that deleting a block of 5 % of the points leaves k of them but for 1 point in
 10,000; those few are recomputed."""
@@ -34,7 +34,7 @@ SPARE = 4
 _STRIP = 256
 
 RESOLUTION, FINE_RESOLUTION = 2.0**-21, 2.0**-46
-"""Of the squared distance of two points, in units of the sum of their squared lengths, in float32 and in float64."""
+"""Least squared distance that float32 and float64 tell from 0, in units of the sum of the points' squared lengths."""
 
 CROWDED = 2.0**-5
 """A point is crowded if the squared distance to its nearest neighbour is less than so much of its squared length. The

@@ -300,7 +300,7 @@ def _split(text: str) -> str:
 INCEPTION_SIDE = 299
 """Pixels a side that Inception sees; antialiasing changes nothing where smaller images grow to them."""
 ADM_BATCH = "ADM reference batch"
-"""In names of references: 10,000 images, and statistics of all images of the split."""
+"""Part of names of references. Such a batch has 10,000 images, and statistics of all images of the split."""
 FACTORS = {"hessel": "2.5", "cosine100": "100", "cosine": "1"}
 """Scale of `clip-score` to what it multiplies the cosine with."""
 CLASSIFIERS = ("adm-g", "adm-u")

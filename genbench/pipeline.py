@@ -123,7 +123,7 @@ def load_model(loader: Callable[..., Model], spec: RunSpec, device: str, executi
 
 @contextlib.contextmanager
 def _of_model(spec: RunSpec) -> Iterator[None]:
-    """What models raise, which know no classes of this package, as errors of it. They may read their weights late."""
+    """Turns ValueError and FileNotFoundError of a model, which may load weights late, into errors of this package."""
     with calling(f"The model {spec.model}"):
         try:
             yield
@@ -176,7 +176,7 @@ def _at_most(samples: Samples | None, number: int | None, execution: Execution) 
 def _short_of_floor(
     count: int, held_out: Samples | None, reference: Samples | None, cells: Sequence[Cell]
 ) -> dict[str, str]:
-    """By split, why there is no floor though there are real images, in a sentence."""
+    """Sentences, by split, that say why there is no floor although there are real images."""
     wanted = {cell.metric.floor for cell in cells}
     return {
         role: f"{samples.origin} has {samples.count} images, fewer than the {count} generated ones: no floor is given."
@@ -463,9 +463,9 @@ def _missing_files(spec: RunSpec, execution: Execution) -> list[GenbenchError]:
 def _described(
     model: Model, dataset: Dataset, samples: Samples, splits: dict[str, Samples | None]
 ) -> tuple[Samples, dict[str, Samples | None]]:
-    """Samples and real images, which have captions of their classes where classes are all that a model was asked for.
+    """Gives samples and real images captions made from class names where a model was asked for classes alone.
 
-    Of such samples only the class is known; real images are then described as briefly, or floors would differ.
+    The samples have no other captions then. Real images get the same, or floors would be measured on richer ones.
     """
     if "labels" not in taken_by(model):
         return samples, splits

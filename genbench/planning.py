@@ -52,7 +52,7 @@ class Plan:
     exit_code: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns the plan as plain data."""
         return asdict(self)
 
 

@@ -33,7 +33,7 @@ class Bars:
         self._tell(stage, int(done), int(total), "images")
 
     def bytes(self, done: int, total: int | None) -> None:
-        """Of a download: bytes so far, and in all if that is known."""
+        """Shows a download: bytes so far, and in all if that is known."""
         self._tell("download", done >> 20, (total or 0) >> 20, "MiB")
 
     def _tell(self, stage: str, done: int, total: int, unit: str) -> None:

@@ -18,7 +18,7 @@ from genbench.arrays import Samples, fingerprint_of
 from genbench.errors import UsageError
 
 SEED = 0
-"""Of every choice that a protocol makes."""
+"""Seed of every choice of images that a protocol makes."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -181,7 +181,7 @@ def tails_are_heavy(effects: ArrayLike, lengths: ArrayLike) -> bool:
 
 
 def of_effects(value: float, effects: ArrayLike, *, method: str, corrected: float | None = None) -> Found:
-    """Of a statistic that is, but for what is small, a sum of independent effects of its images.
+    """Uncertainty of a statistic that is nearly a sum of independent effects of its images.
 
     Args:
         effects: (n,), what image i adds: (x_i - mean) / n for a mean.
@@ -356,7 +356,7 @@ def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = No
 
 
 def of_independent(parts: Sequence[Found]) -> Found:
-    """Of a statistic of several independent samples, from the uncertainty that each sample alone contributes.
+    """Combines the uncertainties that several independent samples contribute to one statistic.
 
     Variances add and the degrees of freedom are Welch and Satterthwaite's; bias corrections and blocks are not
     combined. The method names the parts once each, joined by "+". The first reason, where a part has none.

@@ -40,14 +40,14 @@ _LARGEST = 64 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One weight file.
+    """What is known of one file of weights.
 
     Attributes:
         name: of the extractor, the NAME of `--weights NAME=PATH`.
         file: its name in the package and in the cache, unique over all cards.
         url: https address; None for files that are shipped or only given by path.
         bytes: size; None where it is not known.
-        sha256: hexadecimal digest, or its first digits; None where it is not known, and then any content is taken.
+        sha256: hexadecimal digest, or its first digits; None if unknown. The content is then not checked.
         licence: of the weights.
         note: one sentence for people, such as who trained them.
         fetch: what `genbench fetch` takes, where arguments choose among several files; `name` if empty.
@@ -121,7 +121,7 @@ def of_published(card: Published) -> Card:
 
 
 def shipped_card(name: str) -> Card:
-    """Of the weights of an extractor that is shipped; the training script writes NAME.json beside them."""
+    """Reads the card of shipped weights of an extractor, NAME.json, which the training script writes."""
     told = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
     return Card(
         name=name, file=told["file"], bytes=told["bytes"], sha256=told["sha256"], licence=told["licence"],

@@ -97,7 +97,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One comparison.
+    """One comparison of tools on the same inputs.
 
     Attributes:
         prepare: makes the inputs and says what each tool does with them; the first tool is genbench.
@@ -334,7 +334,7 @@ def features_bilinear(sizes: Sizes, folder: Path, side: int) -> Tools:
 
 @contextlib.contextmanager
 def empty_cache() -> Iterator[None]:
-    """Nothing that was extracted before counts."""
+    """Gives the code inside a cache of its own, so that nothing extracted before counts."""
     before = os.environ.get("GENBENCH_CACHE")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["GENBENCH_CACHE"] = cache

@@ -92,7 +92,7 @@ _SHAPES = {
     "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"], "attention_head_dim": 16, "norm_eps": 1e-6,
     "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
 }  # fmt: skip
-"""Of the size of the network of `shapes` on pixels folded 2 x 2, which has 4 heads where these are 16 channels wide."""
+"""A network as large as that of `shapes` on pixels folded 2 x 2, with heads of 16 channels where that one has 4."""
 _CIFAR10 = {
     "sample_size": 32, "block_out_channels": [128, 256, 256, 256], "layers_per_block": 2, "attention_head_dim": None,
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"], "norm_eps": 1e-6,

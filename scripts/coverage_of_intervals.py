@@ -124,7 +124,7 @@ def modes(d: int, weights: list[float]) -> Draw:
 
 
 def classes(d: int, count: int, stretch: float) -> Draw:
-    """As many images of every class."""
+    """Draws features of as many images of every class."""
     centres = 2 * np.random.default_rng(78).normal(size=(count, d))
 
     def draw(rng: np.random.Generator, n: int) -> Evidence:

@@ -171,7 +171,7 @@ SYSTEMS_OF_PAPER = {
     "2309.06380": ("InstaFlow", "2-Rectified"),
     "2311.17042": ("ADD",),
 }
-"""Of papers that print numbers of other people's systems without saying so: how the names of their own begin."""
+"""How the names of their own systems begin in papers that print numbers of others without saying so."""
 
 # Known errors and disagreements: columns that must agree, and what is wrong. Several sources were compared for each.
 DISPUTED: tuple[tuple[dict[str, str], str], ...] = (
@@ -416,7 +416,7 @@ def runs_of(text: str) -> str:
 
 
 def candidates_of(text: str, system: str) -> str:
-    """Of how many images of this system each is the best one, by these words."""
+    """Number of images of this system of which each is the best one, by these words."""
     text = re.sub(r"(\w+) row is re-ranked", lambda found: "re-ranked" if found[1] == system else "", text)
     if re.search(r"\bno re-?rank|without re-?rank", text) or not re.search(r"re-?rank", text):
         return ""

@@ -73,7 +73,7 @@ def loss(images: Tensor, texts: Tensor, scale: Tensor, number: Tensor) -> Tensor
 
 @torch.no_grad()
 def accuracies(weights: Path, count: int = 10_000) -> dict[str, float]:
-    """Of the shipped file, through the extractor: how often the right one has the largest cosine.
+    """Accuracies of the shipped file through the extractor: how often the right one has the largest cosine.
 
     `retrieval_N` is among all N captions of the data set, `accuracy_FACTOR` among those that differ from the right one
     in that factor only (10 shapes, 7 colours, 7 backgrounds, 3 sizes); `images_N` finds, for a caption, an image that

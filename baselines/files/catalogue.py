@@ -42,7 +42,7 @@ def releases() -> Mapping[str, records.Release]:
 
 
 def configuration(name: str) -> records.Configuration:
-    """A published architecture.
+    """Looks up a published architecture by its name.
 
     Raises:
         ConfigurationError: no such name.

@@ -17,7 +17,7 @@ from genbench.errors import InputRejected, MissingAsset, UsageError, nearest
 from genbench.images import open_images, open_reference
 
 BATCHES = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"
-"""Of guided diffusion (MIT). Each holds 10,000 images, and statistics of the features of the whole training set."""
+"""Reference batches of guided diffusion (MIT). Each holds 10,000 images and feature statistics of the training set."""
 
 
 def _loader(name: str, side: int, reference: str, batch: str | None, classes: int) -> Callable[..., Samples | None]:

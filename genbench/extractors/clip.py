@@ -25,7 +25,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 PREPROCESSING: Mapping[str, Any] = {
     "mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest",
 }  # fmt: skip
-"""Of OpenAI's networks, and of all that do not say otherwise."""
+"""Mean, standard deviation and resize of OpenAI's networks, and of all that do not say otherwise."""
 
 # What is known of files beyond their address: bytes, SHA-256 and revision of the repository.
 _KNOWN = {
@@ -57,7 +57,7 @@ def _tag(architecture: str, pretrained: str) -> dict[str, Any]:
 
 
 def card(architecture: str = "ViT-B-32", pretrained: str = "openai") -> Card:
-    """Of the file that open_clip names for a tag.
+    """Returns the card of the file that open_clip names for a tag.
 
     Raises:
         UsageError: an unknown architecture or tag.

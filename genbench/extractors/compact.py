@@ -18,12 +18,12 @@ from genbench.weights import Card, load_into, load_state, resolve, sha256, shipp
 VERSION = 1
 SIDE = 32
 CLASSES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "crescent", "heart", "arrow")
-"""Of `shapes`, in the order of the logits."""
+"""Classes of `shapes`, in the order of the logits."""
 
 
 @cache
 def card() -> Card:
-    """Of the shipped file."""
+    """Returns the card of the shipped weights."""
     return shipped_card("compact")
 
 

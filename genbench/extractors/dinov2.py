@@ -37,7 +37,7 @@ _CARDS: dict[str, tuple[str, int, int | None, str | None]] = {
 
 
 def card(architecture: str = "vit_large_patch14_dinov2") -> Card:
-    """Of Meta's file.
+    """Returns the card of Meta's weights.
 
     Raises:
         UsageError: an unknown architecture.

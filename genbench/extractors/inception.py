@@ -22,7 +22,10 @@ _CACHED = 8
 
 
 def card() -> Card:
-    """Of the public file. torch-fidelity publishes the same bytes as weights-inception-2015-12-05-6726825d.pth."""
+    """Returns the card of the public weights.
+
+    torch-fidelity publishes the same bytes as weights-inception-2015-12-05-6726825d.pth.
+    """
     return Card(
         name="inception",
         file="pt_inception-2015-12-05-6726825d.pth",

@@ -44,7 +44,7 @@ _LINEAR = {
 
 
 def card(network: str = "alex") -> Card:
-    """Of torchvision's file under the maps.
+    """Returns the card of torchvision's network, whose feature maps LPIPS compares.
 
     Raises:
         UsageError: an unknown network.
@@ -59,7 +59,7 @@ def card(network: str = "alex") -> Card:
 
 
 def linear_card(network: str) -> Card:
-    """Of the learned weights of the channels, which are part of the package."""
+    """Returns the card of the learned weights of the channels, which are shipped."""
     return Card(
         name="lpips", file=f"lpips-{network}.pth", sha256=_LINEAR[network], licence="BSD-2-Clause",
         url=f"https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/{network}.pth",

@@ -23,7 +23,7 @@ def load(
     side: int = 32,
     resize: str = "clean",
 ) -> Extractor:
-    """Flattened pixels.
+    """Makes an extractor whose features are the pixels themselves.
 
     Args:
         weights: has no meaning here and must be None.

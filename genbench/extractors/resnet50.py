@@ -26,7 +26,7 @@ _CARDS = {
 
 
 def card(recipe: str = "v2") -> Card:
-    """Of torchvision's file.
+    """Returns the card of torchvision's weights.
 
     Raises:
         UsageError: an unknown recipe.

@@ -36,12 +36,12 @@ _START, _END = 49_406, 49_407  # of open_clip's tokenizer; the network finds the
 
 @cache
 def card() -> Card:
-    """Of the shipped file."""
+    """Returns the card of the shipped weights."""
     return shipped_card("tiny-clip")
 
 
 def configuration(words: int) -> dict[str, Any]:
-    """Of the network, in open_clip's format, for a vocabulary of so many words."""
+    """Describes the network in open_clip's format, for a vocabulary of so many words."""
     return {
         "embed_dim": 64,
         # Four bottlenecks, trained on one core three times as fast as a transformer of 0.3 M parameters on 4x4 patches.

@@ -19,7 +19,7 @@ POOLED = 4096
 
 
 def card() -> Card:
-    """Of torchvision's file."""
+    """Returns the card of torchvision's weights."""
     return Card(
         name="vgg16",
         file="vgg16-397923af.pth",

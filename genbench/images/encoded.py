@@ -87,7 +87,7 @@ def survey(files: Folder | Zip, visible: Sequence[str], max_pixels: int) -> Enco
     notices: Counter[str] = Counter()
     offenders: list[str] = []
     with warnings.catch_warnings():
-        # Complaints about metadata that does not touch the pixels are nobody's business; what does is checked below.
+        # Pillow warns of metadata that cannot change pixels; metadata that can is checked below.
         warnings.simplefilter("ignore")
         for name in names:
             try:

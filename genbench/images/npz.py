@@ -38,7 +38,7 @@ STATISTICS: Mapping[str, tuple[tuple[str, str], Mapping[int, tuple[str, ...]]]] 
     ),
     "spatial": (("mu_s", "sigma_s"), {2023: ("inception",)}),
 }  # fmt: skip
-"""By tap, the names of mean and covariance in published files, and what extractors give so many features."""
+"""Names of mean and covariance in published files, and extractors that give so many features, by tap."""
 
 
 LARGEST_STATISTIC = 1e100
@@ -147,7 +147,7 @@ class _Array:
         return self._pins.digests[start:stop].copy()
 
     def fingerprint(self) -> str:
-        """That of `Samples.of` on the same images, however the array is laid out or packed."""
+        """The fingerprint that `Samples.of` gives the same images, however the array is laid out or packed."""
         return fingerprint_of((3, *self.shape[1:]), self.hashes(0, self.place.shape[0]))
 
 

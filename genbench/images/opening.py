@@ -91,7 +91,7 @@ _NAMES = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}
 
 
 def _format(names: Sequence[str]) -> str:
-    """Of files, by their names: one format, or several joined by "and"."""
+    """Format of some files by their names, or several formats joined by "and"."""
     kinds = {name.rpartition(".")[2].lower() for name in names}
     return " and ".join(sorted({_NAMES.get(kind, kind.upper()) for kind in kinds}))
 
@@ -107,8 +107,8 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
             sFID.
 
     Returns:
-        Samples with `statistics`; of a file without images, 0 of them. Nothing in a file says what resize was before
-        the network: that is for the protocol to agree with.
+        Samples with `statistics`; of a file without images, 0 of them. A file does not record the
+        resize that was used; choose a protocol with the same one.
 
     Raises:
         InputRejected: a mean without a covariance; another width, shape or dtype than float32 or float64; values that

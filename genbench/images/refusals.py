@@ -17,7 +17,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Unfit(Exception):
-    """The end of a sentence that begins with the name of a file."""
+    """The reason why a file is refused, worded to follow its name, which `naming` puts before it."""
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def _jackknife(metric: str, error: str, blocks: int, methods: tuple[str, ...]) -
 
 
 def distance(*, generated: Samples, widths: Widths, error: str, blocks: int, tap: str = "pooled", **_: Any) -> None:
-    """Of `fid`, `fd` and `sfid`."""
+    """Checks the arguments of `fid`, `fd` and `sfid`."""
     _jackknife("fid", error, blocks, ("auto", "influence", "jackknife", "none"))
     if error == "influence" and generated.count <= widths.get(tap, 0):
         raise NotComparable(
@@ -49,7 +49,7 @@ def distance(*, generated: Samples, widths: Widths, error: str, blocks: int, tap
 
 
 def spatial_distance(**given: Any) -> None:
-    """Of `sfid`."""
+    """Checks the arguments of `sfid`."""
     distance(tap="spatial", **given)
 
 
@@ -64,7 +64,7 @@ def extrapolated(
     seed: int,
     **_: Any,
 ) -> None:
-    """Of `fid-inf`; `enough` images a feature."""
+    """Checks the arguments of `fid-inf`, and that there are `enough` images a feature."""
     if method not in ("jackknife", "line"):
         raise UsageError(f"No method {method!r} to extrapolate fid; there are jackknife and line.")
     whole("points of fid-inf", points, 3)
@@ -80,7 +80,7 @@ def extrapolated(
 
 
 def per_class(*, generated: Samples, reference: Samples, error: str, **_: Any) -> None:
-    """Of `fid-per-class`: two images of every class on both sides."""
+    """Checks the arguments of `fid-per-class`, and that both sides have two images of every class."""
     if error not in ("auto", "none"):
         raise UsageError(f"No error method {error!r} of fid-per-class; there are auto and none.")
     if generated.labels is None or reference.labels is None:
@@ -97,7 +97,7 @@ def per_class(*, generated: Samples, reference: Samples, error: str, **_: Any) -
 
 
 def memorised(*, error: str, blocks: int, threshold: float, **_: Any) -> None:
-    """Of `mifid`."""
+    """Checks the arguments of `mifid`."""
     _jackknife("mifid", error, blocks, ("jackknife", "none"))
     if not 0 <= threshold < np.inf:
         raise UsageError(f"threshold of mifid is a distance of at least 0; got {threshold}.")
@@ -106,7 +106,7 @@ def memorised(*, error: str, blocks: int, threshold: float, **_: Any) -> None:
 def manifold(
     *, generated: Samples, reference: Samples, k: int = 1, arithmetic: str = "float32", both: bool = False, **_: Any
 ) -> None:
-    """Of `density`, `coverage`, `realism` and `authpct`: more reference images than neighbours."""
+    """Checks that `density`, `coverage`, `realism` and `authpct` have more reference images than neighbours."""
     if arithmetic not in ARITHMETICS:
         raise UsageError(f"No arithmetic {arithmetic!r} for distances; there are {' and '.join(ARITHMETICS)}.")
     whole("k, the neighbour that sets a radius,", k, 1)
@@ -118,12 +118,12 @@ def manifold(
 
 
 def manifolds(**given: Any) -> None:
-    """Of `precision` and `recall`: more images than neighbours on both sides."""
+    """Checks that `precision` and `recall` have more images than neighbours on both sides."""
     manifold(both=True, **given)
 
 
 def kernel(*, generated: Samples, reference: Samples, subsets: int, subset_size: int, seed: int, **_: Any) -> None:
-    """Of `kid`."""
+    """Checks the arguments of `kid`."""
     whole("subsets of kid", subsets, 0)
     whole("subset_size of kid", subset_size, 2)
     whole("seed of kid", seed, 0, 2**32 - 1)
@@ -136,19 +136,19 @@ def kernel(*, generated: Samples, reference: Samples, subsets: int, subset_size:
 
 
 def gaussian(*, sigma: float, **_: Any) -> None:
-    """Of `cmmd`."""
+    """Checks the arguments of `cmmd`."""
     if not 0 < sigma < np.inf:
         raise UsageError(f"sigma must be positive; got {sigma}. The published numbers have 10.")
 
 
 def sliced(*, projections: int, seed: int, **_: Any) -> None:
-    """Of `swd`."""
+    """Checks the arguments of `swd`."""
     whole("projections of swd", projections, 1)
     whole("seed of swd", seed, 0)
 
 
 def diversity(*, generated: Samples, per_class: bool, q: float, **_: Any) -> None:
-    """Of `vendi`."""
+    """Checks the arguments of `vendi`."""
     if not q > 0:
         raise UsageError(f"q, the order of the entropy of vendi, must be positive; got {q}. The default is 1.")
     if per_class and generated.labels is None:
@@ -168,7 +168,7 @@ def trained(
     seed: int,
     **_: Any,
 ) -> None:
-    """Of `cas`."""
+    """Checks the arguments of `cas`."""
     for what, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2), ("repeats", repeats, 1)):
         if value is not None:
             whole(f"{what} of cas", value, least)
@@ -186,13 +186,13 @@ def trained(
 
 
 def pairs(*, generated: Samples, reference: Samples, **_: Any) -> None:
-    """Of `psnr` and `lpips`: images of one size."""
+    """Checks that the images of `psnr` and `lpips` have one size."""
     if generated.shape != reference.shape:
         raise NotComparable(f"Images of {generated.shape} and {reference.shape} cannot be compared pixel by pixel.")
 
 
 def windows(*, generated: Samples, border: str, borders: tuple[str, ...], window: int, **given: Any) -> None:
-    """Of `ssim`, with its borders and the width of its window."""
+    """Checks the arguments of `ssim`, its borders and the width of its window."""
     if border not in borders:
         raise UsageError(f"ssim has no border {border!r}; there are {' and '.join(borders)}.")
     pairs(generated=generated, **given)
@@ -204,7 +204,7 @@ def windows(*, generated: Samples, border: str, borders: tuple[str, ...], window
 
 
 def reduced(*, generated: Samples, reference: Samples, factor: int, **_: Any) -> None:
-    """Of `consistency`."""
+    """Checks the arguments of `consistency`."""
     whole("factor of consistency", factor, 1)
     c, h, w = generated.shape
     if h % factor or w % factor:

@@ -49,7 +49,7 @@ class Recipe:
     flip: bool
 
     def steps(self, count: int) -> int:
-        """Of the training on so many images."""
+        """Number of steps of the training on so many images."""
         return math.ceil(max(self.epochs * count, self.least) / self.batch_size)
 
     def rate_at(self, progress: float) -> float:
@@ -175,7 +175,7 @@ def _scaled(images: Tensor) -> Tensor:
 
 
 def _side(images: Tensor) -> int:
-    """Of what the network sees of images under "area": 224 of 256, 112 of 128."""
+    """Pixels a side that the network sees of images under "area", such as 224 of 256 and 112 of 128."""
     return min(224, min(images.shape[2:]) * 7 // 8)
 
 

@@ -103,7 +103,7 @@ def top1(
 def top5(
     *, generated: Evidence, classifier: Classifier, offset: int | None = None, classes: int | None = None
 ) -> Score:
-    """As `top1`, for the five most likely classes."""
+    """Computes what `top1` does for the five most likely classes."""
     return _accuracy(generated, 5, classifier, offset, classes)
 
 

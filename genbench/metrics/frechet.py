@@ -61,7 +61,7 @@ INFLUENCE_NEEDS = 30
 
 
 def _uncertainty(features: Features, fit: Fit, reference: Fit, value: float, error: str, blocks: int) -> Found | None:
-    """Of one distance to a fixed reference.
+    """Estimates the uncertainty of one distance to a fixed reference.
 
     Raises:
         UsageError: an unknown method.
@@ -119,7 +119,7 @@ def _left_out(features: Features, fit: Fit, reference: Fit, blocks: int) -> Arra
 
 
 def _sides(generated: Evidence, reference: Evidence, tap: str) -> tuple[Features, Features | Factored]:
-    """As `matched`; published statistics of the reference, where there are any, stand in place of its features."""
+    """Does what `matched` does, with published statistics of the reference, where there are any, for its features."""
     known = reference.statistics.get(tap)
     if known is None:
         return matched(generated, reference, tap)

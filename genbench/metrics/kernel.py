@@ -186,7 +186,7 @@ def subset_discrepancies(
     seed: int,
     device: str = "cpu",
 ) -> NDArray[np.float64]:
-    """Unbiased cubic discrepancies between random subsets, drawn without replacement in torch-fidelity's order.
+    """Computes unbiased cubic discrepancies of random subsets, drawn without replacement in torch-fidelity's order.
 
     Returns:
         float64 (subsets,).

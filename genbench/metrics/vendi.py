@@ -118,7 +118,7 @@ def vendi(*, generated: Evidence, per_class: bool = False, q: float = 1.0) -> Sc
 
 
 def _together(parts: Sequence[Found]) -> Found:
-    """Of the mean over classes: block k is that of every class at once, where all classes have as many blocks."""
+    """Blocks of the mean over classes. Block k is that of every class at once, where all classes have as many."""
     found = parts[0] if len(parts) == 1 else of_independent(parts)
     blocks = [part.blocks for part in parts if isinstance(part, Uncertainty) and part.blocks is not None]
     if isinstance(found, str) or len(blocks) < len(parts) or len({len(b.sizes) for b in blocks}) > 1:
