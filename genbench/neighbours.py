@@ -25,7 +25,7 @@ ADM_BLOCK = 10_000
 """Rows and columns of one distance block of ADM's evaluator: the unit that falls back to float32 as a whole."""
 
 _ROWS, _COLUMNS = 1024, 2048
-"""Size of a tile, 8 MiB, which stays in the cache. Neither is less than 64 times the neighbours that are sought, because
+"""Sides of a tile, 8 MiB, which stays in the cache. Neither is less than 64 times the neighbours sought, because
 torch finds them in shorter rows by another algorithm, four times slower."""
 SPARE = 4
 """Neighbours stored beyond the k-th, so that deleting a block of 5 % of the points leaves k of them but for 1 point in
