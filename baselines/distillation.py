@@ -19,15 +19,6 @@ Told = Callable[[Tensor], Tensor]
 """Ratios, float64 (b,), to what the network is told as its time, float32 (b,)."""
 
 
-def rho_ratios(shares: Tensor, *, low: float, high: float, rho: float = 7.0) -> Tensor:
-    """Ratios at `shares` of the way from `high` to `low`, equidistant in r^(1/rho); float64 of the shape of `shares`.
-
-    Source: Karras et al. 2022 eq. 5.
-    """
-    top, bottom = high ** (1 / rho), low ** (1 / rho)
-    return (top + shares.double() * (bottom - top)) ** rho  # eq. 5
-
-
 def _image(ratio: Tensor) -> Tensor:
     return ratio.float().view(-1, 1, 1, 1)
 

@@ -269,14 +269,18 @@ EDM = Exploding(_quarter_log)
 """The process of EDM: the network is told log(sigma) / 4. Source: Karras et al. 2022 Table 1."""
 
 
-def karras_ratios(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[float]:
-    """Ratios sigma / alpha from `high` down to `low`, equidistant in their rho-th root.
+def rho_ratios(shares: Sequence[float], *, low: float, high: float, rho: float = 7.0) -> list[float]:
+    """Ratios sigma / alpha at shares of the way from `high` (0) to `low` (1), on which their rho-th root is linear.
 
     Source: Karras et al. 2022 eq. 5.
     """
-    ramp = np.arange(steps) / max(steps - 1, 1)
-    ratios = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho  # eq. 5
-    return [float(ratio) for ratio in ratios]
+    top, bottom = high ** (1 / rho), low ** (1 / rho)
+    return [(top + share * (bottom - top)) ** rho for share in shares]  # eq. 5
+
+
+def karras_ratios(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[float]:
+    """`steps` ratios sigma / alpha from `high` down to `low`, equidistant in their rho-th root."""
+    return rho_ratios([i / max(steps - 1, 1) for i in range(steps)], low=low, high=high, rho=rho)
 
 
 def log_ratios(steps: int, *, low: float, high: float) -> list[float]:

@@ -49,6 +49,14 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "baselines.systems.gotta_go_fast:load",
             "adaptive steps of the reverse equation (Jolicoeur-Martineau et al. 2021)",
         ),
+        "analytic-dpm": (
+            "baselines.systems.analytic_dpm:load",
+            "steps with the variance that is optimal for the network (Bao et al. 2022)",
+        ),
+        "progressive-distillation": (
+            "baselines.systems.progressive_distillation:load",
+            "a network that was taught to do many steps in few (Salimans and Ho 2022)",
+        ),
         "diffusers": ("baselines.systems.diffusers:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import time
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from baselines import schedules
-from baselines.distillation import consistency_loss, halving_loss, rho_ratios
+from baselines.distillation import consistency_loss, halving_loss
 from baselines.networks.unet import UNet
 from baselines.training import Loss, Recipe, fit
-from scripts.train_baselines import BETA, HOME, PIXEL, batch
+from genbench.datasets import shapes
+from scripts.cards import write_card
+from scripts.train_baselines import BETA, HOME, PIXEL, PROCESS, SHAPE, batch
 
+SHIPPED = (4, 8)
+"""Numbers of steps whose networks come with the package."""
 HIGH, LOW = 80.0, 0.00643
 """Ratios of noise to signal between which the networks work; LOW is that of timestep 0."""
 
@@ -51,6 +56,7 @@ def student(of: nn.Module) -> UNet:
 def train(
     name: str, start: nn.Module, loss: Loss, args: argparse.Namespace, recipe: Recipe, target: nn.Module | None = None
 ) -> nn.Module:
+    """The moving average of a student after its training, or after one that was complete."""
     network, average = student(start), student(start)
     began = time.time()
     for state in fit(
@@ -64,32 +70,57 @@ def train(
         target=target,
     ):
         print(f"{name} step {state.step} loss {state.loss:.5f} {time.time() - began:.0f} s", flush=True)
-    average.eval().requires_grad_(requires_grad=False)
-    save_file({k: v.half().contiguous() for k, v in average.state_dict().items()}, args.work / f"{name}.safetensors")
-    return average
+    return average.eval().requires_grad_(requires_grad=False)
+
+
+def ship(network: nn.Module, name: str, summary: str, args: argparse.Namespace, images: int) -> None:
+    """Writes weights in half precision and their description."""
+    path = HOME / f"{name}.safetensors"
+    save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, path)
+    options = " ".join(f"--{k.replace('_', '-')} {getattr(args, k)}" for k in ("steps", "batch_size", "rate", "seed"))
+    write_card(
+        path,
+        summary=summary,
+        command=f"python -m scripts.distil_baselines {args.what} {options}",
+        data={"name": "shapes", "version": shapes.VERSION, "images": images},
+        seconds=None,
+        measured={},
+        averaged=True,
+        teacher="shapes-pixel",
+        kind="unet",
+        network=dataclasses.asdict(PIXEL),
+        process=PROCESS,
+        shape=SHAPE,
+    )
 
 
 def progressive(args: argparse.Namespace) -> None:
     network: nn.Module = teacher()
-    steps = args.teacher
+    steps, rounds = args.teacher, 0
     while steps > 1:
-        ratios = rho_ratios(torch.arange(steps) / steps, low=LOW, high=HIGH).tolist()
+        ratios = schedules.rho_ratios([i / steps for i in range(steps)], low=LOW, high=HIGH)
         recipe = Recipe(
             steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=20, average=0.98
         )
         network = train(f"progressive-{steps // 2}", network, halving_loss(network, told, ratios), args, recipe)
         args.first += args.steps
         steps //= 2
+        rounds += 1
+        if steps in SHIPPED:
+            summary = f"the U-Net of shapes-pixel, distilled for {steps} steps of DDIM"
+            ship(network, f"shapes-progressive-{steps}", summary, args, rounds * args.steps * args.batch_size)
 
 
 def consistent(args: argparse.Namespace) -> None:
     start = teacher()
     target = student(start).eval()
-    ratios = rho_ratios(torch.arange(18) / 17, low=LOW, high=HIGH).tolist()
+    ratios = schedules.karras_ratios(18, low=LOW, high=HIGH)
     recipe = Recipe(
         steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=50, average=0.995
     )
-    train("consistency", start, consistency_loss(start, target, told, ratios), args, recipe, target)
+    network = train("consistency", start, consistency_loss(start, target, told, ratios), args, recipe, target)
+    summary = "the U-Net of shapes-pixel, distilled into a consistency function"
+    ship(network, "shapes-consistency", summary, args, args.steps * args.batch_size)
 
 
 def main() -> None:

@@ -1,0 +1,109 @@
+"""Systems on the shipped networks: what they cost, that an image depends on its seed alone, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.systems import (
+    analytic_dpm,
+    dpm_solver,
+    edm,
+    gotta_go_fast,
+    ncsn,
+    progressive_distillation,
+    score_sde,
+    unipc,
+)
+
+SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
+    "edm": (edm.load, {"steps": 3}, 5),
+    "edm, churn": (edm.load, {"steps": 3, "churn": 1.0}, 5),
+    "dpm-solver": (dpm_solver.load, {"steps": 4}, 4),
+    "dpm-solver, singlestep": (dpm_solver.load, {"steps": 3, "method": "singlestep", "prediction": "eps"}, 5),
+    "dpm-solver, time": (dpm_solver.load, {"steps": 4, "order": 3, "spacing": "time"}, 4),
+    "unipc": (unipc.load, {"steps": 4}, 4),
+    "score-sde, pc": (score_sde.load, {"steps": 3}, 6),
+    "score-sde, vp": (score_sde.load, {"steps": 3, "process": "vp", "sampler": "euler-maruyama"}, 3),
+    "score-sde, sub-vp": (score_sde.load, {"steps": 3, "process": "sub-vp", "sampler": "reverse-diffusion"}, 3),
+    "score-sde, ancestral": (score_sde.load, {"steps": 3, "sampler": "ancestral"}, 3),
+    "score-sde, ode": (score_sde.load, {"process": "vp", "sampler": "ode", "tolerance": 0.5}, None),
+    "ncsn": (ncsn.load, {"levels": 2, "count": 2}, 5),
+    "ncsn, version 1": (ncsn.load, {"version": 1, "levels": 2, "count": 2}, 4),
+    "gotta-go-fast": (gotta_go_fast.load, {"relative": 2.0, "absolute": 2.0}, None),
+    "analytic-dpm": (analytic_dpm.load, {"steps": 3}, 3),
+    "analytic-dpm, ddim": (analytic_dpm.load, {"steps": 3, "form": "ddim", "pixels": 2.0}, 3),
+    "progressive-distillation": (progressive_distillation.load, {}, 4),
+}
+
+
+def made(name: str) -> Any:
+    load, arguments, _ = SYSTEMS[name]
+    return load(dataset="shapes", device="cpu", precision="float32", **arguments)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_images_depend_on_their_seeds_alone_and_evaluations_are_counted(name: str) -> None:
+    model = made(name)
+    seeds, labels = np.arange(5, 8, dtype=np.uint64), np.array([1, 4, 7])
+    together = model.sample(seeds, labels=labels)
+    assert together.shape == (3, 3, 32, 32)
+    assert torch.isfinite(together).all()
+    alone = made(name).sample(seeds[1:2], labels=labels[1:2])
+    torch.testing.assert_close(alone[0], together[1], rtol=2e-3, atol=2e-3 * float(together[1].abs().max()))
+    assert not torch.allclose(together[0], together[1])
+    known = SYSTEMS[name][2]
+    if known is None:
+        assert model.evaluations > 2
+    else:
+        assert model.evaluations == known
+
+
+def test_a_label_says_what_is_drawn() -> None:
+    """The same seed under two labels gives two images: the condition reaches the network through every wrapper."""
+    for name in ("edm", "score-sde, ode", "gotta-go-fast", "analytic-dpm"):
+        seeds = np.array([3, 3], dtype=np.uint64)
+        first, second = made(name).sample(seeds, labels=np.array([0, 5]))
+        assert float((first - second).abs().mean()) > 0.01, name
+
+
+@pytest.mark.parametrize(("load", "arguments", "told"), [
+    (dpm_solver.load, {"spacing": "banana"}, "karras, log-snr or time"),
+    (dpm_solver.load, {"prediction": "eps"}, "singlestep"),
+    (score_sde.load, {"process": "banana"}, "ve, vp, sub-vp"),
+    (score_sde.load, {"sampler": "banana"}, "pc"),
+    (ncsn.load, {"version": 3}, "1 or 2"),
+    (gotta_go_fast.load, {"process": "sub-vp"}, "ve or vp"),
+    (analytic_dpm.load, {"form": "banana"}, "ddpm or ddim"),
+    (progressive_distillation.load, {"steps": 5}, "4 and 8"),
+])  # fmt: skip
+def test_other_arguments_are_refused(load: Any, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        load(dataset="shapes", device="cpu", precision="float32", **arguments)
+
+
+def test_levels_below_those_of_training_are_not_visited() -> None:
+    """EDM's smallest sigma, 0.002, is less than the network of shapes was trained on."""
+    model = edm.load(dataset="shapes", device="cpu", precision="float32", steps=3)
+    asked: list[float] = []
+    inner = model.weights.process
+
+    def watch(done: int, total: int) -> None:
+        asked.append(done)
+
+    model.sample(np.array([1], np.uint64), labels=np.array([0]), watch=watch)
+    assert asked == [1, 2, 3]
+    with pytest.raises(ValueError, match="lies in"):
+        inner.at(0.002)
+
+
+def test_progressive_distillation_takes_the_network_of_its_steps() -> None:
+    four, eight = (
+        progressive_distillation.load(dataset="shapes", device="cpu", precision="float32", steps=steps)
+        for steps in (4, 8)
+    )
+    assert four.key != eight.key
+    assert eight.evaluations == 8
