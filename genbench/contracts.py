@@ -170,6 +170,9 @@ class Preset(Protocol):
         files: names of the files of weights that are needed: of shipped ones, or of cards of published ones.
         differs: sentences: what is done otherwise than in the paper although the preset is kept.
         source: of the preset, such as paper and table.
+
+    It may also have `quantise` ("round" or "truncate"; None leaves it to the protocol) and `rows`, the rows of
+    `leaderboards/reported.csv` that its runs stand beside, see `genbench.papers.wanted`.
     """
 
     # Properties, because records that are frozen have them too; a plain attribute would have to be writable.

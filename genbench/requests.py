@@ -92,7 +92,7 @@ def of_run(
         num_samples = (preset.num_samples if preset else None) or how.num_samples or data.default_samples
     spec = RunSpec(
         model=system, dataset=ref, num_samples=num_samples, seed=seed, precision=precision, exact=exact,
-        quantise=how.quantise if quantise is None else quantise,
+        quantise=quantise or getattr(preset, "quantise", None) or how.quantise,
     )  # fmt: skip
     return RunRequest(spec=spec, measurements=measurements_of(metrics, how), protocol=how)
 

@@ -19,7 +19,7 @@ from baselines.networks.unet import UNetConfig
 from baselines.records import Release
 from baselines.schedules import Discrete
 from baselines.systems import ddim
-from genbench import papers, protocols, registry
+from genbench import papers, protocols, registry, requests
 from genbench.records import Ref
 
 LOADERS = {name: registry.get("model", name) for name in registry.BUILTIN["model"] if name != "diffusers"}
@@ -117,6 +117,14 @@ def test_arguments_of_presets_select_the_rows_of_the_papers() -> None:
     assert [row("adm-g", f"lsun-{kind}") for kind in ("bedroom", "cat", "horse")] == [1.90, 5.57, 2.57]
     assert [row("ldm", data) for data in ("imagenet256", "celebahq", "ffhq", "coco")] == [3.60, 5.11, 4.98, 12.63]
     assert row("cfg", "imagenet64") == 1.55
+
+
+def test_the_rule_from_floats_to_8_bits_is_that_of_the_paper() -> None:
+    """Latent diffusion truncates although the protocol of its data set rounds."""
+    assert protocols.protocol("tf1").quantise == "round"
+    assert requests.of_run("ldm", dataset="celebahq").spec.quantise == "truncate"
+    assert requests.of_run("ldm", dataset="celebahq", quantise="round").spec.quantise == "round"
+    assert requests.of_run("ddim", dataset="celeba").spec.quantise == "round"
 
 
 @pytest.mark.parametrize("model", LOADERS)
