@@ -91,6 +91,7 @@ class System:
         decode: the images of a state.
         takes: the conditions of `sample`, of {"labels", "captions", "images", "masks"}; None is those of the weights.
         state: shape of one image's state; None is that of the latents or images of the weights.
+        measured: what the images depend on beside weights, arguments and code, such as variances that were measured.
     """
 
     weights: Weights
@@ -100,6 +101,7 @@ class System:
     decode: Callable[[Weights, Tensor], Tensor] = decoded
     takes: frozenset[str] = None  # type: ignore[assignment]
     state: tuple[int, ...] = None  # type: ignore[assignment]
+    measured: str = ""
 
     def __post_init__(self) -> None:
         """Fills in what the weights say."""
@@ -121,7 +123,8 @@ class System:
     @property
     def key(self) -> str:
         """Digest of the weights and of the version of this code; arguments are part of the run's spec."""
-        return self.weights.key
+        key = self.weights.key
+        return hashlib.sha256(f"{key} {self.measured}".encode()).hexdigest() if self.measured else key
 
     @property
     def evaluations(self) -> float | None:

@@ -26,6 +26,10 @@ KINDS = ("model", "metric", "dataset", "extractor")
 BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     "model": {
         "ddpm": ("baselines.systems.ddpm:load", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
+        "iddpm": (
+            "baselines.systems.iddpm:load",
+            "ancestral sampling with a learned variance (Nichol and Dhariwal 2021)",
+        ),
         "ddim": ("baselines.systems.ddim:load", "deterministic or stochastic implicit sampling (Song et al. 2021)"),
         "adm-g": (
             "baselines.systems.adm:load_guided",

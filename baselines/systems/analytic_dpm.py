@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from baselines.analytic import Known, analytic, between
+from baselines.analytic import analytic, between
 from baselines.conditions import Given
 from baselines.denoisers import Condition, Denoiser
 from baselines.files.cards import card, shipped
@@ -39,19 +39,19 @@ def analytic_dpm(
     """
     if form not in ("ddpm", "ddim"):
         raise ValueError(f"form is ddpm or ddim; got {form!r}.")
-    known = squares(weights)
-    step = analytic(known, eta=1.0 if form == "ddpm" else 0.0, pixels=pixels)
+    ratios = squares(weights)
+    step = analytic(between(ratios), eta=1.0 if form == "ddpm" else 0.0, pixels=pixels)
 
     def build(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
         denoise, condition = conditional(weights, given)
         return on_x0(denoise, limit, rederive=form == "ddpm"), condition
 
     grid = weights.process.grid(subsequence(steps, weights.process.steps, spacing))
-    return System(weights=weights, sampler=walk(lambda: step, grid), build=build)
+    return System(weights=weights, sampler=walk(lambda: step, grid), build=build, measured=str(sorted(ratios.items())))
 
 
-def squares(weights: Weights) -> Known:
-    """The mean square of the noise that a network predicts, by level, from the description of its weights.
+def squares(weights: Weights) -> dict[float, float]:
+    """The mean square of the noise that a network predicts, by ratio sigma / alpha, from what describes its weights.
 
     Raises:
         ValueError: weights of which it was not measured.
@@ -63,7 +63,7 @@ def squares(weights: Weights) -> Known:
             f"Of {file!r} it is not known how much noise the network predicts on every level, which the optimal "
             "variance needs; `python -m scripts.measure_noise_squares` measures it for weights of `shapes`."
         )
-    return between(dict(zip(told["ratios"], told["squares"], strict=True)))
+    return dict(zip(told["ratios"], told["squares"], strict=True))
 
 
 _ROWS = tuple(

@@ -1,4 +1,4 @@
-"""Improved diffusion (Nichol and Dhariwal 2021): its networks, which `ddpm(variance='learned')` and `ddim` sample.
+"""Improved diffusion (Nichol and Dhariwal 2021): ancestral sampling with a learned variance, and its networks.
 
 The README's flags are given whole, those of the process too. Where they do not name `rescale_timesteps`, its default
 is True: the networks of CIFAR-10 and the unconditional ones of ImageNet are told 0 to 999.75, the others timesteps.
@@ -8,8 +8,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.records import Configuration, Part, PublishedFile, Release, named, sized, square
-from baselines.schedules import Discrete
+from baselines import steps as samplers
+from baselines.files.cards import release as shipped
+from baselines.files.loading import loader
+from baselines.files.weights import Weights
+from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
+from baselines.sampling import walk
+from baselines.schedules import Discrete, subsequence
+from baselines.system import System
+from baselines.systems.ddpm import limited
+
+
+def iddpm(weights: Weights, *, steps: int = 100, spacing: str = "respaced") -> System:
+    """Ancestral sampling on few of the trained timesteps, with the variance that the network learned.
+
+    Args:
+        steps: number of the process's timesteps that are visited, chosen by `spacing`.
+
+    Source: Nichol and Dhariwal 2021 sec. 3.1 and 4; openai/improved-diffusion. The image is limited to [-1, 1].
+    """
+    step = samplers.ddpm("learned")  # eq. 15
+    grid = weights.process.grid(subsequence(steps, weights.process.steps, spacing))
+    used = weights.of(weights.release.without("unconditional"))
+    return System(weights=used, sampler=walk(lambda: step, grid), build=limited)
+
 
 _SOURCE = "openai/improved-diffusion README.md, models and hyperparameters; Nichol and Dhariwal 2021"
 _COSINE = {
@@ -93,3 +115,23 @@ RELEASES = named(
         ),
     }
 )
+
+_ROW = {"arxiv": "2102.09672", "system": "Improved DDPM", "steps": "{steps}"}
+_PAPER: dict[str, Any] = {"num_samples": 50_000, "protocol": "tf1", "source": "Nichol and Dhariwal 2021 Tables 1 to 4"}
+PRESETS = {
+    "shapes": Preset(release=shipped("shapes-pixel")),
+    "cifar10": Preset(
+        release=RELEASES["iddpm-cifar10"],
+        arguments={"steps": 4000},
+        rows=({**_ROW, "variant": "L_hybrid, cosine schedule, T=4000*"},),
+        **_PAPER,
+    ),
+    "imagenet64": Preset(
+        release=RELEASES["iddpm-imagenet64"],
+        arguments={"steps": 250},
+        rows=({**_ROW, "variant": "270M params*"},),
+        **_PAPER,
+    ),
+}
+
+load = loader(iddpm, PRESETS)

@@ -13,6 +13,7 @@ from baselines.systems import (
     dpm_solver,
     edm,
     gotta_go_fast,
+    iddpm,
     ncsn,
     progressive_distillation,
     score_sde,
@@ -36,6 +37,7 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "gotta-go-fast": (gotta_go_fast.load, {"relative": 2.0, "absolute": 2.0}, None),
     "analytic-dpm": (analytic_dpm.load, {"steps": 3}, 3),
     "analytic-dpm, ddim": (analytic_dpm.load, {"steps": 3, "form": "ddim", "pixels": 2.0}, 3),
+    "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
 
@@ -98,6 +100,13 @@ def test_levels_below_those_of_training_are_not_visited() -> None:
     assert asked == [1, 2, 3]
     with pytest.raises(ValueError, match="lies in"):
         inner.at(0.002)
+
+
+def test_measured_variances_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = made("analytic-dpm").key
+    assert before == made("analytic-dpm, ddim").key
+    monkeypatch.setattr(analytic_dpm, "squares", lambda weights: {0.01: 0.5, 100.0: 1.0})
+    assert made("analytic-dpm").key != before
 
 
 def test_progressive_distillation_takes_the_network_of_its_steps() -> None:
