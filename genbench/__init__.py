@@ -8,12 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from genbench.acceptance import accept as accept
     from genbench.api import run as run
     from genbench.api import score as score
     from genbench.arrays import Evidence as Evidence
     from genbench.arrays import Features as Features
     from genbench.arrays import Moments as Moments
     from genbench.arrays import Samples as Samples
+    from genbench.comparison import Comparison as Comparison
+    from genbench.comparison import compare as compare
     from genbench.contracts import Dataset as Dataset
     from genbench.contracts import Extractor as Extractor
     from genbench.contracts import Metric as Metric
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "acceptance": ("accept",),
     "api": ("run", "score"),
     "arrays": ("Evidence", "Features", "Moments", "Samples"),
+    "comparison": ("Comparison", "compare"),
     "contracts": ("Dataset", "Extractor", "Metric", "Model"),
     "errors": (
         "ComponentError",

@@ -16,13 +16,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from genbench import __version__, console
+from genbench.commands import act
+from genbench.commands.options import (
+    batch_option,
+    execution_of,
+    format_option,
+    leaderboard_option,
+    measure_options,
+    metrics_of,
+    model_options,
+    option,
+    output_option,
+    place_options,
+    run_request_of,
+    weights_option,
+)
 from genbench.console import FileToWrite, say
 from genbench.errors import GenbenchError, NotComparable, UsageError, nearest, shown
 
 if TYPE_CHECKING:
-    from genbench.measuring import Execution
     from genbench.outcome import Outcome
-    from genbench.requests import RunRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,88 +74,16 @@ def cli() -> None:
     """
 
 
-def _option(*names: str, **more: Any) -> Callable[[F], F]:
-    return click.option(*names, cls=console.Option, **more)
-
-
-def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    def apply(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return apply
-
-
-_model_options = _together(
-    _option(
-        "--model", required=True, metavar="NAME[(KEY=VALUE, ...)]", shell_complete=console.names_of("model"),
-        help="What to sample; see `genbench list`, or module:attribute of your own code.",
-    ),
-    _option(
-        "--dataset", default="shapes", show_default=True, metavar="NAME[(...)]",
-        shell_complete=console.names_of("dataset"), help="Real images.",
-    ),
-    _option("-n", "--num-samples", type=click.IntRange(min=1), help="Images to sample.  [default: the data set's]"),
-    _option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the run."),
-    _option(
-        "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-        help="Arithmetic of the model's network.",
-    ),
-    _option("--exact", is_flag=True, help="Bit-identical images for every batch size."),
-    _option(
-        "--quantise", type=click.Choice(["round", "truncate"]), help="Floats to 8 bits.  [default: the protocol's]"
-    ),
-)  # fmt: skip
-_measure_options = _together(
-    _option(
-        "--metric", multiple=True, metavar="NAME[(...)][@EXTRACTOR]", shell_complete=console.names_of("metric"),
-        help="What to measure, repeatable; `all` is what the protocol lists.  [default: fid]",
-    ),
-    _option(
-        "--protocol", metavar="NAME", shell_complete=console.names_of("protocol"),
-        help="How to measure.  [default: the data set's]",
-    ),
-)  # fmt: skip
-_weights_option = _option(
-    "--weights", multiple=True, metavar="NAME=PATH",
-    help="A file for an extractor, or for a card of `genbench list models`; repeatable.",
-)  # fmt: skip
-_place_options = _together(
-    _option(
-        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:I]|mps", help="Where networks compute."
-    ),
-    _option(
-        "--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Threads that decode images."
-    ),
-    _option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie."),
-)  # fmt: skip
-_batch_option = _option(
-    "--batch-size", type=click.IntRange(min=1), help="Images a call of the model.  [default: by device]"
-)
-_output_option = _option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
-    help="Directory of runs; each has its own folder there.",
-)  # fmt: skip
-_leaderboard_option = _option("--leaderboard", type=FileToWrite(), help="CSV to merge the rows into.")
-
-
-def _format_option(*forms: str) -> Callable[[F], F]:
-    return _option(
-        "--format", type=click.Choice(forms), default="table", show_default=True, help="Form of what is printed."
-    )
-
-
 @cli.command(short_help="Sample a model and measure the samples.")
-@_model_options
-@_measure_options
-@_weights_option
-@_place_options
-@_batch_option
-@_output_option
-@_format_option("table", "json", "csv")
-@_leaderboard_option
-@_option("--fresh", is_flag=True, help="Sample and measure anew although there are results.")
+@model_options
+@measure_options
+@weights_option
+@place_options
+@batch_option
+@output_option
+@format_option("table", "json", "csv")
+@leaderboard_option
+@option("--fresh", is_flag=True, help="Sample and measure anew although there are results.")
 def run(**options: Any) -> None:
     """Sample a model, measure the samples, and put the numbers beside the paper's.
 
@@ -155,7 +96,7 @@ def run(**options: Any) -> None:
     """
     from genbench import pipeline
 
-    request, execution = _run_request(options), _execution(options)
+    request, execution = run_request_of(options), execution_of(options)
     with _what_was_measured(options):
         outcome = pipeline.run(
             request.spec, request.measurements, protocol=request.protocol, output=options["output"],
@@ -166,14 +107,14 @@ def run(**options: Any) -> None:
 
 @cli.command(short_help="Measure images that exist.")
 @click.argument("samples", cls=console.Argument)
-@_option("--reference", metavar="REF", help="Folder, zip, npz of images, or a data set.")
-@_option("--held-out", metavar="REF", help="Other real images; they give the floors.")
-@_option("--test", metavar="REF", help="Labelled real images, for metrics that test a classifier.")
-@_measure_options
-@_weights_option
-@_place_options
-@_format_option("table", "json", "csv")
-@_leaderboard_option
+@option("--reference", metavar="REF", help="Folder, zip, npz of images, or a data set.")
+@option("--held-out", metavar="REF", help="Other real images; they give the floors.")
+@option("--test", metavar="REF", help="Labelled real images, for metrics that test a classifier.")
+@measure_options
+@weights_option
+@place_options
+@format_option("table", "json", "csv")
+@leaderboard_option
 def score(**options: Any) -> None:
     """Measure images that exist: SAMPLES is a folder, a zip or an npz of images, the folder of a run, or the name of
     a data set.
@@ -185,11 +126,11 @@ def score(**options: Any) -> None:
     """
     from genbench import preflight, requests
 
-    execution = _execution(options)
+    execution = execution_of(options)
     if options["leaderboard"]:
         preflight.check_leaderboard(options["leaderboard"])
     request = requests.of_score(
-        options["samples"], options["reference"], metrics=_metrics(options), protocol=options["protocol"],
+        options["samples"], options["reference"], metrics=metrics_of(options), protocol=options["protocol"],
         held_out=options["held_out"], test=options["test"], execution=execution,
     )  # fmt: skip
     with _what_was_measured(options):
@@ -198,19 +139,19 @@ def score(**options: Any) -> None:
 
 
 @cli.command(short_help="Sample a model without measuring.")
-@_model_options
-@_weights_option
-@_place_options
-@_batch_option
-@_output_option
-@_option("--grid", type=FileToWrite(".png"), help="Also write the picture of the first 64 here.")
-@_option("--classes", type=FileToWrite(".png"), help="Also write a picture with a row of 8 images a class here.")
-@_option(
+@model_options
+@weights_option
+@place_options
+@batch_option
+@output_option
+@option("--grid", type=FileToWrite(".png"), help="Also write the picture of the first 64 here.")
+@option("--classes", type=FileToWrite(".png"), help="Also write a picture with a row of 8 images a class here.")
+@option(
     "--strip",
     type=FileToWrite(".png"),
     help="Also write how the first 4 images came about: a row of states and a row of predicted images each.",
 )
-@_option("--npz", type=FileToWrite(".npz"), help="Also write all images as arr_0 of an npz.")
+@option("--npz", type=FileToWrite(".npz"), help="Also write all images as arr_0 of an npz.")
 def sample(**options: Any) -> None:
     """Sample a model without measuring; a later `run` with the same options finds the images.
 
@@ -221,8 +162,8 @@ def sample(**options: Any) -> None:
     from genbench import images, pipeline
     from genbench.images import pictures
 
-    spec = _run_request(options | {"protocol": None, "metric": ()}).spec
-    execution = _execution(options)
+    spec = run_request_of(options | {"protocol": None, "metric": ()}).spec
+    execution = execution_of(options)
     samples, directory, spec = pipeline.sample(
         spec, output=options["output"], strip=bool(options["strip"]), by_class=bool(options["classes"]),
         writes=[options[name] for name in ("grid", "classes", "strip", "npz") if options[name]], execution=execution,
@@ -241,13 +182,13 @@ def sample(**options: Any) -> None:
 
 @cli.command(short_help="Write images as PNG files or as an npz.")
 @click.argument("samples", cls=console.Argument)
-@_option(
+@option(
     "--png",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to write 000000.png onwards to, with captions in metadata.jsonl; it must be new or empty.",
 )
-@_option("--npz", type=FileToWrite(".npz"), help="File to write all images to, as arr_0, with labels in arr_1.")
-@_option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie.")
+@option("--npz", type=FileToWrite(".npz"), help="File to write all images to, as arr_0, with labels in arr_1.")
+@option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie.")
 def export(samples: str, png: Path | None, npz: Path | None, data_dir: Path | None) -> None:
     """Write images for other tools: SAMPLES is the folder of a run, or whatever `genbench score` takes.
 
@@ -276,7 +217,7 @@ def export(samples: str, png: Path | None, npz: Path | None, data_dir: Path | No
 
 @cli.command("list", short_help="Name every component.")
 @click.argument("kind", required=False, cls=console.Argument)
-@_format_option("table", "json")
+@format_option("table", "json")
 def list_(kind: str | None, format: str) -> None:
     """Name every model, metric, data set, extractor and protocol; KIND limits the list, and says more.
 
@@ -316,7 +257,7 @@ def list_(kind: str | None, format: str) -> None:
 
 @cli.command(short_help="Show a component: arguments, source, file.")
 @click.argument("name", cls=console.Argument)
-@_format_option("table", "json")
+@format_option("table", "json")
 def info(name: str, format: str) -> None:
     """Show a component's contract, arguments with defaults, source and file.
 
@@ -344,13 +285,13 @@ def info(name: str, format: str) -> None:
 
 
 @cli.command(short_help="Say what `run` would do, without doing it.")
-@_model_options
-@_measure_options
-@_weights_option
-@_place_options
-@_batch_option
-@_output_option
-@_format_option("table", "json")
+@model_options
+@measure_options
+@weights_option
+@place_options
+@batch_option
+@output_option
+@format_option("table", "json")
 def plan(**options: Any) -> None:
     """Say what `run` with the same options would do: time, disk, what is there, what is missing.
 
@@ -363,7 +304,7 @@ def plan(**options: Any) -> None:
     from genbench.planning import duration
     from genbench.planning import plan as make_plan
 
-    request, execution = _run_request(options), _execution(options, watch=False)
+    request, execution = run_request_of(options), execution_of(options, watch=False)
     made = make_plan(
         request.spec, request.measurements, protocol=request.protocol, output=options["output"], execution=execution
     ).as_dict()
@@ -386,8 +327,8 @@ def plan(**options: Any) -> None:
 
 
 @cli.command(short_help="Check this machine.")
-@_output_option
-@_format_option("table", "json")
+@output_option
+@format_option("table", "json")
 def doctor(output: Path, format: str) -> None:
     """Check this machine: packages, devices, weights, caches, disk. Exit code 1 if anything is wrong.
 
@@ -430,30 +371,6 @@ def fetch(names: tuple[str, ...]) -> None:
             say(shown(f"  {caution}"))
 
 
-def _metrics(options: dict[str, Any]) -> tuple[str, ...]:
-    from genbench import requests
-
-    return tuple(options["metric"]) or requests.DEFAULT_METRICS
-
-
-def _run_request(options: dict[str, Any]) -> RunRequest:
-    from genbench import requests
-
-    names = ("dataset", "num_samples", "seed", "protocol", "precision", "exact", "quantise")
-    return requests.of_run(options["model"], metrics=_metrics(options), **{name: options[name] for name in names})
-
-
-def _execution(options: dict[str, Any], *, watch: bool = True) -> Execution:
-    from genbench import requests
-    from genbench.measuring import Execution
-
-    return Execution(
-        device=options["device"], batch_size=options.get("batch_size"), workers=options["workers"],
-        data_dir=options["data_dir"], weights=requests.weights_of(options["weights"]),
-        fresh=options.get("fresh", False), watch=console.bars() if watch else None,
-    )  # fmt: skip
-
-
 @contextlib.contextmanager
 def _what_was_measured(options: dict[str, Any]) -> Iterator[None]:
     """Prints what had been measured before an error, which then goes on its way."""
@@ -490,6 +407,10 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
     if options["leaderboard"]:
         # After the numbers are told: a leaderboard may refuse them.
         report.merge_leaderboard(options["leaderboard"], outcome.results)
+
+
+for command in (act.compare, act.baseline):
+    cli.add_command(command)
 
 
 def main(args: list[str] | None = None) -> int:

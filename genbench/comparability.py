@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from genbench import registry
-from genbench.errors import InputRejected, NotComparable, UsageError
+from genbench.errors import InputRejected, NotComparable, UsageError, shown
 from genbench.records import Ref, Result
 
 Facts = Mapping[str, object]
@@ -55,6 +55,27 @@ def refuse_unlike(first: Result, second: Result) -> None:
             f"{_name(first.metric, first.extractor)} was measured in two ways, which give no comparable numbers: "
             f"{_told(found)}. Measure both alike."
         )
+
+
+def refuse_code(result: Result, origin: str, *, allow_code: bool) -> None:
+    """Refuses a result that names code of somebody by module:attribute, which would be imported to look at it.
+
+    Args:
+        origin: of the result, for the message.
+        allow_code: the user trusts it.
+
+    Raises:
+        UsageError: it does, and may not.
+    """
+    spec = result.spec
+    named = [result.metric, result.extractor, *((spec.model, spec.dataset) if spec else ())]
+    for text in named:
+        ref = text if isinstance(text, Ref) else Ref.parse(text) if text else None
+        if ref is not None and ":" in ref.name and not allow_code:
+            raise UsageError(
+                f"{shown(origin)} names {shown(ref.name)}, which would be imported as code; give --allow-code "
+                "(allow_code=True) if you trust it."
+            )
 
 
 def _told(found: Sequence[Difference]) -> str:

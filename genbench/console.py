@@ -215,8 +215,12 @@ def _tell(message: str, beginning: str = "") -> None:
 
 def known_variables(group: click.Group) -> set[str]:
     """Every environment variable that has an effect."""
-    options = (option for command in group.commands.values() for option in command.params)
-    return {*GENERAL, *(str(option.envvar) for option in options if option.envvar)}
+    found = set(GENERAL)
+    for command in group.commands.values():
+        found |= {str(option.envvar) for option in command.params if option.envvar}
+        if isinstance(command, click.Group):
+            found |= known_variables(command)
+    return found
 
 
 def _warn_of_unknown(group: click.Group) -> None:

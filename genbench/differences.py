@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -299,12 +299,18 @@ class Ties:
     p_values: Mapping[tuple[str, str], float]
 
 
-def ties(scores: Mapping[str, Score], *, higher_is_better: bool, in_pairs: bool, alpha: float = ALPHA) -> Ties:
+def ties(
+    scores: Mapping[str, Score],
+    *,
+    higher_is_better: bool,
+    in_pairs: bool | Callable[[str, str], bool],
+    alpha: float = ALPHA,
+) -> Ties:
     """Groups of systems that are not told apart, in place of ranks.
 
     Args:
         scores: of one metric against one reference, by system.
-        in_pairs: whether image i of all systems belong together, see `paired`.
+        in_pairs: whether image i of all systems belong together, see `paired`; or of which two systems, by name.
 
     Returns:
         Pairs whose difference has no error count as not told apart.
@@ -319,9 +325,13 @@ def ties(scores: Mapping[str, Score], *, higher_is_better: bool, in_pairs: bool,
         if not math.isfinite(score.value):
             raise NotComparable(f"The score of {name!r} is {score.value}, which has no place in an order.")
     order = sorted(scores, key=lambda name: (-scores[name].value if higher_is_better else scores[name].value, name))
-    compared = paired if in_pairs else unpaired
+
+    def compared(one: str, other: str) -> Difference:
+        together = in_pairs(one, other) if callable(in_pairs) else in_pairs
+        return (paired if together else unpaired)(scores[one], scores[other])
+
     pairs = list(itertools.combinations(range(len(order)), 2))
-    raw = {f"{i} {j}": compared(scores[order[i]], scores[order[j]]).p_not() for i, j in pairs}
+    raw = {f"{i} {j}": compared(order[i], order[j]).p_not() for i, j in pairs}
     found = dict(zip(pairs, holm(raw).values(), strict=True))
     groups: list[tuple[str, ...]] = []
     end = 0

@@ -20,7 +20,7 @@ _PACKAGES = (
 
 
 @cache
-def _commit() -> str | None:
+def commit() -> str | None:
     """Commit of the checkout that this package lies in, with a plus sign when files differ; None when installed."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
@@ -85,7 +85,7 @@ def describe(device: str) -> dict[str, Any]:
     )
     return {
         **versions(),
-        "commit": _commit(),
+        "commit": commit(),
         "device": device,
         "device_name": name,
         "threads": torch.get_num_threads(),

@@ -96,6 +96,13 @@ def conditions(samples: Samples, what: frozenset[str]) -> str | None:
     return digest([named, texts]) if named or texts else None
 
 
+def asked(seed: int, samples: Samples) -> str:
+    """Digest of what every image of a run was asked for: its seed, label and caption. Image i of two runs of one digest
+    began from the same noise and the same words, so that their scores are compared in pairs."""
+    labels = None if samples.labels is None else samples.labels.tolist()
+    return digest([seed, samples.count, labels, None if samples.captions is None else list(samples.captions)])
+
+
 def protocol_hash(
     metric: Metric,
     args: Ref,

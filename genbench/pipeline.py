@@ -309,6 +309,7 @@ def run(
         made_with = environment.describe(ready.device) | {
             "evaluations": model.evaluations, "model_key": key, "differs": differs(spec),
             "samples": samples.fingerprint(), "real": real and real.fingerprint(),
+            "asked": identities.asked(spec.seed, samples),
             "given_weights": given_weights(execution),
         }  # fmt: skip
         stored = {name: result for name, result in stored.items() if _made_alike(result, made_with)}

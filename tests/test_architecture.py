@@ -70,9 +70,20 @@ ALLOWED: dict[str, set[str]] = {
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},
     "describe": FOUNDATION | {"registry", "protocols"},
+    "baseline": FOUNDATION | {"comparability", "report"},
+    "sides": FOUNDATION | {"baseline", "comparability", "identities", "measuring", "outcome", "pipeline", "report"}
+    | {"requests"},
+    "comparison": FOUNDATION | {"comparability", "differences", "display", "measuring", "report", "requests", "sides"},
+    "acceptance": FOUNDATION
+    | {"baseline", "comparison", "environment", "features", "measuring", "pipeline", "protocols", "requests", "sides"},
+    "rules": {"errors", "records", "differences"},
+    "commands": FOUNDATION
+    | {"acceptance", "baseline", "comparison", "console", "gate", "measuring", "pipeline", "report", "reporters"}
+    | {"requests", "rules", "sides"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
     | {
+        "commands",
         "requests",
         "display",
         "outcome",

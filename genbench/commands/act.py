@@ -1,0 +1,169 @@
+"""Commands that say what numbers mean for a decision: compare, baseline, gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genbench import console
+from genbench.commands.options import (
+    batch_option,
+    execution_of,
+    format_option,
+    option,
+    output_option,
+    place_options,
+    together,
+    weights_option,
+)
+from genbench.console import FileToWrite, say
+from genbench.errors import shown
+
+side_options = together(
+    option("--reference", metavar="REF", help="Folder, zip, npz of images, or a data set.  [default: the run's]"),
+    option(
+        "--metric", multiple=True, metavar="NAME[(...)][@EXTRACTOR]", shell_complete=console.names_of("metric"),
+        help="What to compare, repeatable.  [default: what was measured]",
+    ),
+    option("--protocol", metavar="NAME", shell_complete=console.names_of("protocol"), help="How to measure images."),
+    option(
+        "--paired/--unpaired", default=None,
+        help="Whether image i of all sides belong together.  [default: if seeds, labels and captions are equal]",
+    ),
+    option(
+        "--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported."
+    ),
+)  # fmt: skip
+
+
+@click.command(cls=console.Command, short_help="Say how far systems differ, and how sure that is.")
+@click.argument("base", cls=console.Argument)
+@click.argument("candidates", nargs=-1, required=True, cls=console.Argument)
+@side_options
+@weights_option
+@place_options
+@format_option("table", "json")
+def compare(**options: Any) -> None:
+    """Compare every CANDIDATE with BASE: both values, their difference with its error, and whether it is shown.
+
+    Each is the folder of a run, a result.json, a baseline file, or images as `genbench score` takes them. Image i of
+    both sides are compared in pairs where they have the same seed, label and caption. More than two sides are also put
+    in order, in groups that are not told apart. Numbers that were measured unlike end with exit code 4.
+
+    \b
+    genbench compare runs/f346ff15a959 runs/995bcc189e67
+    genbench compare runs/f346ff15a959 out/ --metric fid --reference shapes
+    genbench compare a/result.json b/result.json c/result.json --format json
+    """
+    from genbench import report
+    from genbench.comparison import compare as compared
+
+    found = compared(
+        options["base"], *options["candidates"], reference=options["reference"], metrics=options["metric"],
+        protocol=options["protocol"], paired=options["paired"], allow_code=options["allow_code"],
+        execution=execution_of(options),
+    )  # fmt: skip
+    say(report.dumps(found.to_dict()) if options["format"] == "json" else found.text(console.width()))
+    raise click.exceptions.Exit(found.exit_code)
+
+
+@click.group(cls=console.Group, short_help="Accept, show and calibrate the numbers that a gate holds others against.")
+def baseline() -> None:
+    """Accept, show and calibrate baselines: files of accepted numbers, with the features behind them."""
+
+
+@baseline.command(short_help="Write the numbers of a run or of images as a baseline.")
+@click.argument("given", metavar="RUN_OR_IMAGES", cls=console.Argument)
+@option("-o", "--output", type=FileToWrite(".safetensors"), required=True, help="The file.")
+@option("--reason", required=True, metavar="TEXT", help="Why these numbers are right; kept in the history.")
+@option("--reference", metavar="REF", help="Of images: folder, zip, npz of images, or a data set.")
+@option(
+    "--metric",
+    multiple=True,
+    metavar="NAME[(...)][@EXTRACTOR]",
+    shell_complete=console.names_of("metric"),
+    help="What to accept, repeatable.  [default: what was measured]",
+)
+@option("--protocol", metavar="NAME", shell_complete=console.names_of("protocol"), help="How to measure images.")
+@option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the stored features; float16 halves the file.",
+)
+@option("--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported.")
+@weights_option
+@place_options
+def accept(**options: Any) -> None:
+    """Write the numbers of a run, or of images, as a baseline: one file with results, environment and the features of
+    every image, which is all that a later comparison in pairs needs. Its history is kept; nothing else moves it.
+
+    \b
+    genbench baseline accept runs/f346ff15a959 -o baseline.safetensors --reason "release 1.2"
+    """
+    from genbench.acceptance import accept as accepted
+
+    made = accepted(
+        options["given"], options["output"], reason=options["reason"], reference=options["reference"],
+        metrics=options["metric"], protocol=options["protocol"], precision=options["precision"],
+        allow_code=options["allow_code"], execution=execution_of(options),
+        announce=lambda text: say(shown(text)),
+    )  # fmt: skip
+    _tell_baseline(made)
+
+
+@baseline.command(short_help="Say what a baseline holds.")
+@click.argument("file", type=click.Path(path_type=Path), cls=console.Argument)
+@option("--allow-code", is_flag=True, help="Let it name components by module:attribute.")
+@format_option("table", "json")
+def show(file: Path, allow_code: bool, format: str) -> None:
+    """Say what a baseline holds: its run, results, noise floor and history.
+
+    \b
+    genbench baseline show baseline.safetensors
+    """
+    from genbench import report
+    from genbench.baseline import as_dict, read
+
+    found = read(file, allow_code=allow_code)
+    if format == "json":
+        say(report.dumps(as_dict(found)))
+    else:
+        _tell_baseline(found)
+
+
+@baseline.command(short_help="Measure what changes nothing, as the least margin of a gate.")
+@click.argument("file", type=click.Path(path_type=Path), cls=console.Argument)
+@option("--only", multiple=True, metavar="NAME", help="One of the variations, repeatable.  [default: all]")
+@option("--allow-code", is_flag=True, help="Let it name components by module:attribute, which is imported.")
+@output_option
+@weights_option
+@place_options
+@batch_option
+def calibrate(file: Path, **options: Any) -> None:
+    """Sample the model of a baseline anew with what must not matter (another batch size, one thread, bfloat16, the CPU
+    in place of another device) and with other seeds. The differences are stored; a margin below them is refused.
+
+    \b
+    genbench baseline calibrate baseline.safetensors
+    """
+    from genbench.acceptance import calibrate as calibrated
+
+    made = calibrated(
+        file, only=options["only"], output=options["output"], allow_code=options["allow_code"],
+        execution=execution_of(options), announce=lambda text: say(shown(text)),
+    )  # fmt: skip
+    _tell_baseline(made)
+
+
+def _tell_baseline(found: Any) -> None:
+    """Prints what a baseline holds."""
+    from genbench import baseline, display
+
+    for line in baseline.lines(found):
+        say(display.wrapped(shown(line), console.width(), indent=2))
+    say("")
+    say(display.table_text(found.results, console.width()))
