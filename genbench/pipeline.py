@@ -428,7 +428,7 @@ def prepare(
         model = found
         generated = preflight.expected(
             model, spec, prompts=_prompts(model, dataset, spec, execution),
-            classes=_classes(dataset, spec, execution) if "labels" in taken_by(model) else (),
+            classes=_classes(model, dataset, spec, execution),
         )  # fmt: skip
         generated, splits = _described(model, dataset, generated, splits)
     if any(isinstance(problem, MissingAsset) for problem in problems[before:]):
@@ -533,7 +533,7 @@ def _generate(
     key: str,
     prompts: Samples | None,
 ) -> Samples:
-    classes = _classes(dataset, spec, execution) if "labels" in taken_by(model) else ()
+    classes = _classes(model, dataset, spec, execution)
     how = environment.describe(device)
     size = execution.batch_size or (64 if device == "cpu" else 256)
     if size < 1:
@@ -558,13 +558,25 @@ def _prompts(model: Model, dataset: Dataset, spec: RunSpec, execution: Execution
     return held_out or load_split(dataset, spec.dataset, "reference", execution)
 
 
-def _classes(dataset: Dataset, spec: RunSpec, execution: Execution) -> tuple[str, ...]:
-    """Names of the classes of a data set, if it is there; sampling must not need it."""
+def _classes(model: Model, dataset: Dataset, spec: RunSpec, execution: Execution) -> tuple[str, ...]:
+    """Names of the classes that labels choose among, if the data set is there; sampling must not need it.
+
+    Raises:
+        UsageError: a model that would be asked for classes which the data set does not have.
+    """
+    if "labels" not in taken_by(model):
+        return ()
     try:
         samples = load_split(dataset, spec.dataset, "reference", execution)
     except GenbenchError:
         return ()
-    return samples.classes if samples else ()
+    names = samples.classes if samples else ()
+    if names and model.classes > len(names):
+        raise UsageError(
+            f"The model {spec.model} draws labels among {model.classes} classes, and {spec.dataset} has {len(names)}; "
+            f"where its first {len(names)} classes are these, say classes={len(names)}."
+        )
+    return names
 
 
 def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, Dataset | None, Ref | None]:

@@ -71,7 +71,8 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": FOUNDATION | {"registry", "environment", "describe"},
     "describe": FOUNDATION | {"registry", "protocols"},
     "baseline": FOUNDATION | {"comparability", "report"},
-    "sides": FOUNDATION | {"baseline", "comparability", "identities", "measuring", "outcome", "pipeline", "report"}
+    "sides": FOUNDATION
+    | {"baseline", "comparability", "identities", "measuring", "outcome", "pipeline", "report"}
     | {"requests"},
     "comparison": FOUNDATION | {"comparability", "differences", "display", "measuring", "report", "requests", "sides"},
     "acceptance": FOUNDATION

@@ -348,6 +348,21 @@ def test_a_checkpoint_of_ones_own_is_measured_and_measured_anew_when_it_changes(
     assert second["results"][0]["value"] != first["results"][0]["value"]
 
 
+def test_labels_that_the_data_set_does_not_have_are_refused_before_sampling(
+    cli: Cli, tiny: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """guided-diffusion always has 1000 rows of labels; shapes has 10 classes."""
+    conditional = TINY | {"class_cond": True, "num_classes": 20}
+    configuration = Configuration(arguments=conditional, parameters=0.1, source="test")
+    monkeypatch.setitem(catalogue.configurations(), "tiny", configuration)
+    model = f"ddim(weights={str(tiny(0))!r}, config='tiny', steps=2"
+    code, _, err = cli("run", "--model", f"{model})", "-n", "4", "--metric", "swd@pixels")
+    assert code == 2 and "labels among 20 classes" in err and "say classes=10" in err
+    assert not list(tmp_path.rglob("*.npy")), "before anything is sampled"
+    code, _, _ = cli("run", "--model", f"{model}, classes=10)", "-n", "4", "--metric", "swd@pixels")
+    assert code == 0
+
+
 def test_weights_of_models_are_given_by_the_name_of_their_card(
     cli: Cli, tiny: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
