@@ -166,18 +166,19 @@ HEAVY_EFFECTS, HEAVY_LENGTHS = 0.2, 0.1
 """Shapes of tails, see `tails_are_heavy`."""
 
 
-def tails_are_heavy(effects: ArrayLike, lengths: ArrayLike) -> bool:
+def tails_are_heavy(effects: ArrayLike, lengths: ArrayLike, shape: float = HEAVY_EFFECTS) -> bool:
     """Whether features have tails too heavy for the error of a distance that needs high moments of them.
 
     Args:
         effects: (n,), what each image adds to the distance, less the mean.
         lengths: (n,), its squared distance from the mean of the images.
+        shape: of the tail of effects that is still light enough.
 
     Both must have a heavy tail (`tail_is_heavier`). Each alone would also refuse what is sound, such as rare modes,
     whose effects are few and large but whose images are not far out. Of Student's t with 4 degrees of freedom this saw
     four of five sets of 500 images; below about 200 images it sees less than half.
     """
-    return tail_is_heavier(np.abs(np.asarray(effects)), HEAVY_EFFECTS) and tail_is_heavier(lengths, HEAVY_LENGTHS)
+    return tail_is_heavier(np.abs(np.asarray(effects)), shape) and tail_is_heavier(lengths, HEAVY_LENGTHS)
 
 
 def of_effects(value: float, effects: ArrayLike, *, method: str, corrected: float | None = None) -> Found:
