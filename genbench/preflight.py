@@ -28,7 +28,7 @@ from genbench.errors import (
     UsageError,
     shown,
 )
-from genbench.measuring import CLASSIFIER, Cell, Comparison, check_cell, taps_of, uses_reference
+from genbench.measuring import CLASSIFIER, Cell, Comparison, check_cell, statistics_of, taps_of, uses_reference
 from genbench.records import RunSpec
 
 _log = logging.getLogger(__name__)
@@ -234,7 +234,8 @@ def notes(cell: Cell, comparison: Comparison) -> tuple[str, ...]:
     reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
     extractor = comparison.extractor(cell)
     assert generated is not None
-    sides = [side for side in (generated, reference) if side is not None and side.count]
+    published = reference is not None and statistics_of(cell, reference)
+    sides = [side for side in (generated, None if published else reference) if side is not None and side.count]
     data = comparison.dataset or (reference or generated).dataset.partition(" ")[0]
     if extractor is not None and (home := extractor.made_for) and data != home:
         found.append(

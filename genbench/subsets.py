@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from genbench import features
 from genbench.arrays import Samples, fingerprint_of
 from genbench.errors import UsageError
+from genbench.mixing import GOLDEN, mixed
 
 SEED = 0
 """Seed of every choice of images that a protocol makes."""
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def subset(samples: Samples, count: int, *, seed: int = SEED, workers: int = 2) -> tuple[Samples, NDArray[np.int64]]:
@@ -109,11 +108,4 @@ def _random_numbers(digests: NDArray[np.uint8], groups: NDArray[np.int64], seed:
     copy = np.empty(len(order), np.uint64)
     copy[order] = (np.arange(len(order)) - starts).astype(np.uint64)
     key = np.frombuffer(hashlib.sha256(f"genbench.subsets {seed}".encode()).digest()[:8], "<u8")[0]
-    return _mixed(_mixed(words[:, 0] ^ key) ^ words[:, 1] ^ _mixed(copy * _GOLDEN))
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele et al. 2014), a bijection that spreads every bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return mixed(mixed(words[:, 0] ^ key) ^ words[:, 1] ^ mixed(copy * np.uint64(GOLDEN)))

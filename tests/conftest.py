@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from genbench import progress
+from genbench.cli import main
+
+Cli = Callable[..., tuple[int, str, str]]
+"""What the fixture `cli` is."""
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,16 @@ def root() -> Path:
 def clean_environment(root: Path) -> dict[str, str]:
     """For processes of their own: this checkout first on the path."""
     return {**os.environ, "PYTHONPATH": str(root)}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line, run in an empty working folder: code, stdout and stderr of its words."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: Any) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -19,6 +19,16 @@ from baselines.schedules import CLEAN, Grid, Level
 from baselines.steps import Step
 
 
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float64, as oracles compute."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float32, as networks compute."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def gaussian(mean: float | Tensor = 0.0, std: float = 0.5, *, variance: float | None = None) -> Denoiser:
     """Of data N(mean, std^2); `variance` is what a learned variance would output everywhere."""
 

@@ -14,6 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from conftest import Cli
 from PIL import Image
 
 from baselines.files import catalogue
@@ -21,25 +22,11 @@ from baselines.files.arguments import architecture
 from baselines.records import Configuration
 from genbench import pipeline
 from genbench.arrays import Samples
-from genbench.cli import main
 from genbench.datasets import shapes
 from genbench.protocols import protocol
 from genbench.records import Measurement, Ref, RunSpec
 
 SCHEMA = json.loads(files("genbench").joinpath("schemas/run.schema.json").read_text())
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main([str(w) for w in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def write_images(folder: Path, start: int, count: int, split: str = "test") -> Path:

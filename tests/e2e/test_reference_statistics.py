@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,17 +12,17 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from conftest import Cli
+from made_up import random_images
 from numpy.typing import NDArray
 from torch import Tensor
 
 import genbench
 from genbench import registry
 from genbench.arrays import Samples
-from genbench.cli import main
 from genbench.contracts import Extractor
 from genbench.subsets import subset
 
-Cli = Callable[..., tuple[int, str, str]]
 SCHEMA = json.loads(files("genbench").joinpath("schemas/run.schema.json").read_text())
 WIDTHS = {"pooled": 2048, "spatial": 2023}
 CALLS: list[tuple[int, tuple[str, ...]]] = []
@@ -57,22 +57,6 @@ def _waves_in_place_of_inception(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     registry.table.cache_clear()
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        code = main([str(w) for w in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def noise(count: int, side: int, seed: int, low: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(low, 256, (count, 3, side, side), dtype=np.uint8)
-
-
 def save(path: Path, images: NDArray[np.uint8], **more: NDArray) -> str:
     np.savez(path, arr_0=images.transpose(0, 2, 3, 1), **more)
     return str(path)
@@ -102,7 +86,7 @@ def scored(cli: Cli, *words: str | Path) -> list[dict]:
 
 
 def test_fid_against_statistics_is_fid_against_the_images(cli: Cli, tmp_path: Path) -> None:
-    real, generated = noise(2100, 8, 0), noise(40, 8, 1, low=60)
+    real, generated = random_images(2100, 8, seed=0), random_images(40, 8, seed=1, low=60)
     mu, sigma = statistics(real)
     np.savez_compressed(tmp_path / "stats.npz", mu=mu, sigma=sigma)
     save(tmp_path / "real.npz", real)
@@ -135,9 +119,9 @@ def test_fid_against_statistics_is_fid_against_the_images(cli: Cli, tmp_path: Pa
 
 
 def test_what_needs_the_images_is_refused(cli: Cli, tmp_path: Path) -> None:
-    mu, sigma = statistics(noise(30, 8, 0))
+    mu, sigma = statistics(random_images(30, 8, seed=0))
     np.savez(tmp_path / "stats.npz", mu=mu, sigma=sigma)
-    save(tmp_path / "mine.npz", noise(20, 8, 1))
+    save(tmp_path / "mine.npz", random_images(20, 8, seed=1))
     for metric in ("precision", "recall", "kid", "sfid", "mifid", "fid@compact", "psnr"):
         code, out, err = cli("score", "mine.npz", "--reference", "stats.npz", "--protocol", "adm", "--metric", metric)
         assert (code, out, err.count("\n")) == (5, "", 1), metric
@@ -181,7 +165,7 @@ def test_statistics_of_dinov2_and_clip_are_references(
     for name in ("dinov2", "clip"):
         monkeypatch.setitem(registry.BUILTIN["extractor"], name, (f"{__name__}:load_embeddings", "waves"))
     registry.table.cache_clear()
-    real, generated = noise(1100, 8, 0), noise(40, 8, 1, low=60)
+    real, generated = random_images(1100, 8, seed=0), random_images(40, 8, seed=1, low=60)
     values = embeddings(real, 1024).astype(np.float64)
     moments = {"mu": values.mean(axis=0), "sigma": np.cov(values, rowvar=False)}
     np.savez(tmp_path / "unnamed.npz", **moments)
@@ -218,7 +202,11 @@ def test_statistics_of_dinov2_and_clip_are_references(
 
 def test_a_reference_batch_of_adm_is_used_as_its_evaluator_does(cli: Cli, tmp_path: Path) -> None:
     """FID and sFID from the statistics of the whole training set, precision and recall from the images beside them."""
-    whole, generated, held_out = noise(2100, 64, 0), noise(40, 64, 1, low=60), noise(45, 64, 2)
+    whole, generated, held_out = (
+        random_images(2100, 64, seed=0),
+        random_images(40, 64, seed=1, low=60),
+        random_images(45, 64, seed=2),
+    )
     shown = whole[:30]
     (mu, sigma), (mu_s, sigma_s) = statistics(whole), statistics(whole, "spatial")
     more = {"mu": mu.astype(np.float32), "sigma": sigma, "mu_s": mu_s.astype(np.float32), "sigma_s": sigma_s}
@@ -238,12 +226,14 @@ def test_a_reference_batch_of_adm_is_used_as_its_evaluator_does(cli: Cli, tmp_pa
     assert [r["n_reference"] for r in (fid, sfid, precision, recall)] == [None, None, 30, 30]
     assert fid["reference"]["name"] == f"{name}, statistics of an unknown number of images"
     assert precision["reference"]["name"] == name
+    few = [any(note.startswith("30 images") for note in r["environment"]["notes"]) for r in (fid, precision)]
+    assert few == [False, True], "statistics are of more images than stand beside them"
     assert fid["reference"]["digest"] != sfid["reference"]["digest"]
 
     # Floors are kept, and not those of other statistics beside the same images.
     save(tmp_path / "VIRTUAL_imagenet64_labeled.npz", shown, **(more | {"mu": mu + 0.01}))
     (moved,) = scored(cli, "mine.npz", *batch, "--metric", "fid")
-    assert moved["floor"] == pytest.approx(distance(held_out[:40], mu + 0.01, sigma), rel=1e-5) != fid["floor"]
+    assert moved["floor"] == pytest.approx(distance(chosen, mu + 0.01, sigma), rel=1e-5) != fid["floor"]
     save(tmp_path / "VIRTUAL_imagenet64_labeled.npz", shown, **more)
 
     alone = scored(cli, "mine.npz", "--reference", "shown.npz", "--protocol", "adm", *metrics)

@@ -9,19 +9,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from made_up import evidence
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Moments, Samples
+from genbench.arrays import Moments
 from genbench.metrics.frechet import FID, MIFID, frechet_distance
 from genbench.metrics.inception_score import INCEPTION_SCORE
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
-
-
-def evidence(values: NDArray[np.float32], tap: str = "pooled") -> Evidence:
-    samples = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
-    return Evidence(samples=samples, taps={tap: Features(extractor="test", tap=tap, array=values)})
 
 
 def correlated(seed: int, n: int, d: int) -> NDArray[np.float32]:

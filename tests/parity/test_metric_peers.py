@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made_up import evidence
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Samples
 from genbench.metrics.alignment import CLIP_SCORE
 from genbench.metrics.kernel import KID, subset_discrepancies
 from genbench.metrics.manifold import PRECISION, RECALL
@@ -17,14 +17,6 @@ from genbench.metrics.restoration import (
 )
 
 pytestmark = pytest.mark.parity
-
-
-def evidence(values: NDArray[np.float32], **taps: NDArray[np.float32]) -> Evidence:
-    images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
-    every = {"pooled": values} | taps
-    return Evidence(
-        samples=images, taps={k: Features(extractor="test", tap=k, array=v) for k, v in every.items()}
-    )  # fmt: skip
 
 
 def rectified(seed: int, n: int, d: int, shift: float = 0.0) -> NDArray[np.float32]:
@@ -83,7 +75,7 @@ def test_clip_score_equals_torchmetrics_formula() -> None:
     captions = rng.standard_normal((30, 16)).astype(np.float32)
     images = captions + 2 * rng.standard_normal((30, 16)).astype(np.float32)
     peer = 100 * pairwise_cosine_similarity(torch.from_numpy(images), torch.from_numpy(captions)).diagonal()
-    sides = evidence(images, embedding=images, captions=captions)
+    sides = evidence(images, "embedding", captions=captions)
     value = CLIP_SCORE.compute(generated=sides, scale="cosine100").value
     assert value == pytest.approx(float(torch.clamp(peer.mean(), min=0)), rel=1e-5)
 

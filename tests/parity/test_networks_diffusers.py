@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import noise
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,10 +23,6 @@ from open_clip.transformer import QuickGELU, TextTransformer
 pytestmark = pytest.mark.parity
 
 T = torch.tensor([11, 640])
-
-
-def noise(*shape: int, seed: int = 7) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

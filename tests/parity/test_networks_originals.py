@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import noise
 from oracles_original_layouts import (
     Weights,
     bert_embedder,
@@ -28,10 +29,6 @@ from baselines.networks.autoencoder import AutoencoderKL, AutoencoderVQ, posteri
 pytestmark = pytest.mark.parity
 
 T = torch.tensor([3.0, 612.5])
-
-
-def noise(*shape: int, seed: int = 7) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

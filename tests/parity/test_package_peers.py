@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from made_up import evidence
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genbench import protocols
-from genbench.arrays import Evidence, Features, Samples
 from genbench.extractors import lpips, tiny_clip
 from genbench.metrics.alignment import CLIP_SCORE
 from genbench.metrics.inception_score import INCEPTION_SCORE
@@ -28,14 +28,6 @@ from scripts.random_weights import structured_images
 pytestmark = pytest.mark.parity
 
 Array = NDArray[np.float32]
-
-
-def evidence(values: Array, labels: NDArray[np.int64] | None = None, **taps: Array) -> Evidence:
-    samples = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8), labels=labels)
-    every = {"pooled": values} | taps
-    return Evidence(
-        samples=samples, taps={tap: Features(extractor="test", tap=tap, array=v) for tap, v in every.items()}
-    )
 
 
 def rectified(seed: int, n: int, d: int, shift: float = 0.0) -> Array:
@@ -123,7 +115,7 @@ def test_inception_score_equals_torchmetrics_for_the_order_that_it_draws(n: int,
         order = torch.randperm(n).numpy()
         torch.default_generator.manual_seed(11)
         mean, deviation = (float(v) for v in peer.compute())
-    score = INCEPTION_SCORE.compute(generated=evidence(logits, logits=logits[order]), splits=splits)
+    score = INCEPTION_SCORE.compute(generated=evidence(logits[order], "logits"), splits=splits)
     assert score.value == pytest.approx(mean, rel=1e-5)
     assert score.detail["split_std"] * math.sqrt(splits / (splits - 1)) == pytest.approx(deviation, rel=1e-4)
 
@@ -169,7 +161,7 @@ def test_clip_score_equals_torchmetrics(order: int) -> None:
     model = Embeddings()
     peer = float(clip_score(images, captions, model_name_or_path=lambda: (model, processor)).detach())
     embedded = model.get_image_features(images).numpy(), model.get_text_features(captions, images).numpy()
-    sides = evidence(embedded[0], embedding=embedded[0], captions=embedded[1])
+    sides = evidence(embedded[0], "embedding", captions=embedded[1])
     args = protocols.protocol("torchmetrics-clip").args["clip-score"]
     assert CLIP_SCORE.compute(generated=sides, **args).value == pytest.approx(peer, rel=1e-5)
     hessel = protocols.protocol("clipscore")

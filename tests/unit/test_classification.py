@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from made_up import evidence
 
-from genbench.arrays import Evidence, Features, Samples
 from genbench.contracts import Classifier
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics.classification import TOP1, TOP5, ranks
@@ -14,12 +13,6 @@ from genbench.metrics.classification import TOP1, TOP5, ranks
 
 def outputs(count: int, offset: int = 0) -> Classifier:
     return Classifier(count=count, offset=offset)
-
-
-def evidence(logits: NDArray[np.float32], labels: list[int] | None) -> Evidence:
-    given = None if labels is None else np.array(labels, np.int64)
-    samples = Samples.of(np.zeros((len(logits), 1, 1, 1), np.uint8), labels=given)
-    return Evidence(samples=samples, taps={"logits": Features(extractor="test", tap="logits", array=logits)})
 
 
 def test_ranks_with_ties_go_to_the_first_class() -> None:
@@ -34,7 +27,7 @@ def test_ranks_with_ties_go_to_the_first_class() -> None:
 def test_accuracies_count_places() -> None:
     # Image i has its classes in the order 7, 6, ..., 0.
     logits = np.tile(np.arange(8, dtype=np.float32), (4, 1))
-    sides = evidence(logits, [7, 6, 3, 0])
+    sides = evidence(logits, "logits", labels=[7, 6, 3, 0])
     found = TOP1.compute(generated=sides, classifier=outputs(8))
     assert found.value == 0.25 and found.blocks is not None
     assert sorted(found.blocks.left_out) == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
@@ -46,7 +39,7 @@ def test_accuracies_count_places() -> None:
 def test_offset_and_classes_take_outputs_away() -> None:
     # Six outputs of which 1..4 are the classes 0..3; outputs 0 and 5 would win.
     logits = np.array([[8, 4, 3, 2, 1, 9], [8, 1, 2, 3, 4, 9]], np.float32)
-    sides = evidence(logits, [0, 3])
+    sides = evidence(logits, "logits", labels=[0, 3])
     whole = outputs(6)
     assert TOP1.compute(generated=sides, classifier=whole, offset=1, classes=4).value == 1
     assert TOP1.compute(generated=sides, classifier=whole).value == 0
@@ -58,21 +51,21 @@ def test_offset_and_classes_take_outputs_away() -> None:
 def test_many_images_are_read_in_blocks() -> None:
     rng = np.random.default_rng(1)
     logits, labels = rng.standard_normal((5000, 7)).astype(np.float32), rng.integers(0, 7, 5000)
-    value = TOP1.compute(generated=evidence(logits, labels.tolist()), classifier=outputs(7)).value
+    value = TOP1.compute(generated=evidence(logits, "logits", labels=labels.tolist()), classifier=outputs(7)).value
     assert value == (logits.argmax(axis=1) == labels).mean()
 
 
 def test_errors_name_the_cause() -> None:
     logits, six = np.zeros((2, 6), np.float32), outputs(6)
     with pytest.raises(InputRejected, match="no labels"):
-        TOP1.compute(generated=evidence(logits, None), classifier=six)
+        TOP1.compute(generated=evidence(logits, "logits", labels=None), classifier=six)
     with pytest.raises(InputRejected, match=r"\[0, 6\].*6 classes"):
-        TOP1.compute(generated=evidence(logits, [0, 6]), classifier=six)
+        TOP1.compute(generated=evidence(logits, "logits", labels=[0, 6]), classifier=six)
     with pytest.raises(UsageError, match="6 outputs; offset=3 and classes=4"):
-        TOP1.compute(generated=evidence(logits, [0, 1]), classifier=six, offset=3, classes=4)
+        TOP1.compute(generated=evidence(logits, "logits", labels=[0, 1]), classifier=six, offset=3, classes=4)
     with pytest.raises(NotComparable, match="first 5 of 5"):
-        TOP5.compute(generated=evidence(logits[:, :5], [0, 1]), classifier=outputs(5))
+        TOP5.compute(generated=evidence(logits[:, :5], "logits", labels=[0, 1]), classifier=outputs(5))
     with pytest.raises(UsageError, match="offset of top1"):
-        TOP1.compute(generated=evidence(logits, [0, 1]), classifier=six, offset=-1)
+        TOP1.compute(generated=evidence(logits, "logits", labels=[0, 1]), classifier=six, offset=-1)
     with pytest.raises(InputRejected, match="not finite"):
-        TOP1.compute(generated=evidence(logits * np.nan, [0, 1]), classifier=six)
+        TOP1.compute(generated=evidence(logits * np.nan, "logits", labels=[0, 1]), classifier=six)

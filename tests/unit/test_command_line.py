@@ -9,34 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import pytest
+from conftest import Cli
 from made_up import result
 
 from genbench import cli as commands
 from genbench import console, pipeline, progress, requests
-from genbench.cli import main
 from genbench.errors import GenbenchError, InputRejected, Interrupted
 from genbench.outcome import Outcome
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: Any) -> tuple[int, str, str]:
-        code = main([str(w) for w in words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import random_images
 from numpy.typing import NDArray
 
 from genbench import papers, registry
-from genbench.arrays import Images, Samples
+from genbench.arrays import Samples
 from genbench.contracts import Dataset
 from genbench.datasets import cifar10, digits, of_papers
 from genbench.datasets.cifar10 import CIFAR10
@@ -212,16 +213,12 @@ def test_unknown_splits(value: Dataset, split: str, tmp_path: Path) -> None:
 PAPERS = [name for name, (target, _) in registry.BUILTIN["dataset"].items() if "of_papers" in target]
 
 
-def noise(count: int, side: int, seed: int = 0) -> Images:
-    return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
-
-
 def test_names_and_sizes_are_those_that_the_published_numbers_are_found_by(tmp_path: Path) -> None:
     resolutions = {papers._plain(name): resolution for name, (_, resolution) in papers.DATASETS.items()}
     assert {papers._plain(name) for name in PAPERS} == set(resolutions) - {"cifar10"}
     for name in PAPERS:
         side = resolutions[papers._plain(name)]
-        write_npz(Samples.of(noise(2, side)), tmp_path / f"{name}.npz")
+        write_npz(Samples.of(random_images(2, side)), tmp_path / f"{name}.npz")
         value = registry.get("dataset", name)
         samples = value.load(value.splits["reference"], directory=tmp_path)
         assert samples.shape == (3, side, side)
@@ -242,7 +239,7 @@ def test_protocols_and_numbers_of_samples_are_those_of_the_papers() -> None:
 
 
 def test_a_folder_a_zip_and_an_array_hold_the_same_set(tmp_path: Path) -> None:
-    pixels = noise(5, 64)
+    pixels = random_images(5, 64)
     write_images(Samples.of(pixels), tmp_path / "celeba" / "deep")
     write_images(Samples.of(pixels), tmp_path / "celeba" / "other", start=5)
     with zipfile.ZipFile(tmp_path / "celeba.zip", "w") as archive:
@@ -259,9 +256,9 @@ def test_a_folder_a_zip_and_an_array_hold_the_same_set(tmp_path: Path) -> None:
 
 
 def test_the_reference_batch_of_adm_comes_first_and_is_named(tmp_path: Path) -> None:
-    write_images(Samples.of(noise(3, 64, seed=1)), tmp_path / "imagenet64")
+    write_images(Samples.of(random_images(3, 64, seed=1)), tmp_path / "imagenet64")
     batch = tmp_path / "VIRTUAL_imagenet64_labeled.npz"
-    write_npz(Samples.of(noise(2, 64), labels=np.array([7, 3])), batch)
+    write_npz(Samples.of(random_images(2, 64), labels=np.array([7, 3])), batch)
     samples = of_papers.IMAGENET64.load("train", directory=str(tmp_path))
     assert samples is not None
     assert samples.origin == "imagenet64 train (ADM reference batch)"
@@ -273,7 +270,7 @@ def test_the_reference_batch_of_adm_comes_first_and_is_named(tmp_path: Path) -> 
 
 
 def test_the_subfolders_of_imagenet_are_its_classes(tmp_path: Path) -> None:
-    image = noise(1, 64)
+    image = random_images(1, 64)
     write_images(Samples.of(image), tmp_path / "imagenet64" / "n0000")
     one = (tmp_path / "imagenet64" / "n0000" / "000000.png").read_bytes()
     for number in range(1, 1000):
@@ -293,14 +290,14 @@ def test_the_subfolders_of_imagenet_are_its_classes(tmp_path: Path) -> None:
 
 
 def test_captions_of_coco_come_along_and_a_test_split_may_be_absent(tmp_path: Path) -> None:
-    write_images(Samples.of(noise(2, 256)), tmp_path / "coco")
+    write_images(Samples.of(random_images(2, 256)), tmp_path / "coco")
     for number, text in enumerate(("a horse", "a boat")):
         (tmp_path / "coco" / f"{number:06d}.txt").write_text(text)
     samples = of_papers.COCO.load("val", directory=tmp_path)
     assert samples is not None and samples.captions == ("a horse", "a boat")
     assert of_papers.COCO.load("test", directory=tmp_path) is None
     assert of_papers.COCO.load("test") is None
-    write_images(Samples.of(noise(3, 256)), tmp_path / "coco-test")
+    write_images(Samples.of(random_images(3, 256)), tmp_path / "coco-test")
     held_out = of_papers.COCO.load("test", directory=tmp_path)
     assert held_out is not None and (held_out.count, held_out.origin) == (3, "coco test")
     with pytest.raises(UsageError, match="coco has no split 'train'"):
@@ -345,6 +342,6 @@ def test_statistics_may_stand_in_place_of_the_images(tmp_path: Path) -> None:
 def test_another_resolution_is_refused(tmp_path: Path) -> None:
     for side, shape in ((256, (128, 128)), (64, (64, 128))):
         value = {256: of_papers.FFHQ, 64: of_papers.CELEBA}[side]
-        write_npz(Samples.of(noise(1, 128)[:, :, : shape[0], : shape[1]]), tmp_path / f"{value.name}.npz")
+        write_npz(Samples.of(random_images(1, 128)[:, :, : shape[0], : shape[1]]), tmp_path / f"{value.name}.npz")
         with pytest.raises(InputRejected, match=rf"is of {side}x{side} pixels, and .*npz of {shape[1]}x{shape[0]};"):
             value.load("train", directory=tmp_path)

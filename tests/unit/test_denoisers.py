@@ -6,17 +6,13 @@ import math
 
 import pytest
 import torch
-from oracles import gaussian, mixture, mixture_density
+from oracles import gaussian, mixture, mixture_density, normal
 from torch import Tensor
 
 from baselines.denoisers import Condition, Prediction, denoiser, from_output, rescaled, target
 from baselines.schedules import EDM, Discrete, Level
 
 MIXTURE = ((-1.0, 0.2, 1.1), 0.2, (0.3, 0.5, 0.2))
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", ["eps", "x0", "v", "score"])

@@ -41,34 +41,34 @@ class Counting:
         return torch.tensor([[float(len(t))] for t in texts])
 
 
-def evidence(counting: Counting, cache: Path, *taps: str, samples: Samples | None = None):
+def extracted(counting: Counting, cache: Path, *taps: str, samples: Samples | None = None):
     return features.evidence(samples or Samples.of(IMAGES), counting.extractor, taps, cache=cache, device="cpu")
 
 
 def test_one_pass_serves_all_taps_and_every_block_is_full(tmp_path: Path) -> None:
     counting = Counting()
-    found = evidence(counting, tmp_path, "pooled", "pixels")
+    found = extracted(counting, tmp_path, "pooled", "pixels")
     assert counting.calls == [(8, ("pooled", "pixels"))] * 3
     assert np.array_equal(found.features("pixels").values(), IMAGES.reshape(21, -1).astype(np.float32))
     np.testing.assert_allclose(found.features("pooled").values(), IMAGES.mean((2, 3)), rtol=1e-6)
 
 
 def test_features_are_found_again_by_content_and_only_what_is_missing_is_made(tmp_path: Path) -> None:
-    evidence(Counting(), tmp_path, "pooled")
+    extracted(Counting(), tmp_path, "pooled")
     again = Counting()
-    evidence(again, tmp_path, "pooled", samples=Samples.of(IMAGES.copy(), origin="another name"))
+    extracted(again, tmp_path, "pooled", samples=Samples.of(IMAGES.copy(), origin="another name"))
     assert again.calls == []
-    evidence(again, tmp_path, "pooled", "pixels")
+    extracted(again, tmp_path, "pooled", "pixels")
     assert again.calls == [(8, ("pixels",))] * 3
 
 
 @pytest.mark.parametrize("change", ["images", "extractor"])
 def test_other_images_or_weights_are_other_features(tmp_path: Path, change: str) -> None:
-    evidence(Counting(), tmp_path, "pooled")
+    extracted(Counting(), tmp_path, "pooled")
     other = IMAGES.copy()
     other[0, 0, 0, 0] ^= 255
     counting = Counting("k2" if change == "extractor" else "k1")
-    found = evidence(counting, tmp_path, "pooled", samples=Samples.of(other if change == "images" else IMAGES))
+    found = extracted(counting, tmp_path, "pooled", samples=Samples.of(other if change == "images" else IMAGES))
     assert len(counting.calls) == 3
     if change == "images":
         assert found.features().values()[0, 0] != IMAGES[0, 0].mean()
@@ -76,7 +76,7 @@ def test_other_images_or_weights_are_other_features(tmp_path: Path, change: str)
 
 def test_captions_are_cached_by_their_texts(tmp_path: Path) -> None:
     for texts in (["a"] * 21, ["bbb"] * 21):
-        found = evidence(Counting(), tmp_path, "captions", samples=Samples.of(IMAGES, captions=texts))
+        found = extracted(Counting(), tmp_path, "captions", samples=Samples.of(IMAGES, captions=texts))
         assert found.features("captions").values()[:, 0].tolist() == [len(texts[0])] * 21
 
 
@@ -96,9 +96,9 @@ def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
 
 def test_taps_and_texts_that_are_not_there_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it has pooled, pixels"):
-        evidence(Counting(), tmp_path, "logits")
+        extracted(Counting(), tmp_path, "logits")
     with pytest.raises(UsageError, match="no captions"):
-        evidence(Counting(), tmp_path, "captions")
+        extracted(Counting(), tmp_path, "captions")
 
 
 def test_pixel_digests_are_those_of_the_images_however_they_are_stored(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
         directory=path.parent, key=path.stem, rows=20, part=24
     ).write(0, np.zeros((20, 3), np.float32)),
     "features of other images": lambda path: (
-        evidence(Counting(), path.parent / "other", "pooled", samples=Samples.of(255 - IMAGES)),
+        extracted(Counting(), path.parent / "other", "pooled", samples=Samples.of(255 - IMAGES)),
         shutil.copy(next((path.parent / "other").glob("*.npy")), path),
     ),
     "folder": lambda path: (path.unlink(), path.mkdir()),
@@ -165,14 +165,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_features_are_made_anew(tmp_path: Path, damage: str) -> None:
-    expected = np.array(evidence(Counting(), tmp_path, "pooled").features().values())
+    expected = np.array(extracted(Counting(), tmp_path, "pooled").features().values())
     (path,) = tmp_path.glob("*.npy")
     DAMAGES[damage](path)
     counting = Counting()
-    found = evidence(counting, tmp_path, "pooled").features()
+    found = extracted(counting, tmp_path, "pooled").features()
     assert np.array_equal(found.values(), expected) and len(counting.calls) == 3
     again = Counting()
-    evidence(again, tmp_path, "pooled")
+    extracted(again, tmp_path, "pooled")
     assert again.calls == [] and path.is_file() and not path.is_symlink(), "the file was mended"
 
 
@@ -200,25 +200,25 @@ def test_an_interrupted_pass_goes_on_with_the_part_it_was_in(tmp_path: Path) -> 
 @pytest.mark.usefixtures("_small_parts")
 @pytest.mark.parametrize("damage", ["bit of a number", "half", "empty", "folder"])
 def test_a_damaged_part_is_made_anew_and_no_other(tmp_path: Path, damage: str) -> None:
-    whole = np.array(evidence(Counting(), tmp_path / "whole", "pooled").features().values())
+    whole = np.array(extracted(Counting(), tmp_path / "whole", "pooled").features().values())
     (path,) = (tmp_path / "whole").glob("*.npy")
     parts = Table(directory=tmp_path / "parts", key=path.stem, rows=21, part=8)
     for number in range(3):
         parts.write(number, whole[slice(*parts.span(number))])
     DAMAGES[damage](parts.part_path(1))
     counting = Counting()
-    found = evidence(counting, tmp_path / "parts", "pooled").features().values()
+    found = extracted(counting, tmp_path / "parts", "pooled").features().values()
     assert np.array_equal(found, whole) and len(counting.calls) == 1
 
 
 @pytest.mark.usefixtures("_small_parts")
 def test_parts_of_another_length_are_not_mixed_in(tmp_path: Path) -> None:
-    whole = np.array(evidence(Counting(), tmp_path / "whole", "pooled").features().values())
+    whole = np.array(extracted(Counting(), tmp_path / "whole", "pooled").features().values())
     (path,) = (tmp_path / "whole").glob("*.npy")
     other = Table(directory=tmp_path / "parts", key=path.stem, rows=21, part=16)
     for number in range(2):
         other.write(number, np.zeros_like(whole[slice(*other.span(number))]))
-    assert np.array_equal(evidence(Counting(), tmp_path / "parts", "pooled").features().values(), whole)
+    assert np.array_equal(extracted(Counting(), tmp_path / "parts", "pooled").features().values(), whole)
 
 
 @pytest.mark.parametrize("kind", ["array", "folder", "npz"])
@@ -244,7 +244,7 @@ def test_images_that_change_while_they_are_measured_are_refused_and_nothing_is_k
 
 def test_digests_found_while_features_are_made_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(Samples.of(IMAGES), tmp_path / "folder")
-    evidence(Counting(), tmp_path / "cache", "pooled", samples=open_images(tmp_path / "folder"))
+    extracted(Counting(), tmp_path / "cache", "pooled", samples=open_images(tmp_path / "folder"))
     monkeypatch.setattr("genbench.features.prefetch", lambda *_, **__: pytest.fail("decoded again"))
     found = features.pixel_digests(open_images(tmp_path / "folder"), cache=tmp_path / "cache")
     assert np.array_equal(found, features.pixel_digests(Samples.of(IMAGES)))
@@ -274,7 +274,7 @@ def test_a_cache_that_cannot_be_written_to_costs_a_warning(
     cache = {"below a file": tmp_path / "file" / "x"}.get(place, tmp_path / place)
     counting = Counting()
     for _ in range(2):
-        found = evidence(counting, cache, "pooled").features().values()
+        found = extracted(counting, cache, "pooled").features().values()
         np.testing.assert_allclose(found, IMAGES.mean((2, 3)), rtol=1e-6)
     assert len(counting.calls) == 3, "made once for this process"
     assert "cannot be written to" in caplog.text
@@ -284,14 +284,14 @@ def test_a_cache_that_cannot_be_written_to_costs_a_warning(
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only the superuser can become another")
 def test_a_finished_cache_serves_a_user_who_cannot_write_to_it(everybodys: Path) -> None:
     cache = everybodys / "cache"
-    expected = np.array(evidence(Counting(), cache, "pooled").features().values())
+    expected = np.array(extracted(Counting(), cache, "pooled").features().values())
     cache.chmod(0o755)
     counting = Counting()
     os.seteuid(65534)
     try:
-        assert np.array_equal(evidence(counting, cache, "pooled").features().values(), expected)
+        assert np.array_equal(extracted(counting, cache, "pooled").features().values(), expected)
         assert counting.calls == []
-        other = evidence(counting, cache, "pixels").features("pixels").values()
+        other = extracted(counting, cache, "pixels").features("pixels").values()
         assert np.array_equal(other, IMAGES.reshape(21, -1))
     finally:
         os.seteuid(0)
@@ -300,7 +300,7 @@ def test_a_finished_cache_serves_a_user_who_cannot_write_to_it(everybodys: Path)
 def test_calls_of_large_images_are_smaller_and_all_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "CALL_BYTES", 3 * IMAGES[0].nbytes + 1)
     counting = Counting()
-    found = evidence(counting, tmp_path, "pooled")
+    found = extracted(counting, tmp_path, "pooled")
     assert [count for count, _ in counting.calls] == [3] * 7
     np.testing.assert_allclose(found.features().values(), IMAGES.mean((2, 3)), rtol=1e-6)
     assert features.images_of_call(counting.extractor, (3, 10_000, 10_000)) == 1
@@ -319,7 +319,7 @@ def test_parts_that_nobody_came_back_to_are_removed(tmp_path: Path) -> None:
         parts = Table(directory=tmp_path, key=name, rows=21, part=8)
         parts.write(0, np.zeros((8, 3), np.float32))
         os.utime(parts.parts, (time.time() - age * 86400,) * 2)
-    evidence(Counting(), tmp_path, "pooled")
+    extracted(Counting(), tmp_path, "pooled")
     assert [path.name for path in tmp_path.glob("*.parts")] == ["new.parts"]
 
 
@@ -340,7 +340,7 @@ def test_features_that_are_all_equal_are_told(tmp_path: Path, kind: str, caplog:
 def test_another_process_may_finish_the_same_features_first(
     tmp_path: Path, finished: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = np.array(evidence(Counting(), tmp_path / "other", "pooled").features().values())
+    expected = np.array(extracted(Counting(), tmp_path / "other", "pooled").features().values())
     write, met = feature_files.atomic_write, []
 
     def overtaken(path: Path, data: bytes) -> None:
@@ -352,6 +352,6 @@ def test_another_process_may_finish_the_same_features_first(
         write(path, data)
 
     monkeypatch.setattr(feature_files, "atomic_write", overtaken)
-    found = evidence(Counting(), tmp_path / "cache", "pooled").features().values()
+    found = extracted(Counting(), tmp_path / "cache", "pooled").features().values()
     assert np.array_equal(found, expected) and met
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from made_up import evidence, normal
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Moments, Samples, Statistics
+from genbench.arrays import Evidence, Moments, Samples, Statistics
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.gaussians import fit_of, frechet_distance
@@ -17,20 +18,6 @@ from genbench.metrics.frechet import FD, FID, FID_INF, MIFID, PER_CLASS_FID, SFI
 from genbench.uncertainty import Uncertainty, block_numbers, block_sizes, of_deletion, of_jackknife
 
 Values = NDArray[np.float32]
-
-
-def evidence(
-    values: NDArray[np.floating], *, tap: str = "pooled", extractor: str = "test", labels: list[int] | None = None
-) -> Evidence:
-    samples = Samples.of(
-        np.zeros((len(values), 1, 1, 1), np.uint8), labels=None if labels is None else np.array(labels, dtype=np.int64)
-    )
-    found = Features(extractor=extractor, tap=tap, array=np.asarray(values, dtype=np.float32))
-    return Evidence(samples=samples, taps={tap: found})
-
-
-def normal(seed: int, n: int, d: int, scale: float = 1.0, shift: float = 0.0) -> Values:
-    return (np.random.default_rng(seed).normal(size=(n, d)) * scale + shift).astype(np.float32)
 
 
 def distance(x: Values, y: Values) -> float:

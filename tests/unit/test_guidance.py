@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from oracles import circle, gaussian, keyed, mixture, order, propagate
+from oracles import circle, gaussian, keyed, mixture, normal, order, propagate
 from torch import Tensor
 
 from baselines.denoisers import Condition, Denoiser, Prediction, from_output, target
@@ -20,10 +20,6 @@ from baselines.steps import Step, ddim, ddpm, heun
 LEVEL = Level(400.0, math.cos(0.9), math.sin(0.9))
 MEAN, STD = 0.3, 0.5
 MIXTURE = ((-1.0, 0.2, 1.1), 0.2, (0.3, 0.5, 0.2))
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def equal(a: Prediction, b: Prediction) -> bool:

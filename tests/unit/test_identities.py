@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import random_images
 
 from genbench import features, identities, measuring, pipeline, registry
 from genbench.arrays import Samples, image_digests
@@ -19,13 +20,12 @@ from genbench.records import Measurement, Ref, Result
 EVERYTHING = frozenset({"order", "labels", "captions"})
 
 
-def noise(count: int, seed: int = 0, side: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
-
-
 def real(count: int = 40) -> Samples:
     return Samples.of(
-        noise(count), labels=np.arange(count) % 4, captions=[f"text {i % 5}" for i in range(count)], origin="real"
+        random_images(count),
+        labels=np.arange(count) % 4,
+        captions=[f"text {i % 5}" for i in range(count)],
+        origin="real",
     )
 
 
@@ -63,7 +63,7 @@ def test_what_a_metric_reads_of_an_image_belongs_to_that_image() -> None:
 
 
 def test_copies_count() -> None:
-    pixels = noise(4)
+    pixels = random_images(4)
     once, twice = Samples.of(pixels), Samples.of(np.concatenate([pixels, pixels]))
     other = Samples.of(np.concatenate([pixels, pixels[:1]]))
     assert len({content(once), content(twice), content(other)}) == 3
@@ -112,7 +112,10 @@ def measured(
 
 def ours(count: int = 30, seed: int = 7) -> Samples:
     return Samples.of(
-        noise(count, seed), labels=np.arange(count) % 4, captions=[f"text {i % 3}" for i in range(count)], origin="ours"
+        random_images(count, seed=seed),
+        labels=np.arange(count) % 4,
+        captions=[f"text {i % 3}" for i in range(count)],
+        origin="ours",
     )
 
 
@@ -176,7 +179,7 @@ def test_labels_of_the_reference_are_part_of_the_protocol() -> None:
 
 def test_floors_of_other_labels_are_other_floors() -> None:
     generated, reference = ours(60), real(80)
-    held_out = Samples.of(noise(60, 3), labels=np.arange(60) % 4, origin="held out")
+    held_out = Samples.of(random_images(60, seed=3), labels=np.arange(60) % 4, origin="held out")
 
     def floor(labels: np.ndarray) -> float:
         side = replace(held_out, labels=labels)
@@ -193,7 +196,7 @@ def test_a_damaged_floor_is_made_anew(
     damage: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path))
-    held_out = Samples.of(noise(30, 3), origin="held out")
+    held_out = Samples.of(random_images(30, seed=3), origin="held out")
 
     def floor() -> float:
         result = measured("fid@pixels(side=2)", ours(), real(), held_out=held_out)

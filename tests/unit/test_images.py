@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up import random_images
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
@@ -31,11 +32,6 @@ from genbench.arrays import Images, Samples
 from genbench.errors import InputRejected, UsageError
 from genbench.images import containers, npz, open_images, open_reference, prefetch, write_grid, write_images, write_npz
 from genbench.images import encoded as files_of_images
-
-
-def noise(count: int, height: int = 6, width: int = 8, *, seed: int = 0) -> Images:
-    """uint8 (n, 3, h, w)."""
-    return np.random.default_rng(seed).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
 
 
 def encoded(pixels: NDArray, mode: str | None = None, kind: str = "PNG", **options: object) -> bytes:
@@ -112,7 +108,7 @@ def refused(path: Path, **options: int) -> str:
 def test_pixels_are_those_of_the_files_in_the_order_of_their_paths(tmp_path: Path) -> None:
     # The order of code points of whole relative paths: upper case first, "-" before "/", "10" before "9".
     names = ["Z.png", "a-1/x.PNG", "a/10.png", "a/9.png", "a/b/c/d.png", "b.Png"]
-    pixels = noise(len(names))
+    pixels = random_images(len(names), 6, 8)
     order = np.random.default_rng(1).permutation(len(names))
     write(tmp_path, {names[i]: png(pixels[i]) for i in order})
     samples = open_images(str(tmp_path))
@@ -134,20 +130,20 @@ def test_pixels_are_those_of_the_files_in_the_order_of_their_paths(tmp_path: Pat
     ],
 )
 def test_lossless_formats_keep_every_pixel(kind: str, extension: str, options: dict, tmp_path: Path) -> None:
-    pixels = noise(2)
+    pixels = random_images(2, 6, 8)
     write(tmp_path, {f"{i}{extension}": png(pixels[i], kind=kind, **options) for i in range(2)})
     assert np.array_equal(open_images(tmp_path).read(0, 2), pixels)
 
 
 def test_jpeg_is_decoded_as_pillow_does(tmp_path: Path) -> None:
-    data = png(noise(1, 32, 32)[0], kind="JPEG", quality=80)
+    data = png(random_images(1, 32, 32)[0], kind="JPEG", quality=80)
     write(tmp_path, {"a.jpeg": data})
     expected = np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
     assert np.array_equal(open_images(tmp_path).read(0, 1)[0], expected)
 
 
 def test_only_the_files_that_are_asked_for_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = noise(5)
+    pixels = random_images(5, 6, 8)
     write(tmp_path, {f"{i}.png": png(pixels[i]) for i in range(5)})
     samples = open_images(tmp_path)
     for i in (0, 1, 4):
@@ -195,15 +191,15 @@ def test_a_foreign_colour_profile_is_noticed(tmp_path: Path, caplog: pytest.LogC
 
     for name in ("sRGB", "LAB"):
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
-        write(tmp_path, {f"{name}.png": png(noise(1)[0], icc_profile=profile)})
-    write(tmp_path, {"old.png": png(noise(1)[0], icc_profile=b"desc sRGB IEC61966-2.1")})
+        write(tmp_path, {f"{name}.png": png(random_images(1, 6, 8)[0], icc_profile=profile)})
+    write(tmp_path, {"old.png": png(random_images(1, 6, 8)[0], icc_profile=b"desc sRGB IEC61966-2.1")})
     with caplog.at_level(logging.WARNING, "genbench"):
         open_images(tmp_path)
     assert "1 of 3 images carry a colour profile that is not sRGB" in caplog.text
 
 
 def test_other_and_hidden_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pixels = noise(1)
+    pixels = random_images(1, 6, 8)
     good = png(pixels[0])
     extra = {"notes.txt": b"", "b.gif": good, "c.gif": good, ".hidden.png": b"", "._a.png": b"", ".git/x.png": good}
     write(tmp_path / "folder", {"a.png": good} | extra)
@@ -216,7 +212,7 @@ def test_other_and_hidden_files_are_passed_over(tmp_path: Path, caplog: pytest.L
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    pixels = noise(2)
+    pixels = random_images(2, 6, 8)
     write(tmp_path, {"real/a.png": png(pixels[0]), "set/b/b.png": png(pixels[1])})
     (tmp_path / "set" / "a").symlink_to(tmp_path / "real")
     (tmp_path / "set" / "b" / "loop").symlink_to(tmp_path / "set")
@@ -244,7 +240,7 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path) -> Non
 def test_folders_are_classes(
     names: list[str], labels: list[int] | None, classes: tuple[str, ...], tmp_path: Path
 ) -> None:
-    files = {name: png(image) for name, image in zip(names, noise(len(names)), strict=True)}
+    files = {name: png(image) for name, image in zip(names, random_images(len(names), 6, 8), strict=True)}
     write(tmp_path / "folder", files)
     for path in (tmp_path / "folder", pack(tmp_path / "a.zip", files)):
         samples = open_images(path)
@@ -263,7 +259,7 @@ TEXTS = ("a cat, asleep", 'a "red" dog\non a mat', "crème brûlée \U0001f36e")
 
 def captioned(kind: str) -> dict[str, bytes]:
     """Three images whose captions are TEXTS, in the convention asked for; the rows are not in the order of files."""
-    pixels = noise(3)
+    pixels = random_images(3, 6, 8)
     files = {"2.png": png(pixels[0]), "a/1.png": png(pixels[1]), "a/10.webp": png(pixels[2], kind="WEBP")}
     two, one, ten = TEXTS
     flat = one.replace("\n", " ")
@@ -367,7 +363,7 @@ BAD_CAPTIONS: dict[str, tuple[dict[str, bytes], str]] = {
 @pytest.mark.parametrize("kind", ["folder", "zip"])
 def test_doubtful_captions_are_refused(case: str, kind: str, tmp_path: Path) -> None:
     extra, says = BAD_CAPTIONS[case]
-    pixels = noise(3)
+    pixels = random_images(3, 6, 8)
     files = {"a.png": png(pixels[0]), "b.png": png(pixels[1]), "a/c.png": png(pixels[2])} | extra
     if "b.jpg" in files:
         files["b.jpg"] = png(pixels[0], kind="JPEG")
@@ -376,7 +372,10 @@ def test_doubtful_captions_are_refused(case: str, kind: str, tmp_path: Path) -> 
 
 
 def test_tables_of_something_else_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write(tmp_path, {"b.png": png(noise(1)[0]), "metadata.csv": b"file_name,label\nb.png,3\n", "notes.txt": b"\xff"})
+    write(
+        tmp_path,
+        {"b.png": png(random_images(1, 6, 8)[0]), "metadata.csv": b"file_name,label\nb.png,3\n", "notes.txt": b"\xff"},
+    )
     write(tmp_path, {"metadata.jsonl": b'{"image": "b.png", "text": "x"}', ".b.txt": b"hidden", "deep/b.txt": b"other"})
     with caplog.at_level(logging.WARNING, "genbench"):
         assert open_images(tmp_path).captions is None
@@ -386,7 +385,7 @@ def test_tables_of_something_else_are_passed_over(tmp_path: Path, caplog: pytest
 
 
 def test_captions_of_arrays(tmp_path: Path) -> None:
-    pixels = noise(3).transpose(0, 2, 3, 1)
+    pixels = random_images(3, 6, 8).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "a.npz", arr_0=pixels, captions=np.array(TEXTS))
     np.savez_compressed(tmp_path / "b.npz", arr_0=pixels, captions=np.array(TEXTS, dtype=">U40"))
     np.savez(tmp_path / "c.npz", arr_0=pixels)
@@ -411,7 +410,7 @@ def test_captions_of_arrays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("root", ["", "photos/"])
 def test_a_zip_equals_its_folder(compression: int, root: str, tmp_path: Path) -> None:
-    pixels = noise(12, 16, 16)
+    pixels = random_images(12, 16, 16)
     files = {}
     for i, image in enumerate(pixels):
         kind = ("PNG", "JPEG", "WEBP")[i % 3]
@@ -430,7 +429,7 @@ def test_a_zip_equals_its_folder(compression: int, root: str, tmp_path: Path) ->
 
 
 def test_fingerprints_change_with_content_order_and_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = (png(image) for image in noise(2))
+    a, b = (png(image) for image in random_images(2, 6, 8))
     sets = [{"1.png": a, "2.png": b}, {"1.png": b, "2.png": a}, {"1.png": a}, {"1.png": a, "2.png": a}]
     names = [open_images(write(tmp_path / str(i), files)).fingerprint() for i, files in enumerate(sets)]
     assert len(set(names)) == 4
@@ -466,7 +465,7 @@ def test_fingerprints_know_where_files_end() -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "npz", "packed", "npy"])
 def test_samples_survive_pickling_and_threads(kind: str, tmp_path: Path) -> None:
-    pixels = noise(40)
+    pixels = random_images(40, 6, 8)
     files = {f"{i:02}.png": png(image) for i, image in enumerate(pixels)}
     stored = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
     path = {
@@ -488,7 +487,7 @@ def test_samples_survive_pickling_and_threads(kind: str, tmp_path: Path) -> None
 
 
 def test_a_forked_child_does_not_share_the_position_in_a_zip(tmp_path: Path) -> None:
-    pixels = noise(2)
+    pixels = random_images(2, 6, 8)
     samples = open_images(pack(tmp_path / "a.zip", {f"{i}.png": png(image) for i, image in enumerate(pixels)}))
     archive = samples.read.__self__.files
     mine = archive.archive()
@@ -571,7 +570,7 @@ def exif(orientation: int) -> Image.Exif:
 
 def animation(kind: str) -> bytes:
     buffer = io.BytesIO()
-    frames = [Image.fromarray(image.transpose(1, 2, 0)) for image in noise(3)]
+    frames = [Image.fromarray(image.transpose(1, 2, 0)) for image in random_images(3, 6, 8)]
     frames[0].save(buffer, kind, save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
@@ -584,12 +583,12 @@ def with_alpha(value: int, kind: str = "PNG") -> bytes:
 
 def palette(transparency: int | bytes) -> bytes:
     buffer = io.BytesIO()
-    image = Image.fromarray(noise(1)[0].transpose(1, 2, 0)).quantize(16)
+    image = Image.fromarray(random_images(1, 6, 8)[0].transpose(1, 2, 0)).quantize(16)
     image.save(buffer, "PNG", transparency=transparency)
     return buffer.getvalue()
 
 
-COLOUR = noise(1)[0].transpose(1, 2, 0)
+COLOUR = random_images(1, 6, 8)[0].transpose(1, 2, 0)
 GOOD = encoded(COLOUR)
 ROWS16 = b"".join(b"\0" + bytes(range(48)) for _ in range(6))
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
@@ -688,13 +687,13 @@ def test_large_images_are_refused_before_they_are_decoded(tmp_path: Path) -> Non
 
 
 def test_mixed_sizes_are_listed_with_their_counts(tmp_path: Path) -> None:
-    files = {f"a{i}.png": png(image) for i, image in enumerate(noise(3))}
-    files |= {f"b{i}.png": png(image) for i, image in enumerate(noise(2, 4, 5))}
+    files = {f"a{i}.png": png(image) for i, image in enumerate(random_images(3, 6, 8))}
+    files |= {f"b{i}.png": png(image) for i, image in enumerate(random_images(2, 4, 5))}
     message = refused(write(tmp_path, files))
     assert "has images of 2 sizes" in message
     assert "8x6 (3), 5x4 (2)" in message
     for i in range(9):
-        write(tmp_path, {f"c{i}.png": png(noise(1, 3, 10 + i)[0])})
+        write(tmp_path, {f"c{i}.png": png(random_images(1, 3, 10 + i)[0])})
     assert refused(tmp_path).count("(") == 5
 
 
@@ -815,7 +814,7 @@ def test_content_that_changes_between_two_readings_is_refused(form: str, first: 
         np.save(path, pixels) if form == "npy" else np.savez(path, pixels)
         return path
 
-    pixels = noise(4, 6, 8)
+    pixels = random_images(4, 6, 8)
     samples = open_images(save(pixels))
     samples.fingerprint() if first == "fingerprint" else samples.read(0, 4)
     pixels[2] ^= 255
@@ -837,7 +836,7 @@ def test_a_system_without_threads_reads_in_the_caller(threads: int, monkeypatch:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    pixels = noise(50)
+    pixels = random_images(50, 6, 8)
     batches = list(prefetch(Samples.of(pixels), 7, 3))
     assert np.array_equal(np.concatenate(batches), pixels) and len(started) == threads
 
@@ -845,7 +844,7 @@ def test_a_system_without_threads_reads_in_the_caller(threads: int, monkeypatch:
 @pytest.mark.parametrize("save", [np.savez, np.save])
 def test_an_array_that_is_cut_short_while_it_is_read_is_refused(save: Callable, tmp_path: Path) -> None:
     path = tmp_path / ("a.npz" if save is np.savez else "a.npy")
-    save(path, noise(2000))
+    save(path, random_images(2000, 6, 8))
     samples = open_images(path)
     os.truncate(path, 100_000)
     with pytest.raises(InputRejected, match="ends too early"):
@@ -854,7 +853,7 @@ def test_an_array_that_is_cut_short_while_it_is_read_is_refused(save: Callable, 
 
 def test_files_that_change_after_opening_are_refused(tmp_path: Path) -> None:
     samples = open_images(write(tmp_path, {"a.png": GOOD, "b.png": GOOD}))
-    write(tmp_path, {"b.png": png(noise(1, 5, 5)[0])})
+    write(tmp_path, {"b.png": png(random_images(1, 5, 5)[0])})
     with pytest.raises(InputRejected, match=r"b\.png has 5x5 pixels now, not 8x6"):
         samples.read(0, 2)
     for use in ("fingerprint", "read"):
@@ -922,7 +921,7 @@ def test_encrypted_zips_are_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_members_of_zips_are_refused_by_name(tmp_path: Path) -> None:
-    large = png(noise(1, 64, 64)[0])
+    large = png(random_images(1, 64, 64)[0])
     path = pack(tmp_path / "a.zip", {"a.png": large, "b.png": large})
     data = bytearray(path.read_bytes())
     data[data.rindex(b"IEND") + 5] ^= (
@@ -954,7 +953,7 @@ def test_zip_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_are_read_in_both_layouts(save: Callable, tmp_path: Path) -> None:
-    pixels = noise(9)
+    pixels = random_images(9, 6, 8)
     labels = np.arange(9, dtype=np.uint8) % 4
     for name, array in (("last", pixels.transpose(0, 2, 3, 1)), ("first", pixels)):
         save(tmp_path / f"{name}.npz", np.ascontiguousarray(array), labels)
@@ -974,7 +973,7 @@ def test_arrays_are_read_in_both_layouts(save: Callable, tmp_path: Path) -> None
 
 
 def test_grey_arrays_are_repeated_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    grey = noise(4)[:, :1]
+    grey = random_images(4, 6, 8)[:, :1]
     np.savez(tmp_path / "a.npz", grey.transpose(0, 2, 3, 1))
     with caplog.at_level(logging.WARNING, "genbench"):
         samples = open_images(tmp_path / "a.npz")
@@ -996,7 +995,7 @@ class Payload:
         return (pytest.fail, ("an object was unpickled",))
 
 
-IMAGES = noise(4).transpose(0, 2, 3, 1).copy()
+IMAGES = random_images(4, 6, 8).transpose(0, 2, 3, 1).copy()
 BAD_ARRAYS: dict[str, tuple[dict[str, object], str]] = {
     "objects": ({"arr_0": np.array([Payload(), 1], dtype=object)}, "holds Python objects"),
     "records": ({"arr_0": np.zeros(3, dtype=[("a", "u1"), ("b", "O")])}, "holds Python objects"),
@@ -1065,7 +1064,7 @@ def test_compressed_arrays_have_a_limit_and_others_do_not(tmp_path: Path, monkey
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_damaged_pixels_of_arrays_are_found_by_the_fingerprint(save: Callable, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    save(path, noise(50))
+    save(path, random_images(50, 6, 8))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -1080,7 +1079,7 @@ FUZZ = int(os.environ.get("GENBENCH_FUZZ", "60"))
 
 
 def _valid(kind: str) -> bytes:
-    pixels = noise(3, 9, 7)
+    pixels = random_images(3, 9, 7)
     buffer = io.BytesIO()
     if kind in ("npy", "npz", "packed"):
         {"npy": np.save, "npz": np.savez, "packed": np.savez_compressed}[kind](buffer, pixels)
@@ -1190,7 +1189,7 @@ def test_statistics_are_a_reference_without_images(tmp_path: Path) -> None:
 
 
 def test_a_reference_batch_has_images_and_statistics_of_both_taps(tmp_path: Path) -> None:
-    pixels, (mu, sigma), (mu_s, sigma_s) = noise(4), moments(2048), moments(2023, seed=1)
+    pixels, (mu, sigma), (mu_s, sigma_s) = random_images(4, 6, 8), moments(2048), moments(2023, seed=1)
     batch = pixels.transpose(0, 2, 3, 1)
     np.savez(tmp_path / "a.npz", arr_0=batch, mu=mu, sigma=sigma, mu_s=mu_s, sigma_s=sigma_s)
     samples = open_reference(tmp_path / "a.npz")
@@ -1250,7 +1249,7 @@ def test_broken_statistics_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_written_images_are_read_back_in_order(channels: int, tmp_path: Path) -> None:
-    pixels = noise(130)[:, :channels]
+    pixels = random_images(130, 6, 8)[:, :channels]
     paths = write_images(Samples.of(pixels), tmp_path / "out", start=999_950)
     assert [p.name for p in paths[48:52]] == ["0999998.png", "0999999.png", "1000000.png", "1000001.png"]
     assert np.array_equal(open_images(tmp_path / "out").read(0, 130), np.broadcast_to(pixels, (130, 3, 6, 8)))
@@ -1258,7 +1257,7 @@ def test_written_images_are_read_back_in_order(channels: int, tmp_path: Path) ->
 
 
 def test_written_arrays_are_read_back_and_repeat_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels, labels = noise(5), np.array([3, 0, 2, 2, 1])
+    pixels, labels = random_images(5, 6, 8), np.array([3, 0, 2, 2, 1])
     write_npz(Samples.of(pixels, labels=labels), tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
         assert sorted(stored) == ["arr_0", "arr_1"]
@@ -1281,13 +1280,13 @@ def test_a_failing_source_leaves_no_array(tmp_path: Path) -> None:
         raise InputRejected("b.png is empty (0 bytes)")
 
     with pytest.raises(InputRejected):
-        write_npz(replace(Samples.of(noise(2)), read=read), tmp_path / "a.npz")
+        write_npz(replace(Samples.of(random_images(2, 6, 8)), read=read), tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("count", "columns", "size"), [(5, 3, (32, 18)), (2, 8, (22, 10)), (3, 1, (12, 26))])
 def test_a_grid_holds_the_images_row_by_row(count: int, columns: int, size: tuple[int, int], tmp_path: Path) -> None:
-    pixels = noise(count)
+    pixels = random_images(count, 6, 8)
     write_grid(pixels, tmp_path / "grid.png", columns)
     with Image.open(tmp_path / "grid.png") as image:
         assert image.size == size

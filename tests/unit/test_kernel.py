@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from made_up import evidence, normal
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Samples
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import kernel
@@ -16,15 +16,6 @@ from genbench.metrics.kernel import CMMD, KID, gaussian_less_one, kernel_sums, p
 from genbench.uncertainty import block_numbers, of_jackknife
 
 Array = NDArray[np.float32]
-
-
-def evidence(values: Array, tap: str = "pooled") -> Evidence:
-    images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
-    return Evidence(samples=images, taps={tap: Features(extractor="test", tap=tap, array=values)})
-
-
-def normal(seed: int, n: int, d: int, shift: float = 0.0) -> Array:
-    return (np.random.default_rng(seed).standard_normal((n, d)) + shift).astype(np.float32)
 
 
 def u_statistic(x: Array, y: Array) -> float:
@@ -41,7 +32,7 @@ def test_kid_equals_the_u_statistic_with_and_without_each_block(
     n: int, m: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "_TILE", 17)
-    x, y = normal(0, n, 9, 0.3), normal(1, m, 9)
+    x, y = normal(0, n, 9, shift=0.3), normal(1, m, 9)
     sums = kernel_sums(x, y, polynomial(9))
     assert sums.discrepancy(unbiased=True) == pytest.approx(u_statistic(x, y), rel=1e-5)
     blocks = block_numbers(n)
@@ -91,7 +82,7 @@ def test_kid_of_a_linear_shift_has_its_closed_form() -> None:
 
 
 def test_kid_subsets_have_the_mean_of_the_full_statistic_and_a_larger_error() -> None:
-    sides = {"generated": evidence(normal(7, 300, 16, 0.3)), "reference": evidence(normal(8, 300, 16))}
+    sides = {"generated": evidence(normal(7, 300, 16, shift=0.3)), "reference": evidence(normal(8, 300, 16))}
     full = KID.compute(**sides)
     drawn = KID.compute(**sides, subsets=200, subset_size=50, seed=3)
     assert full.stderr is not None and drawn.stderr is not None
@@ -113,7 +104,7 @@ def v_statistic(x: Array, y: Array, sigma: float) -> float:
 
 @pytest.mark.parametrize("sigma", [10.0, 0.7])
 def test_cmmd_equals_the_v_statistic_in_float64(sigma: float) -> None:
-    x, y = normal(9, 60, 12, 0.4), normal(10, 70, 12)
+    x, y = normal(9, 60, 12, shift=0.4), normal(10, 70, 12)
     score = CMMD.compute(generated=evidence(x, "embedding"), reference=evidence(y, "embedding"), sigma=sigma)
     assert score.value == pytest.approx(v_statistic(x, y, sigma), rel=2e-6)
     blocks = block_numbers(60)
@@ -133,7 +124,7 @@ def test_cmmd_of_a_set_with_itself_is_zero_and_of_opposite_points_its_bound() ->
 
 @pytest.mark.parametrize(("metric", "tap"), [(KID, "pooled"), (CMMD, "embedding")], ids=["kid", "cmmd"])
 def test_invariances_hold_and_are_complete(metric: Metric, tap: str) -> None:
-    x, y = normal(12, 70, 6, 0.5), normal(13, 60, 6)
+    x, y = normal(12, 70, 6, shift=0.5), normal(13, 60, 6)
     rng = np.random.default_rng(14)
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0].astype(np.float32)
     value = metric.compute(generated=evidence(x, tap), reference=evidence(y, tap)).value
@@ -153,7 +144,7 @@ def test_errors_match_the_spread_over_repetitions(metric: Metric, tap: str) -> N
     reference = evidence(normal(15, 200, 8), tap)
     found = []
     for seed in range(60):
-        score = metric.compute(generated=evidence(normal(100 + seed, 150, 8, 0.3), tap), reference=reference)
+        score = metric.compute(generated=evidence(normal(100 + seed, 150, 8, shift=0.3), tap), reference=reference)
         assert score.stderr is not None
         found.append((score.value, score.stderr))
     values, errors = np.array(found).T

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_up import evidence, normal
 from numpy.typing import NDArray
 
 from genbench import neighbours
-from genbench.arrays import Evidence, Features, Samples
+from genbench.arrays import Features
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.metrics import manifold
@@ -27,11 +28,6 @@ from genbench.metrics.manifold import (
 from genbench.uncertainty import block_numbers
 
 Array = NDArray[np.float32]
-
-
-def evidence(values: Array, extractor: str = "test") -> Evidence:
-    images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
-    return Evidence(samples=images, taps={"pooled": Features(extractor=extractor, tap="pooled", array=values)})
 
 
 def features(values: Array) -> Features:
@@ -52,10 +48,6 @@ def realism_scores(x: Array, y: Array, **args: object) -> NDArray[np.float64]:
 
 def authentic_images(x: Array, y: Array) -> NDArray[np.bool_]:
     return manifold.authentic_images(features(x), features(y))
-
-
-def normal(seed: int, n: int, d: int, shift: float = 0.0) -> Array:
-    return (np.random.default_rng(seed).standard_normal((n, d)) + shift).astype(np.float32)
 
 
 def squared(x: Array, y: Array) -> NDArray[np.float64]:
@@ -91,7 +83,7 @@ def test_counts_equal_brute_force(k: int, n: int, m: int, shift: float, monkeypa
     # Tiles that divide nothing, so that every seam is crossed.
     monkeypatch.setattr(neighbours, "_ROWS", 17)
     monkeypatch.setattr(neighbours, "_COLUMNS", 29)
-    x, y = normal(0, n, 3, shift), normal(1, m, 3)
+    x, y = normal(0, n, 3, shift=shift), normal(1, m, 3)
     expected = oracle(x, y, k)
     members, full = memberships(x, y, k=k), occupancies(x, y, k=k)
     np.testing.assert_array_equal(members.inside, expected["inside"])
@@ -113,7 +105,7 @@ def test_deleted_blocks_equal_a_computation_without_them(spare: int, monkeypatch
     monkeypatch.setattr(neighbours, "_ROWS", 7)
     monkeypatch.setattr(neighbours, "_COLUMNS", 11)
     monkeypatch.setattr(manifold, "_PAIRS", 5)
-    x, y = normal(2, 45, 2, 0.7), normal(3, 60, 2)
+    x, y = normal(2, 45, 2, shift=0.7), normal(3, 60, 2)
     counts, full = memberships(x, y, k=3), occupancies(x, y, k=3)
     assert counts.covered_without is not None
     blocks = block_numbers(len(x))
@@ -216,7 +208,7 @@ def test_few_points_close_together_cost_few_distances_in_float64(monkeypatch: py
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e18, 1e25])
 def test_the_unit_of_features_does_not_matter(scale: float) -> None:
-    x, y = normal(37, 90, 6, 0.4), normal(38, 80, 6)
+    x, y = normal(37, 90, 6, shift=0.4), normal(38, 80, 6)
     for metric in (PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT):
         value, changed = (
             metric.compute(generated=evidence(a), reference=evidence(b)).value
@@ -295,7 +287,7 @@ def test_density_counts_a_collapse_onto_a_dense_spot_that_coverage_sees() -> Non
 
 @pytest.mark.parametrize("metric", [PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT], ids=lambda m: m.name)
 def test_invariances_hold(metric: Metric) -> None:
-    x, y = normal(5, 80, 6, 0.5), normal(6, 90, 6)
+    x, y = normal(5, 80, 6, shift=0.5), normal(6, 90, 6)
     rng = np.random.default_rng(7)
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
     value = metric.compute(generated=evidence(x), reference=evidence(y)).value
@@ -376,7 +368,7 @@ def test_errors_match_the_spread_over_repetitions() -> None:
     metrics = PRECISION, RECALL, DENSITY, COVERAGE, REALISM, AUTHPCT
     found: dict[str, list[tuple[float, float]]] = {metric.name: [] for metric in metrics}
     for seed in range(60):
-        sides = {"generated": evidence(normal(100 + seed, 200, 8, 0.15)), "reference": reference}
+        sides = {"generated": evidence(normal(100 + seed, 200, 8, shift=0.15)), "reference": reference}
         for metric in metrics:
             score = metric.compute(**sides)
             assert score.stderr is not None
@@ -440,4 +432,4 @@ def test_errors_name_the_cause() -> None:
     with pytest.raises(InputRejected, match="not finite"):
         memberships(np.full_like(x, np.nan), x)
     with pytest.raises(NotComparable, match="two extractors"):
-        PRECISION.compute(generated=evidence(x, "a"), reference=evidence(x, "b"))
+        PRECISION.compute(generated=evidence(x, extractor="a"), reference=evidence(x, extractor="b"))

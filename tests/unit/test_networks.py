@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from oracles import noise
 
 from baselines.files import catalogue
 from baselines.files.arguments import architecture
@@ -26,10 +26,6 @@ from baselines.networks.blocks import (
 from baselines.networks.classifier import Classifier, ClassifierConfig
 from baselines.networks.transformer import LabelTokens, LabelTokensConfig, TextEncoder, TextEncoderConfig
 from baselines.networks.unet import UNet, UNetConfig, zero_outputs
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def count(network: torch.nn.Module) -> int:

@@ -23,7 +23,7 @@ from genbench.metrics.restoration import (
 )
 
 
-def evidence(images: Images) -> Evidence:
+def of_images(images: Images) -> Evidence:
     return Evidence(samples=Samples.of(images))
 
 
@@ -43,7 +43,7 @@ def test_psnr_of_known_differences_and_of_no_difference() -> None:
     expected = [20 * math.log10(255), 10 * math.log10(255**2 / 50), 10 * math.log10(255**2 * 192)]
     np.testing.assert_allclose(signal_to_noise(x, y)[:3], expected)
     assert signal_to_noise(x, y)[3] == pytest.approx(expected[2])
-    score = PSNR.compute(generated=evidence(x), reference=evidence(y))
+    score = PSNR.compute(generated=of_images(x), reference=of_images(y))
     assert score.value == pytest.approx((sum(expected) + expected[2]) / 4)
     assert score.detail["identical"] == 1
     assert score.stderr == pytest.approx(np.std([*expected, expected[2]], ddof=1) / 2)
@@ -85,7 +85,7 @@ def test_ssim_equals_its_definition(border: str) -> None:
 
 def test_ssim_is_one_for_copies_and_constant_images_have_a_closed_form() -> None:
     x, _ = noisy_pair(1, 3, (16, 16))
-    assert SSIM.compute(generated=evidence(x), reference=evidence(x)).value == pytest.approx(1)
+    assert SSIM.compute(generated=of_images(x), reference=of_images(x)).value == pytest.approx(1)
     a, b = np.full((1, 1, 12, 12), 50, np.uint8), np.full((1, 1, 12, 12), 200, np.uint8)
     expected = (2 * 50 * 200 + 2.55**2) / (50**2 + 200**2 + 2.55**2)
     assert structural_similarity(a, b)[0] == pytest.approx(expected)
@@ -95,7 +95,7 @@ def test_more_noise_scores_lower_in_order() -> None:
     values = []
     for spread in (5, 20, 60):
         x, y = noisy_pair(2, 40, (24, 24), spread)
-        sides = {"generated": evidence(x), "reference": evidence(y)}
+        sides = {"generated": of_images(x), "reference": of_images(y)}
         values.append((PSNR.compute(**sides).value, SSIM.compute(**sides).value))
     assert values == sorted(values, reverse=True)
     assert all(a[i] > b[i] for a, b in pairwise(values) for i in (0, 1))
@@ -108,14 +108,14 @@ def test_consistency_counts_only_what_survives_the_reduction() -> None:
     # A checkerboard of +-9 inside every square leaves its mean.
     board = np.where((np.arange(16)[:, None] + np.arange(16)) % 2, 9, -9)
     textured = (up.astype(np.int64) + board).astype(np.uint8)
-    assert CONSISTENCY.compute(generated=evidence(textured), reference=evidence(low)).value == 0
-    assert CONSISTENCY.compute(generated=evidence(textured), reference=evidence(up)).value == 0
-    score = CONSISTENCY.compute(generated=evidence(up + 2), reference=evidence(low))
+    assert CONSISTENCY.compute(generated=of_images(textured), reference=of_images(low)).value == 0
+    assert CONSISTENCY.compute(generated=of_images(textured), reference=of_images(up)).value == 0
+    score = CONSISTENCY.compute(generated=of_images(up + 2), reference=of_images(low))
     assert score.value == pytest.approx(1e5 * (2 / 255) ** 2)
     # Against 8-bit low-resolution images of continuous ones, a perfect result keeps the variance of rounding.
     fine = rng.integers(0, 256, (60, 3, 32, 32)).astype(np.uint8)
     rounded = np.rint(box_downsampled(fine, 4)).astype(np.uint8)
-    perfect = CONSISTENCY.compute(generated=evidence(fine), reference=evidence(rounded)).value
+    perfect = CONSISTENCY.compute(generated=of_images(fine), reference=of_images(rounded)).value
     assert perfect == pytest.approx(1e5 / 12 / 255**2, rel=0.05)
 
 
@@ -142,11 +142,11 @@ def test_lpips_is_the_mean_of_the_numbers_of_pairs() -> None:
 
 
 def test_errors_name_the_cause() -> None:
-    x = evidence(np.zeros((2, 3, 8, 8), np.uint8))
+    x = of_images(np.zeros((2, 3, 8, 8), np.uint8))
     with pytest.raises(NotComparable, match="2 and array has 3"):
-        PSNR.compute(generated=x, reference=evidence(np.zeros((3, 3, 8, 8), np.uint8)))
+        PSNR.compute(generated=x, reference=of_images(np.zeros((3, 3, 8, 8), np.uint8)))
     with pytest.raises(NotComparable, match="pixel by pixel"):
-        PSNR.compute(generated=x, reference=evidence(np.zeros((2, 3, 4, 4), np.uint8)))
+        PSNR.compute(generated=x, reference=of_images(np.zeros((2, 3, 4, 4), np.uint8)))
     with pytest.raises(NotComparable, match="at least 11 pixels"):
         SSIM.compute(generated=x, reference=x, border="valid")
     with pytest.raises(UsageError, match="reflect and valid"):
@@ -154,7 +154,7 @@ def test_errors_name_the_cause() -> None:
     with pytest.raises(NotComparable, match="3 times"):
         CONSISTENCY.compute(generated=x, reference=x, factor=3)
     with pytest.raises(NotComparable, match="the reference is"):
-        CONSISTENCY.compute(generated=x, reference=evidence(np.zeros((2, 3, 4, 4), np.uint8)))
+        CONSISTENCY.compute(generated=x, reference=of_images(np.zeros((2, 3, 4, 4), np.uint8)))
 
 
 def test_sides_that_are_no_pairs_are_refused_before_anything_is_measured() -> None:

@@ -6,24 +6,15 @@ import math
 
 import numpy as np
 import pytest
+from made_up import evidence, normal
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 
-from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics import sliced
 from genbench.metrics.sliced import SWD, directions, sliced_distances, squared_transport
 from genbench.uncertainty import block_numbers
-
-
-def evidence(values: NDArray[np.float32]) -> Evidence:
-    images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
-    return Evidence(samples=images, taps={"pooled": Features(extractor="test", tap="pooled", array=values)})
-
-
-def normal(seed: int, n: int, d: int, shift: float = 0.0) -> NDArray[np.float32]:
-    return (np.random.default_rng(seed).standard_normal((n, d)) + shift).astype(np.float32)
 
 
 @pytest.mark.parametrize(("n", "m"), [(5, 7), (6, 4), (8, 8), (1, 3)])
@@ -55,7 +46,7 @@ def test_a_shift_of_length_s_is_s_over_the_root_of_the_width() -> None:
 
 def test_equals_projections_made_one_by_one_with_and_without_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliced, "_CHUNK", 3)
-    x, y = normal(2, 43, 4, 0.4), normal(3, 31, 4)
+    x, y = normal(2, 43, 4, shift=0.4), normal(3, 31, 4)
     along = directions(4, 7, 5).astype(np.float64)
 
     def by_hand(values: NDArray[np.float32]) -> float:
@@ -74,14 +65,14 @@ def test_equals_projections_made_one_by_one_with_and_without_each_block(monkeypa
 
 
 def test_in_one_dimension_it_is_at_least_the_first_distance() -> None:
-    x, y = normal(4, 60, 1, 0.7), normal(5, 80, 1)
+    x, y = normal(4, 60, 1, shift=0.7), normal(5, 80, 1)
     value = SWD.compute(generated=evidence(x), reference=evidence(y), projections=3).value
     first = wasserstein_distance(x[:, 0], y[:, 0])
     assert first <= value + 1e-6 <= 2 * first
 
 
 def test_invariances_hold_and_are_complete() -> None:
-    x, y = normal(6, 70, 4, 0.5), normal(7, 60, 4)
+    x, y = normal(6, 70, 4, shift=0.5), normal(7, 60, 4)
     rng = np.random.default_rng(8)
     rotation = np.linalg.qr(rng.standard_normal((4, 4)))[0].astype(np.float32)
     value = SWD.compute(generated=evidence(x), reference=evidence(y), projections=16).value
@@ -100,7 +91,9 @@ def test_error_matches_the_spread_over_repetitions() -> None:
     reference = evidence(normal(9, 200, 6))
     found = []
     for seed in range(60):
-        score = SWD.compute(generated=evidence(normal(100 + seed, 150, 6, 0.5)), reference=reference, projections=32)
+        score = SWD.compute(
+            generated=evidence(normal(100 + seed, 150, 6, shift=0.5)), reference=reference, projections=32
+        )
         assert score.stderr is not None
         found.append((score.value, score.stderr))
     values, errors = np.array(found).T

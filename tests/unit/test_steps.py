@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from oracles import circle, gaussian, keyed, maps, mixture, mixture_density, order, propagate
+from oracles import circle, gaussian, keyed, maps, mixture, mixture_density, normal, order, propagate
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
@@ -38,10 +38,6 @@ LINEAR = betas("linear")
 
 def uniform(steps: int) -> list[Level]:
     return discrete_grid(LINEAR, subsequence(steps, 1000, "uniform"))
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def closed_form(steps: int, eta: float | None, variance: str | None) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracles import noise
 from scipy.stats import norm
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
@@ -31,12 +32,8 @@ LINEAR = betas("linear")
 BARS = torch.from_numpy(signal(LINEAR))
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def images(count: int, seed: int = 0) -> Tensor:
-    return normal(count, 3, 4, 4, seed=seed).clamp(-1, 1)
+    return noise(count, 3, 4, 4, seed=seed).clamp(-1, 1)
 
 
 class Known(nn.Module):
@@ -363,7 +360,7 @@ def test_training_learns() -> None:
     beta = np.array([0.3])
     recipe = Recipe(steps=300, batch_size=256, rate=0.05, warmup=10, average=0.9, bfloat16=False)
     loss = diffusion_loss(beta, "eps", learned_variance=False, null_label=None)
-    *_, last = fit(Scale(), Scale(), loss, lambda k: {"x0": 0.5 * normal(256, 1, 2, 2, seed=k)}, recipe)
+    *_, last = fit(Scale(), Scale(), loss, lambda k: {"x0": 0.5 * noise(256, 1, 2, 2, seed=k)}, recipe)
     # E[eps | x] = sigma x / (alpha^2 std^2 + sigma^2)
     assert float(last.average.scale) == pytest.approx(math.sqrt(0.3) / (0.7 * 0.25 + 0.3), abs=0.02)
     assert last.loss == pytest.approx(1 - 0.3 / (0.7 * 0.25 + 0.3), abs=0.05)

@@ -6,21 +6,12 @@ import math
 
 import numpy as np
 import pytest
+from made_up import evidence, normal
 from numpy.typing import NDArray
 
-from genbench.arrays import Evidence, Features, Samples
 from genbench.errors import InputRejected, UsageError
 from genbench.metrics.vendi import VENDI, vendi_scores
 from genbench.uncertainty import Uncertainty, block_numbers, block_sizes, of_jackknife
-
-
-def evidence(values: NDArray[np.float32], labels: NDArray[np.int64] | None = None) -> Evidence:
-    images = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8), labels=labels)
-    return Evidence(samples=images, taps={"pooled": Features(extractor="test", tap="pooled", array=values)})
-
-
-def normal(seed: int, n: int, d: int) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
 
 def definition(values: NDArray[np.float32]) -> float:
@@ -73,7 +64,7 @@ def test_orders_are_positive(q: float) -> None:
 
 def test_per_class_is_the_mean_over_classes_with_independent_errors() -> None:
     x, labels = normal(1, 90, 5), np.random.default_rng(2).integers(0, 3, 90)
-    score = VENDI.compute(generated=evidence(x, labels), per_class=True)
+    score = VENDI.compute(generated=evidence(x, labels=labels), per_class=True)
     assert score.value == pytest.approx(np.mean([definition(x[labels == c]) for c in range(3)]))
     variance, totals, sizes = 0.0, np.zeros(20), np.zeros(20, np.int64)
     for c in range(3):
@@ -92,7 +83,7 @@ def test_per_class_is_the_mean_over_classes_with_independent_errors() -> None:
 def test_a_class_of_one_image_scores_one() -> None:
     labels = np.array([0, 1, 1, 1], np.int64)
     x = np.array([[1, 1], [1, 0], [1, 0], [1, 0]], np.float32)
-    assert VENDI.compute(generated=evidence(x, labels), per_class=True).value == pytest.approx(1)
+    assert VENDI.compute(generated=evidence(x, labels=labels), per_class=True).value == pytest.approx(1)
 
 
 def test_invariances_hold_and_are_complete() -> None:
