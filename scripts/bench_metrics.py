@@ -17,18 +17,15 @@ machine that does nothing else.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import datetime
 import gc
-import importlib.metadata
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,9 +35,10 @@ from numpy.typing import NDArray
 
 from genbench import tables
 from genbench.display import columns
-from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
+from scripts import benchmarking
+from scripts.benchmarking import as_text, fresh, processor, quiet, resident, restart_peak
 
-TABLE = Path(__file__).resolve().parent.parent / "leaderboards" / "benchmark_metrics.csv"
+TABLE = benchmarking.LEADERBOARDS / "benchmark_metrics.csv"
 COLUMNS = (
     "task",
     "tool",
@@ -427,13 +425,10 @@ def memory(sizes: Sizes, count: int) -> Tools:
 
 
 @dataclass(slots=True)
-class Measured:
-    """What came of one tool: seconds of every call, value and peak memory of the last one, or why there is none."""
+class Measured(benchmarking.Measured):
+    """What came of one tool, with the value and the peak memory of its last call."""
 
-    seconds: list[float] = field(default_factory=list)
     value: Array | None = None
-    extra_mib: float | None = None
-    failure: str = ""
 
 
 def measure(sizes: Sizes, folder: Path, task: str, chosen: Sequence[str], rounds: int) -> dict[str, Measured]:
@@ -515,36 +510,25 @@ def rows(task: Task, found: Mapping[str, Measured], threads: int) -> list[dict[s
     base = found["genbench"]
     table = []
     for name, one in found.items():
-        # Only whole rounds are compared: a tool that failed has fewer.
-        ratios = [theirs / ours for theirs, ours in zip(one.seconds, base.seconds, strict=False)]
         known = {
             "seconds": statistics.median(one.seconds) if one.seconds else None,
-            "ratio": statistics.median(ratios) if ratios and one is not base else None,
+            "ratio": benchmarking.median_ratio(one, base) if one is not base else None,
             "difference": relative(one.value, base.value) if one is not base else None,
         }
         table.append(
             {
                 "task": task.name,
                 "tool": name,
-                **{key: "" if value is None else f"{value:.4g}" for key, value in known.items()},
-                "extra_mib": "" if one.extra_mib is None else f"{one.extra_mib:.0f}",
+                **{key: as_text(value) for key, value in known.items()},
+                "extra_mib": as_text(one.extra_mib, ".0f"),
                 "size": task.size,
                 "threads": str(threads),
                 "device": processor(),
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "versions": versions(name),
+                "date": benchmarking.today(),
+                "versions": benchmarking.versions(name, LIBRARIES),
             }
         )
     return table
-
-
-def versions(tool: str) -> str:
-    """Of a tool and of what it stands on."""
-    import genbench
-
-    name = tool.partition(",")[0]
-    own = genbench.__version__ if name == "genbench" else importlib.metadata.version(name)
-    return ", ".join([f"{name} {own}", *(f"{library} {importlib.metadata.version(library)}" for library in LIBRARIES)])
 
 
 def table_text(task: Task, found: Mapping[str, Measured], table: Sequence[Mapping[str, str]]) -> str:
@@ -571,36 +555,26 @@ def write(path: Path, new: Sequence[Mapping[str, str]], order: Sequence[str]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small sizes and one round")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="tasks, or the beginnings of their names")
-    parser.add_argument("--rounds", type=int, help="calls of every tool (3; 1 with --quick)")
-    parser.add_argument("--no-memory", action="store_true", help="without the further calls that tell the memory")
+    parser = benchmarking.options(__doc__, TABLE, rounds=3, quick="small sizes and one round; writes no table")
     parser.add_argument("--files", type=int, help="images in either folder of the whole evaluation (2000)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--output", type=Path, help=f"table ({TABLE.name} in leaderboards; none with --quick)")
     args = parser.parse_args()
     sizes = QUICK if args.quick else FULL
     if args.files:
         sizes = replace(sizes, files=args.files, file_subset=min(sizes.file_subset, args.files))
     output = args.output or (None if args.quick else TABLE)
-    # Before any process is started: the linear algebra libraries read these when they are loaded.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
+    benchmarking.use_threads(args.threads)
     agree = True
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         every = tasks(sizes, folder)
-        wanted = [t for t in every.values() if not args.only or any(t.name.startswith(name) for name in args.only)]
-        if not wanted:
-            parser.error(f"no task named {', '.join(args.only)}; there are {', '.join(every)}")
-        if any(task.name.startswith(("features", "evaluation")) for task in wanted):
+        wanted = benchmarking.chosen(parser, args.only, every)
+        if any(name.startswith(("features", "evaluation")) for name in wanted):
             fresh(write_inputs, folder, sizes)
 
         def watch(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
-        for task in wanted:
+        for task in wanted.values():
             found = measured(
                 sizes, folder, task, args.rounds or (1 if args.quick else 3), watch, memory=not args.no_memory
             )

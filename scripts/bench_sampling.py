@@ -26,19 +26,15 @@ float32. A random network in few long steps sends neighbouring images apart, so 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
-import datetime
 import gc
-import importlib.metadata
-import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -46,12 +42,13 @@ from typing import TYPE_CHECKING, Any
 
 from genbench import tables
 from genbench.display import columns
-from scripts.benchmarking import fresh, processor, quiet, resident, restart_peak
+from scripts import benchmarking
+from scripts.benchmarking import as_text, fresh, processor, quiet, resident, restart_peak
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TABLE = Path(__file__).resolve().parent.parent / "leaderboards" / "benchmark_sampling.csv"
+TABLE = benchmarking.LEADERBOARDS / "benchmark_sampling.csv"
 COLUMNS = (
     "task", "tool", "images_per_second", "speed", "levels", "share", "extra_mib", "first_seconds", "batch", "steps",
     "rounds", "threads", "device", "date", "versions",
@@ -371,15 +368,12 @@ def k_diffusion(task: Task, setting: Setting, network: nn.Module) -> Callable[[]
 
 
 @dataclass(slots=True)
-class Measured:
-    """What came of one tool."""
+class Measured(benchmarking.Measured):
+    """What came of one tool, with the seconds of its first call and how far its images are from those of another."""
 
-    seconds: list[float] = field(default_factory=list)
     first: float | None = None
     levels: float | None = None
     share: float | None = None
-    extra_mib: float | None = None
-    failure: str = ""
 
 
 def timed(run: Callable[[], Tensor], device: str) -> float:
@@ -448,11 +442,9 @@ def rows(task: Task, setting: Setting, found: Mapping[str, Measured], rounds: in
     table = []
     base = next(iter(found))
     for name, one in found.items():
-        # Only whole rounds are compared: a tool that failed has fewer.
-        ratios = [theirs / its for theirs, its in zip(found[base].seconds, one.seconds, strict=False)]
         known = {
             "images_per_second": setting.images / statistics.median(one.seconds) if one.seconds else None,
-            "speed": statistics.median(ratios) if ratios and name != base else None,
+            "speed": benchmarking.median_ratio(found[base], one) if name != base else None,
             "levels": one.levels,
             "share": one.share,
             "extra_mib": one.extra_mib,
@@ -462,14 +454,14 @@ def rows(task: Task, setting: Setting, found: Mapping[str, Measured], rounds: in
             {
                 "task": task.name,
                 "tool": name,
-                **{key: "" if value is None else f"{value:.4g}" for key, value in known.items()},
+                **{key: as_text(value) for key, value in known.items()},
                 "batch": str(setting.images),
                 "steps": str(setting.steps),
                 "rounds": str(rounds),
                 "threads": str(setting.threads),
                 "device": device_name(setting.device),
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "versions": versions(name),
+                "date": benchmarking.today(),
+                "versions": benchmarking.versions(name),
             }
         )
     return table
@@ -480,15 +472,6 @@ def device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else processor()
-
-
-def versions(tool: str) -> str:
-    """Of a tool and of torch."""
-    import genbench
-
-    name = tool.partition(",")[0]
-    own = genbench.__version__ if name == "genbench" else importlib.metadata.version(name)
-    return f"{name} {own}, torch {importlib.metadata.version('torch')}"
 
 
 def write(path: Path, new: Sequence[Mapping[str, str]]) -> None:
@@ -511,37 +494,25 @@ def table_text(table: Sequence[Mapping[str, str]], found: Mapping[str, Measured]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of two images in two steps; writes no table")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="tasks, or the beginnings of their names")
+    quick = "one round of two images in two steps; writes no table"
+    parser = benchmarking.options(__doc__, TABLE, rounds=5, quick=quick)
     parser.add_argument("--device", help="cpu, cuda or cuda:INDEX (a GPU if there is one)")
     parser.add_argument("--images", type=int, help="of a batch (by task and device)")
     parser.add_argument("--steps", type=int, help="of a sample (3 on a CPU, 20 on a GPU)")
-    parser.add_argument("--rounds", type=int, help="calls of every tool that count (5; 1 with --quick)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--compile", action="store_true", help="rows of networks under torch.compile as well")
-    parser.add_argument("--no-memory", action="store_true", help="leave memory out, which takes a process a tool")
-    parser.add_argument("--output", type=Path, help=f"table ({TABLE.name} in leaderboards; none with --quick)")
     args = parser.parse_args()
-    # Before any process is started: the linear algebra libraries read these when they are loaded.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
+    benchmarking.use_threads(args.threads)
     import torch
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.startswith("cuda")
-    wanted = [
-        task
-        for task in TASKS.values()
-        if (any(task.name.startswith(name) for name in args.only) if args.only else task.images[on_gpu])
-    ]
-    if not wanted:
-        parser.error(f"no task named {', '.join(args.only)}; there are {', '.join(TASKS)}")
+    usual = {name: task for name, task in TASKS.items() if args.only or task.images[on_gpu]}
+    wanted = benchmarking.chosen(parser, args.only, usual)
     output = args.output or (None if args.quick else TABLE)
     rounds = args.rounds or (1 if args.quick else 5)
     if reason := fresh(lacks_k_diffusion):
         print(f"k-diffusion cannot be imported ({reason}); its rows are left out.", file=sys.stderr)
-    for task in wanted:
+    for task in wanted.values():
         setting = Setting(
             images=args.images or (2 if args.quick else task.images[on_gpu] or 1),
             steps=args.steps or (2 if args.quick else task.steps or (20 if on_gpu else 3)),

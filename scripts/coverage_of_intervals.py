@@ -38,8 +38,9 @@ from genbench.differences import ALPHA, Difference, paired, unpaired, worsening
 from genbench.errors import NotComparable
 from genbench.gaussians import Fit, fit_of, frechet_distance
 from genbench.records import Ref, Score
+from scripts.benchmarking import LEADERBOARDS
 
-TABLE = Path(__file__).resolve().parent.parent / "leaderboards" / "interval_coverage.csv"
+TABLE = LEADERBOARDS / "interval_coverage.csv"
 COLUMNS = (
     "kind", "metric", "method", "features", "n", "d", "replications", "given", "coverage", "mean_stderr_over_sd",
     "false_alarms", "covers", "verdict",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,8 +20,9 @@ from genbench.datasets import shapes
 from genbench.extractors import compact
 from genbench.files import atomic_write
 from genbench.uncertainty import score_from_share
+from scripts.benchmarking import LEADERBOARDS
 
-BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "captions.csv"
+BOARD = LEADERBOARDS / "captions.csv"
 COLUMNS = ("model", "num_samples", "seed", "right", "value", "ci_low", "ci_high", "error_method", "torch")
 HEADS = {"shape": "logits", "colour": "colour", "background": "background", "size": "size"}
 

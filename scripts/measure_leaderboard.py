@@ -12,8 +12,9 @@ from pathlib import Path
 from genbench import display, pipeline, report
 from genbench.protocols import protocol
 from genbench.records import Measurement, Ref, RunSpec
+from scripts.benchmarking import LEADERBOARDS
 
-BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "shapes.csv"
+BOARD = LEADERBOARDS / "shapes.csv"
 QUALITY = ("fid", "sfid", "is", "precision", "recall", "top1")
 ALL = (*QUALITY, "clip-score", "cas")
 

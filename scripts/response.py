@@ -17,7 +17,6 @@ encoder of `shapes` has no opinion on them. Rows of other data sets in the file 
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 import os
 import tempfile
@@ -37,9 +36,10 @@ from genbench.errors import GenbenchError, UsageError
 from genbench.images import open_images
 from genbench.protocols import PROTOCOLS
 from genbench.records import Measurement, Result, Score
+from scripts.benchmarking import LEADERBOARDS, as_text, today
 from scripts.corruptions import CORRUPTIONS, chosen
 
-BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "response.csv"
+BOARD = LEADERBOARDS / "response.csv"
 COLUMNS = (
     "dataset",
     "corruption",
@@ -196,7 +196,6 @@ def respond(
 
 def rows(dataset: str, responses: Iterable[Response]) -> list[dict[str, str]]:
     """Responses as texts of CSV rows; what is not known is empty."""
-    today, version = datetime.datetime.now(datetime.UTC).date().isoformat(), genbench.__version__
     table = []
     for r in responses:
         extractor = EMBEDDED.resolve(r.measurement).extractor
@@ -216,10 +215,10 @@ def rows(dataset: str, responses: Iterable[Response]) -> list[dict[str, str]]:
                 "num_samples": str(r.count),
                 "metric": str(r.measurement.metric),
                 "extractor": "" if of_pixels or extractor is None else str(extractor),
-                **{name: "" if number is None else f"{number:.6g}" for name, number in numbers.items()},
+                **{name: as_text(number, ".6g") for name, number in numbers.items()},
                 "responds": r.responds,
-                "genbench": version,
-                "date": today,
+                "genbench": genbench.__version__,
+                "date": today(),
             }
         )
     return table
