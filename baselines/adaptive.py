@@ -17,9 +17,15 @@ from baselines.steps import shifted
 
 
 def gotta_go_fast(
-    process: Continuous, *, relative: float = 0.02, absolute: float = 0.0078, end: float = 1e-3, first: float = 0.01,
-    safety: float = 0.9, power: float = 0.9,
-) -> Sampler:  # fmt: skip
+    process: Continuous,
+    *,
+    relative: float = 0.02,
+    absolute: float = 0.0078,
+    end: float = 1e-3,
+    first: float = 0.01,
+    safety: float = 0.9,
+    power: float = 0.9,
+) -> Sampler:
     """The sampler that keeps the difference of the Euler-Maruyama step and the stochastic Heun step small.
 
     Every image has its own time, its own step size and its own count of draws, so that it depends on its seed alone.

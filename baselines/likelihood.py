@@ -24,9 +24,14 @@ Variance = Literal["small", "large", "learned", "analytic"]
 
 
 def bound(
-    denoise: Denoiser, grid: Grid, x0: Tensor, noise: Noise, condition: Condition, variance: Variance = "small",
+    denoise: Denoiser,
+    grid: Grid,
+    x0: Tensor,
+    noise: Noise,
+    condition: Condition,
+    variance: Variance = "small",
     known: Known | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Upper bound of the negative log-likelihood of 8-bit images, by one draw of noise for each level.
 
     Args:
@@ -90,9 +95,17 @@ def _of_step_before(grid: Grid, i: int) -> float:
 
 
 def exact(
-    denoise: Denoiser, process: Process, images: Tensor, noise: Noise, condition: Condition, *,
-    low: float, high: float, rtol: float = 1e-5, atol: float = 1e-5,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    denoise: Denoiser,
+    process: Process,
+    images: Tensor,
+    noise: Noise,
+    condition: Condition,
+    *,
+    low: float,
+    high: float,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of 8-bit images under the probability flow, with one draw of uniform dequantisation.
 
     Args:

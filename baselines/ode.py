@@ -154,9 +154,17 @@ def probability_flow(
 
 
 def log_likelihood(
-    denoise: Denoiser, process: Process, x0: Tensor, noise: Noise, condition: Condition, *,
-    low: float, high: float, rtol: float = 1e-5, atol: float = 1e-5,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    denoise: Denoiser,
+    process: Process,
+    x0: Tensor,
+    noise: Noise,
+    condition: Condition,
+    *,
+    low: float,
+    high: float,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
     """Natural logarithm of the density of x0 under the flow from N(0, high^2) at ratio `high` to ratio `low`.
 
     The trace of the Jacobian is estimated with one Rademacher probe an image, which stays the same over the solve.

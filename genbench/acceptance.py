@@ -74,18 +74,24 @@ def accept(
     digests = features.pixel_digests(samples, workers=execution.workers)
     kept = tuple(_features(found.results, samples, execution))
     bare = baselines.without_pixels(
-        digests, samples.shape, origin=found.name, labels=samples.labels, captions=samples.captions,
-        classes=samples.classes, quantise=samples.quantise,
-    )  # fmt: skip
+        digests,
+        samples.shape,
+        origin=found.name,
+        labels=samples.labels,
+        captions=samples.captions,
+        classes=samples.classes,
+        quantise=samples.quantise,
+    )
     made = Baseline(name=found.name, results=found.results, samples=bare, asked=found.asked, features=kept)
     made = baselines.rounded(made, precision)
     if precision != "float32":
         made = replace(made, shifts=_shifts(made, wanted, execution))
     entry = Acceptance(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        commit=environment.commit(), reason=reason.strip(),
+        commit=environment.commit(),
+        reason=reason.strip(),
         values={result.measurement: result.score.value for result in found.results},
-    )  # fmt: skip
+    )
     made = replace(made, history=(*history, entry))
     announce(f"{path}: {len(baselines.encoded(made)):,} bytes, {samples.count} images, features as {precision}")
     baselines.write(made, path)
@@ -117,9 +123,13 @@ def _features(results: Sequence[Result], samples: Samples, execution: Execution)
         wanted.setdefault(name, {}).update(dict.fromkeys(taps))
     for name, extractor in extractors.items():
         evidence = features.evidence(
-            samples, extractor, list(wanted[name]), cache=cache_directory() / "features", device=device,
+            samples,
+            extractor,
+            list(wanted[name]),
+            cache=cache_directory() / "features",
+            device=device,
             workers=execution.workers,
-        )  # fmt: skip
+        )
         for tap, found in evidence.taps.items():
             yield Kept(extractor=name, key=extractor.key, tap=tap, values=np.array(found.values()))
 
@@ -141,7 +151,7 @@ def _shifts(made: Baseline, wanted: Wanted, execution: Execution) -> dict[str, f
         reference = str(first.spec.dataset)
     again = sides.measured_from(
         made.samples, made.evidence(), texts, reference=reference, protocol=first.protocol, execution=execution
-    )  # fmt: skip
+    )
     before = {result.measurement: result.score.value for result in made.results}
     return {r.measurement: r.score.value - before[r.measurement] for r in again if r.measurement in before}
 

@@ -61,14 +61,26 @@ def run(
         GenbenchError: see `genbench.errors`; its `results` are those that were measured before it.
     """
     request = requests.of_run(
-        model, metrics=metrics, dataset=dataset, num_samples=num_samples, seed=seed, protocol=protocol,
-        precision=precision, exact=exact, quantise=quantise,
-    )  # fmt: skip
+        model,
+        metrics=metrics,
+        dataset=dataset,
+        num_samples=num_samples,
+        seed=seed,
+        protocol=protocol,
+        precision=precision,
+        exact=exact,
+        quantise=quantise,
+    )
     execution = Execution(
-        device=device, batch_size=batch_size, workers=workers, data_dir=_path(data_dir),
-        weights=requests.weights_of(weights), fresh=fresh, extractor_precision=extractor_precision,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        data_dir=_path(data_dir),
+        weights=requests.weights_of(weights),
+        fresh=fresh,
+        extractor_precision=extractor_precision,
         watch=_watch(progress),
-    )  # fmt: skip
+    )
     return pipeline.run(
         request.spec, request.measurements, protocol=request.protocol, output=Path(output), execution=execution
     )
@@ -110,13 +122,23 @@ def score(
         GenbenchError: see `genbench.errors`; its `results` are those that were measured before it.
     """
     execution = Execution(
-        device=device, workers=workers, data_dir=_path(data_dir), weights=requests.weights_of(weights),
-        extractor_precision=extractor_precision, watch=_watch(progress),
-    )  # fmt: skip
+        device=device,
+        workers=workers,
+        data_dir=_path(data_dir),
+        weights=requests.weights_of(weights),
+        extractor_precision=extractor_precision,
+        watch=_watch(progress),
+    )
     request = requests.of_score(
-        samples, reference, metrics=metrics, protocol=protocol, held_out=held_out, test=test, value_range=value_range,
+        samples,
+        reference,
+        metrics=metrics,
+        protocol=protocol,
+        held_out=held_out,
+        test=test,
+        value_range=value_range,
         execution=execution,
-    )  # fmt: skip
+    )
     return requests.measured(request, execution)
 
 

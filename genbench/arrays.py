@@ -160,11 +160,16 @@ class Samples:
             )
 
         return cls(
-            count=len(images), shape=images.shape[1:], read=lambda start, stop: images[start:stop], origin=origin,
+            count=len(images),
+            shape=images.shape[1:],
+            read=lambda start, stop: images[start:stop],
+            origin=origin,
             fingerprint=lambda: fingerprint_of(images.shape[1:], image_digests(images)),
-            hashes=lambda start, stop: image_digests(images[start:stop]), labels=labels, captions=captions,
+            hashes=lambda start, stop: image_digests(images[start:stop]),
+            labels=labels,
+            captions=captions,
             classes=classes,
-        )  # fmt: skip
+        )
 
 
 def image_digests(images: Images) -> NDArray[np.uint8]:

@@ -173,9 +173,17 @@ def read(path: Path, *, allow_code: bool = False) -> Baseline:
             raise ValueError("its content is not that of its digest")
         return _parsed(told, tensors, str(path), allow_code)
     except (
-        SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
-        InputRejected, OverflowError,
-    ) as error:  # fmt: skip
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        InputRejected,
+        OverflowError,
+    ) as error:
         reason = f"no field {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise NotComparable(
             f"{shown(path)} is no baseline that can be read ({shown(reason[:200])}); accept the model again."
@@ -209,17 +217,28 @@ def _parsed(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], name: 
             Kept(extractor=str(entry["extractor"]), key=str(entry["key"]), tap=str(entry["tap"]), values=values)
         )
     samples = without_pixels(
-        digests, (c, h, w), origin=name, labels=labels, captions=told["captions"],
-        classes=tuple(map(str, told["classes"])), quantise=told["quantise"],
-    )  # fmt: skip
+        digests,
+        (c, h, w),
+        origin=name,
+        labels=labels,
+        captions=told["captions"],
+        classes=tuple(map(str, told["classes"])),
+        quantise=told["quantise"],
+    )
     numbers = [told["shifts"], *told["noise"].values(), *(entry["values"] for entry in told["history"])]
     if not all(math.isfinite(value) for found in numbers for value in found.values()):
         raise ValueError("a number in it is not finite")
     return Baseline(
-        name=name, results=results, samples=samples, asked=told["asked"], features=tuple(kept),
-        precision=told["precision"], shifts=told["shifts"], noise=told["noise"],
+        name=name,
+        results=results,
+        samples=samples,
+        asked=told["asked"],
+        features=tuple(kept),
+        precision=told["precision"],
+        shifts=told["shifts"],
+        noise=told["noise"],
         history=tuple(Acceptance(**entry) for entry in told["history"]),
-    )  # fmt: skip
+    )
 
 
 def _check_score(result: Result) -> None:
@@ -250,10 +269,17 @@ def without_pixels(
 
     content = fingerprint_of(shape, digests)
     return Samples(
-        count=len(digests), shape=shape, read=refuse, origin=origin, fingerprint=lambda: content,
-        hashes=lambda start, stop: digests[start:stop], labels=None if labels is None else labels.astype(np.int64),
-        captions=captions, classes=classes, quantise=quantise,
-    )  # fmt: skip
+        count=len(digests),
+        shape=shape,
+        read=refuse,
+        origin=origin,
+        fingerprint=lambda: content,
+        hashes=lambda start, stop: digests[start:stop],
+        labels=None if labels is None else labels.astype(np.int64),
+        captions=captions,
+        classes=classes,
+        quantise=quantise,
+    )
 
 
 def rounded(baseline: Baseline, precision: str) -> Baseline:

@@ -99,9 +99,13 @@ def run(**options: Any) -> None:
     request, execution = run_request_of(options), execution_of(options)
     with _what_was_measured(options):
         outcome = pipeline.run(
-            request.spec, request.measurements, protocol=request.protocol, output=options["output"],
-            leaderboard=options["leaderboard"], execution=execution,
-        )  # fmt: skip
+            request.spec,
+            request.measurements,
+            protocol=request.protocol,
+            output=options["output"],
+            leaderboard=options["leaderboard"],
+            execution=execution,
+        )
     _finish(outcome, options)
 
 
@@ -130,9 +134,14 @@ def score(**options: Any) -> None:
     if options["leaderboard"]:
         preflight.check_leaderboard(options["leaderboard"])
     request = requests.of_score(
-        options["samples"], options["reference"], metrics=metrics_of(options), protocol=options["protocol"],
-        held_out=options["held_out"], test=options["test"], execution=execution,
-    )  # fmt: skip
+        options["samples"],
+        options["reference"],
+        metrics=metrics_of(options),
+        protocol=options["protocol"],
+        held_out=options["held_out"],
+        test=options["test"],
+        execution=execution,
+    )
     with _what_was_measured(options):
         outcome = requests.measured(request, execution)
     _finish(outcome, options)
@@ -165,9 +174,13 @@ def sample(**options: Any) -> None:
     spec = run_request_of(options | {"protocol": None, "metric": ()}).spec
     execution = execution_of(options)
     samples, directory, spec = pipeline.sample(
-        spec, output=options["output"], strip=bool(options["strip"]), by_class=bool(options["classes"]),
-        writes=[options[name] for name in ("grid", "classes", "strip", "npz") if options[name]], execution=execution,
-    )  # fmt: skip
+        spec,
+        output=options["output"],
+        strip=bool(options["strip"]),
+        by_class=bool(options["classes"]),
+        writes=[options[name] for name in ("grid", "classes", "strip", "npz") if options[name]],
+        execution=execution,
+    )
     if options["grid"]:
         images.write_grid(samples.read(0, min(64, samples.count)), options["grid"])
     if options["classes"]:

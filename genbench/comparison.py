@@ -123,9 +123,7 @@ class Comparison:
         """The tables that a person reads."""
         parts = []
         for pair in self.pairs:
-            parts.append(
-                shown(f"base       {told(pair.base)}") + "\n" + shown(f"candidate  {told(pair.candidate)}")
-            )  # fmt: skip
+            parts.append(shown(f"base       {told(pair.base)}") + "\n" + shown(f"candidate  {told(pair.candidate)}"))
             if pair.rows:
                 parts.append(display.columns([_HEADER, *map(_cells, pair.rows)], width=width))
             parts.append("\n".join(display.wrapped(shown(line), width, indent=2) for line in _notes(pair)))
@@ -354,9 +352,10 @@ def _ties(found: Sequence[Measured], pairs: Sequence[Pair], paired: bool | None)
         scores = {names[0]: result.score}
         scores |= {other: row.candidate.score for other, row in zip(names[1:], rows, strict=True) if row is not None}
         ties[name] = differences.ties(
-            scores, higher_is_better=result.higher_is_better,
+            scores,
+            higher_is_better=result.higher_is_better,
             in_pairs=lambda one, other: belong_together(by_name[one], by_name[other], paired)[0],
-        )  # fmt: skip
+        )
     return ties
 
 

@@ -114,8 +114,10 @@ def evidence(
         if samples.count > 1 and _constant(found[tap]):
             _log.warning(
                 "All %d images of %s have the same features at %s: they are one image, or the extractor is broken.",
-                samples.count, shown(samples.origin), tap,
-            )  # fmt: skip
+                samples.count,
+                shown(samples.origin),
+                tap,
+            )
     return Evidence(samples=samples, taps=found)
 
 
@@ -261,8 +263,9 @@ def _writable(cache: Path) -> Path:
         return cache
     _log.warning(
         "%s cannot be written to: features are made for this command alone. Set GENBENCH_CACHE to a directory of yours "
-        "to keep them.", shown(cache),
-    )  # fmt: skip
+        "to keep them.",
+        shown(cache),
+    )
     return temporary_directory()
 
 

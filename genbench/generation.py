@@ -422,10 +422,13 @@ def _write_record(
     first = number * SHARD
     asked = conditions(model, image_seeds(spec.seed, first, first + len(images)), prompts)
     shard = Shard(
-        made=_made(manifest), count=len(images), digests=image_digests(images).tobytes().hex(), execution=how,
+        made=_made(manifest),
+        count=len(images),
+        digests=image_digests(images).tobytes().hex(),
+        execution=how,
         labels=None if asked.labels is None else asked.labels.tolist(),
         captions=None if asked.captions is None else list(asked.captions),
-    )  # fmt: skip
+    )
     atomic_write(_record_path(directory, number), (canonical(asdict(shard)) + "\n").encode())
     return shard
 
@@ -524,11 +527,17 @@ def _samples(directory: Path, manifest: Mapping[str, Any], shards: Sequence[Shar
     labels = [label for s in shards for label in s.labels or ()]
     captions = [caption for s in shards for caption in s.captions or ()]
     return Samples(
-        count=len(digests), shape=shape, read=partial(_read, directory), origin=str(manifest["spec"]["model"]),
-        fingerprint=lambda: fingerprint_of(shape, digests), hashes=lambda start, stop: digests[start:stop],
-        labels=np.array(labels, dtype=np.int64) if labels else None, captions=captions or None,
-        classes=tuple(manifest["classes"]), quantise=manifest["quantise"],
-    )  # fmt: skip
+        count=len(digests),
+        shape=shape,
+        read=partial(_read, directory),
+        origin=str(manifest["spec"]["model"]),
+        fingerprint=lambda: fingerprint_of(shape, digests),
+        hashes=lambda start, stop: digests[start:stop],
+        labels=np.array(labels, dtype=np.int64) if labels else None,
+        captions=captions or None,
+        classes=tuple(manifest["classes"]),
+        quantise=manifest["quantise"],
+    )
 
 
 def _warn_of_likeness(shard: Shard, images: Images, spec: RunSpec) -> None:
@@ -538,8 +547,10 @@ def _warn_of_likeness(shard: Shard, images: Images, spec: RunSpec) -> None:
     elif images.min() >= 127:  # what 0 becomes
         _log.warning(
             "The model %s gave no value below 0 in %d images. A model returns values in [-1, 1]; those in [0, 1] are "
-            "scaled by 2 x - 1.", spec.model, shard.count,
-        )  # fmt: skip
+            "scaled by 2 x - 1.",
+            spec.model,
+            shard.count,
+        )
 
 
 def _adopt_first_layout(

@@ -77,9 +77,12 @@ def _text(text: str) -> bytes:
 def side(samples: Samples, digests: NDArray[np.uint8], what: frozenset[str]) -> Side:
     """The record of a set of images as a metric reads it."""
     return Side(
-        name=samples.origin, count=samples.count, digest=content(samples, digests, what), shape=samples.shape,
+        name=samples.origin,
+        count=samples.count,
+        digest=content(samples, digests, what),
+        shape=samples.shape,
         quantise=samples.quantise,
-    )  # fmt: skip
+    )
 
 
 def side_of_statistics(samples: Samples, statistics: Sequence[Statistics]) -> Side:

@@ -201,9 +201,14 @@ class Comparison:
 
             with calling(f"The extractor {name}"):
                 self.found[name, role] = features.evidence(
-                    samples, extractor, taps, cache=weights.cache_directory() / "features", device=self.device,
-                    workers=self.execution.workers, watch=watch,
-                )  # fmt: skip
+                    samples,
+                    extractor,
+                    taps,
+                    cache=weights.cache_directory() / "features",
+                    device=self.device,
+                    workers=self.execution.workers,
+                    watch=watch,
+                )
         return self.found[name, role]
 
     def with_pairs(self, cell: Cell, generated: Evidence, reference: Samples) -> Evidence:
@@ -211,9 +216,14 @@ class Comparison:
         extractor = self.extractor(cell)
         assert extractor is not None
         return features.pair_evidence(
-            generated, reference, extractor, cell.metric.taps, cache=weights.cache_directory() / "features",
-            device=self.device, workers=self.execution.workers,
-        )  # fmt: skip
+            generated,
+            reference,
+            extractor,
+            cell.metric.taps,
+            cache=weights.cache_directory() / "features",
+            device=self.device,
+            workers=self.execution.workers,
+        )
 
     def seen(self, cell: Cell, role: str) -> Evidence | None:
         """The evidence of as many images of a role as the protocol lets the metric see."""
@@ -455,13 +465,15 @@ def identify(cell: Cell, comparison: Comparison) -> Identity:
     reference = comparison.side(cell, metric.against) if uses_reference(metric) else None
     modelled = identities.modelled(comparison.roles.get("reference")) or comparison.modelled or None
     hashed = identities.protocol_hash(
-        metric, args, extractor_key=key, reference=reference, generated=samples,
+        metric,
+        args,
+        extractor_key=key,
+        reference=reference,
+        generated=samples,
         modelled=modelled,
-    )  # fmt: skip
+    )
     floor = comparison.side(cell, f"floor_{metric.floor}") if metric.floor else None
-    return Identity(
-        extractor_key=key, generated=generated, reference=reference, floor=floor, protocol_hash=hashed
-    )  # fmt: skip
+    return Identity(extractor_key=key, generated=generated, reference=reference, floor=floor, protocol_hash=hashed)
 
 
 def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result:
@@ -524,9 +536,12 @@ def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Sc
     identity = identify(cell, comparison)
     assert evidence is not None and identity.floor is not None
     name = identities.floor(
-        cell.metric, cell.metric_ref, extractor_key=identity.extractor_key, real=identity.floor,
+        cell.metric,
+        cell.metric_ref,
+        extractor_key=identity.extractor_key,
+        real=identity.floor,
         reference=identity.reference,
-    )  # fmt: skip
+    )
     path = weights.cache_directory() / "floors" / f"{name}.json"
     if (stored := files.kept(path)) is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):  # as another version of this package wrote it

@@ -249,9 +249,16 @@ def _compared(
         short = _short_of_floor(generated.count, held_out, reference, cells)
     names = next((s.classes for s in splits.values() if s is not None and s.dataset and s.classes), ())
     return Comparison(
-        roles, cells, execution, device, extractors={} if extractors is None else extractors, classes=names,
-        short_of_floor=short, dataset=dataset, modelled=modelled,
-    )  # fmt: skip
+        roles,
+        cells,
+        execution,
+        device,
+        extractors={} if extractors is None else extractors,
+        classes=names,
+        short_of_floor=short,
+        dataset=dataset,
+        modelled=modelled,
+    )
 
 
 def run(
@@ -284,9 +291,16 @@ def run(
     def compared(samples: Samples) -> Comparison:
         described, splits = _described(model, dataset, samples, ready.splits)
         return _compared(
-            described, splits, cells, execution, ready.device, number=number_of_reference(dataset, protocol),
-            extractors=ready.extractors, dataset=dataset.name, modelled=name_of(dataset, spec.dataset),
-        )  # fmt: skip
+            described,
+            splits,
+            cells,
+            execution,
+            ready.device,
+            number=number_of_reference(dataset, protocol),
+            extractors=ready.extractors,
+            dataset=dataset.name,
+            modelled=name_of(dataset, spec.dataset),
+        )
 
     there = generation.open_run(directory / "samples", spec, model, key, prompts=prompts)
     if there is not None and not execution.fresh and (stored := report.read_results(directory)):
@@ -356,9 +370,14 @@ def request(cell: Cell, comparison: Comparison, spec: RunSpec, key: str) -> str:
     identity = identify(cell, comparison)
     text = str(Measurement(cell.metric_ref.brief(), cell.extractor_ref and cell.extractor_ref.brief()))
     return identities.request(
-        text, cell.protocol.name, identity.protocol_hash, spec=spec, model_key=key, generated=identity.generated,
+        text,
+        cell.protocol.name,
+        identity.protocol_hash,
+        spec=spec,
+        model_key=key,
+        generated=identity.generated,
         floor=identity.floor.digest if identity.floor else None,
-    )  # fmt: skip
+    )
 
 
 def _made_alike(result: Result, made_with: Mapping[str, Any]) -> bool:
@@ -427,9 +446,11 @@ def prepare(
             _ = found.key  # finds its weights
         model = found
         generated = preflight.expected(
-            model, spec, prompts=_prompts(model, dataset, spec, execution),
+            model,
+            spec,
+            prompts=_prompts(model, dataset, spec, execution),
             classes=_classes(model, dataset, spec, execution),
-        )  # fmt: skip
+        )
         generated, splits = _described(model, dataset, generated, splits)
     if any(isinstance(problem, MissingAsset) for problem in problems[before:]):
         problems += _missing_files(spec, execution)  # a model stops at the first one
@@ -544,9 +565,16 @@ def _generate(
         execution.report("sampling", first + batch * step / steps, spec.num_samples)
 
     return generation.generate(
-        model, spec, directory / "samples", batch_size=size, key=key, prompts=prompts, classes=classes, watch=watch,
+        model,
+        spec,
+        directory / "samples",
+        batch_size=size,
+        key=key,
+        prompts=prompts,
+        classes=classes,
+        watch=watch,
         execution={k: how[k] for k in ("torch", "device", "device_name", "threads")},
-    )  # fmt: skip
+    )
 
 
 def _prompts(model: Model, dataset: Dataset, spec: RunSpec, execution: Execution) -> Samples | None:

@@ -92,12 +92,20 @@ def plan(
                         size += 4 * spec.num_samples * sum(extractor.widths.get(tap, 0) for tap in taps)
             seconds = 0.0 if sampled else _seconds_per_image(model, spec) * spec.num_samples
     return Plan(
-        id=spec.id, directory=str(directory), device=device, num_samples=spec.num_samples, evaluations=evaluations,
-        sampling_seconds=None if seconds is None else round(seconds, 1), disk_bytes=size,
-        free_bytes=files.free_bytes(output), sampled=sampled,
-        done=[str(cell) for cell in cells if str(cell) in known], to_do=[str(cell) for cell in to_do],
-        missing=missing, exit_code=exit_code,
-    )  # fmt: skip
+        id=spec.id,
+        directory=str(directory),
+        device=device,
+        num_samples=spec.num_samples,
+        evaluations=evaluations,
+        sampling_seconds=None if seconds is None else round(seconds, 1),
+        disk_bytes=size,
+        free_bytes=files.free_bytes(output),
+        sampled=sampled,
+        done=[str(cell) for cell in cells if str(cell) in known],
+        to_do=[str(cell) for cell in to_do],
+        missing=missing,
+        exit_code=exit_code,
+    )
 
 
 def duration(seconds: float | None) -> str:

@@ -123,9 +123,12 @@ def check_arguments(cell: Cell, extractor: Extractor | None, reference: Samples 
     more = {CLASSIFIER: extractor.classifier} if extractor and CLASSIFIER in cell.metric.taps else {}
     with suppress(InputRejected, NotComparable):
         cell.metric.check(
-            generated=images, reference=reference or images, widths=extractor.widths if extractor else {}, **more,
+            generated=images,
+            reference=reference or images,
+            widths=extractor.widths if extractor else {},
+            **more,
             **cell.metric_ref.args,
-        )  # fmt: skip
+        )
 
 
 def _unread(count: int, shape: tuple[int, int, int], origin: str) -> Samples:

@@ -55,9 +55,14 @@ class Bars:
             # A stage whose length nobody knows is a name alone, for a counter of it would say nothing.
             layout = None if total else "{desc}"
             self._bar = tqdm(
-                total=total or None, desc=shown(stage), unit=f" {unit}", file=self._stream, leave=False,
-                bar_format=layout, dynamic_ncols=True,
-            )  # fmt: skip
+                total=total or None,
+                desc=shown(stage),
+                unit=f" {unit}",
+                file=self._stream,
+                leave=False,
+                bar_format=layout,
+                dynamic_ncols=True,
+            )
         bar: Any = self._bar
         if bar is not None and total:
             bar.update(done - bar.n)

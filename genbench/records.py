@@ -178,8 +178,9 @@ class RunSpec:
     def identity(self) -> dict[str, Any]:
         """What the images depend on, as plain data: arguments that have their defaults are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {
-            "model": str(self.model.brief()), "dataset": str(self.dataset.brief()),
-        }  # fmt: skip
+            "model": str(self.model.brief()),
+            "dataset": str(self.dataset.brief()),
+        }
 
     @property
     def id(self) -> str:

@@ -178,13 +178,21 @@ def table(kind: str) -> dict[str, tuple[str, str]]:
         if not (_NAME.fullmatch(point.name) and _TARGET.fullmatch(point.value)):
             _log.warning(
                 "%s was passed over: it names a %s %s as %s; a name is letters, digits, dots and hyphens, and the rest "
-                "is module:attribute.", _origin(point), kind, shown(point.name), shown(point.value),
-            )  # fmt: skip
+                "is module:attribute.",
+                _origin(point),
+                kind,
+                shown(point.name),
+                shown(point.value),
+            )
         elif point.name in found and found[point.name][0] != point.value:
             _log.warning(
                 "%s was passed over: it names a %s %r (%s), but that is %s already.",
-                _origin(point), kind, point.name, point.value, found[point.name][0],
-            )  # fmt: skip
+                _origin(point),
+                kind,
+                point.name,
+                point.value,
+                found[point.name][0],
+            )
         elif point.name not in found:
             summary = shown(point.dist.metadata["Summary"] or "") if point.dist else ""
             origin = _origin(point)

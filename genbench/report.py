@@ -54,13 +54,15 @@ def read_score(data: Mapping[str, Any]) -> Score:
     """
     ci95, blocks = data["ci95"], data.get("blocks")
     return Score(
-        value=_number(data["value"]), stderr=None if data["stderr"] is None else float(data["stderr"]),
-        ci95=None if ci95 is None else (_number(ci95[0]), _number(ci95[1])), error_method=data["error_method"],
+        value=_number(data["value"]),
+        stderr=None if data["stderr"] is None else float(data["stderr"]),
+        ci95=None if ci95 is None else (_number(ci95[0]), _number(ci95[1])),
+        error_method=data["error_method"],
         detail={k: _number(v) for k, v in data["detail"].items()},
-        blocks=None if blocks is None else Blocks(
-            left_out=tuple(map(_number, blocks["left_out"])), sizes=tuple(map(int, blocks["sizes"]))
-        ),
-    )  # fmt: skip
+        blocks=None
+        if blocks is None
+        else Blocks(left_out=tuple(map(_number, blocks["left_out"])), sizes=tuple(map(int, blocks["sizes"]))),
+    )
 
 
 def _number(value: object) -> float:

@@ -91,9 +91,14 @@ def of_run(
     if num_samples is None:
         num_samples = (preset.num_samples if preset else None) or how.num_samples or data.default_samples
     spec = RunSpec(
-        model=system, dataset=ref, num_samples=num_samples, seed=seed, precision=precision, exact=exact,
+        model=system,
+        dataset=ref,
+        num_samples=num_samples,
+        seed=seed,
+        precision=precision,
+        exact=exact,
         quantise=quantise or getattr(preset, "quantise", None) or how.quantise,
-    )  # fmt: skip
+    )
     return RunRequest(spec=spec, measurements=measurements_of(metrics, how), protocol=how)
 
 
@@ -152,9 +157,14 @@ def measured(request: ScoreRequest, execution: measuring.Execution) -> Outcome:
     """What was asked of images that exist, measured."""
     assert request.generated is not None
     return pipeline.score(
-        request.generated, request.reference, request.measurements, protocol=request.protocol,
-        held_out=request.held_out, test=request.test, execution=execution,
-    )  # fmt: skip
+        request.generated,
+        request.reference,
+        request.measurements,
+        protocol=request.protocol,
+        held_out=request.held_out,
+        test=request.test,
+        execution=execution,
+    )
 
 
 def weights_of(given: Iterable[str] | Mapping[str, str | Path] | None) -> dict[str, Path]:

@@ -189,11 +189,14 @@ def _rule(table: Mapping[str, Any], where: str) -> Rule:
     if type(fewest) is not int or fewest < 2:
         raise UsageError(f"min_n of {shown(where)} is a whole number of at least 2; got {shown(fewest)!r}.")
     return Rule(
-        margin=Margin.parse(table["margin"]) if "margin" in table else None, gating=gating,
-        direction=_choice(table, "direction", where, DIRECTIONS), min_n=fewest,
+        margin=Margin.parse(table["margin"]) if "margin" in table else None,
+        gating=gating,
+        direction=_choice(table, "direction", where, DIRECTIONS),
+        min_n=fewest,
         inconclusive=_choice(table, "inconclusive", where, INCONCLUSIVE),
-        min=_number(table, "min", where), max=_number(table, "max", where),
-    )  # fmt: skip
+        min=_number(table, "min", where),
+        max=_number(table, "max", where),
+    )
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:

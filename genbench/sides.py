@@ -180,14 +180,15 @@ def _document(path: Path) -> Measured:
 
 def _measured(given: Source, wanted: Wanted, execution: Execution) -> Measured:
     request = requests.of_score(
-        given, wanted.reference, metrics=wanted.metrics or requests.DEFAULT_METRICS, protocol=wanted.protocol,
+        given,
+        wanted.reference,
+        metrics=wanted.metrics or requests.DEFAULT_METRICS,
+        protocol=wanted.protocol,
         execution=execution,
-    )  # fmt: skip
+    )
     outcome = requests.measured(request, execution)
     assert request.generated is not None
-    return Measured(
-        name=request.generated.origin, results=outcome.results, samples=request.generated, stored=False
-    )  # fmt: skip
+    return Measured(name=request.generated.origin, results=outcome.results, samples=request.generated, stored=False)
 
 
 def _measured_more(given: Given, found: Measured, wanted: Wanted, execution: Execution) -> tuple[Result, ...]:
@@ -204,7 +205,7 @@ def _measured_more(given: Given, found: Measured, wanted: Wanted, execution: Exe
         kept = given.evidence()
     return measured_from(
         found.samples, kept, wanted.metrics, reference=reference, protocol=protocol, execution=execution
-    )  # fmt: skip
+    )
 
 
 def measured_from(
@@ -221,13 +222,17 @@ def measured_from(
     Raises:
         NotComparable: the features are of another version of their extractor.
     """
-    request = requests.of_score(
-        samples, reference, metrics=tuple(metrics), protocol=protocol, execution=execution
-    )  # fmt: skip
+    request = requests.of_score(samples, reference, metrics=tuple(metrics), protocol=protocol, execution=execution)
     outcome = pipeline.score(
-        samples, request.reference, request.measurements, protocol=request.protocol, held_out=request.held_out,
-        test=request.test, extracted=kept, execution=execution,
-    )  # fmt: skip
+        samples,
+        request.reference,
+        request.measurements,
+        protocol=request.protocol,
+        held_out=request.held_out,
+        test=request.test,
+        extracted=kept,
+        execution=execution,
+    )
     for result in outcome.results:
         known = kept.get(result.extractor or "")
         for features in known.taps.values() if known else ():

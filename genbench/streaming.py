@@ -67,13 +67,20 @@ class Evaluator:
         execution: measuring.Execution | None = None,
     ) -> None:
         self._execution = execution or measuring.Execution(
-            device=device, workers=workers, data_dir=None if data_dir is None else Path(data_dir),
+            device=device,
+            workers=workers,
+            data_dir=None if data_dir is None else Path(data_dir),
             weights=requests.weights_of(weights),
-        )  # fmt: skip
+        )
         self._request = requests.of_score(
-            None, reference, metrics=metrics, protocol=protocol, held_out=held_out, test=test,
+            None,
+            reference,
+            metrics=metrics,
+            protocol=protocol,
+            held_out=held_out,
+            test=test,
             execution=self._execution,
-        )  # fmt: skip
+        )
         self._device = environment.choose_device(self._execution.device)
         self._taps: dict[str, dict[str, None]] = {}
         self._extractors: dict[str, Extractor] = {}
@@ -307,11 +314,15 @@ class Evaluator:
         assert self._shape is not None
         shape, digests = (self._shape[0], self._shape[1], self._shape[2]), np.concatenate(self._digests)
         samples = Samples(
-            count=self._count, shape=shape, read=self._read, origin="updates",
-            fingerprint=lambda: fingerprint_of(shape, digests), hashes=lambda start, stop: digests[start:stop],
+            count=self._count,
+            shape=shape,
+            read=self._read,
+            origin="updates",
+            fingerprint=lambda: fingerprint_of(shape, digests),
+            hashes=lambda start, stop: digests[start:stop],
             labels=np.concatenate(self._labels) if self._labels else None,
             captions=self._captions or None,
-        )  # fmt: skip
+        )
         extracted = {}
         for name, taps in self._taps.items():
             extractor, found = self._extractors[name], {}
@@ -330,9 +341,15 @@ class Evaluator:
             extracted[name] = Evidence(samples=samples, taps=found)
         request = self._request
         return pipeline.score(
-            samples, request.reference, request.measurements, protocol=request.protocol, held_out=request.held_out,
-            test=request.test, extracted=extracted, execution=self._execution,
-        )  # fmt: skip
+            samples,
+            request.reference,
+            request.measurements,
+            protocol=request.protocol,
+            held_out=request.held_out,
+            test=request.test,
+            extracted=extracted,
+            execution=self._execution,
+        )
 
     def _read(self, start: int, stop: int) -> Images:
         assert self._shape is not None

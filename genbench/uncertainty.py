@@ -201,9 +201,7 @@ def of_effects(value: float, effects: ArrayLike, *, method: str, corrected: floa
     df = degrees(e)
     if df < min(FEWEST_DF, n - 1):
         return f"a few of the {n} images make up all of the spread"
-    return Uncertainty(
-        stderr=stderr, df=df, method=method, corrected=corrected, blocks=blocks_of_effects(value, e)
-    )  # fmt: skip
+    return Uncertainty(stderr=stderr, df=df, method=method, corrected=corrected, blocks=blocks_of_effects(value, e))
 
 
 def blocks_of_effects(value: float, effects: NDArray[np.float64]) -> Blocks:
@@ -466,6 +464,10 @@ def score_from_share(
     ci95 = (min(max(centre - half, 0.0), p), max(min(centre + half, 1.0), p))
     q = p if 0 < p < 1 else (hits + 0.5) / (count + 1)
     return Score(
-        value=p, stderr=math.sqrt(q * (1 - q) / count), ci95=ci95, error_method="wilson", detail=detail or {},
+        value=p,
+        stderr=math.sqrt(q * (1 - q) / count),
+        ci95=ci95,
+        error_method="wilson",
+        detail=detail or {},
         blocks=blocks,
-    )  # fmt: skip
+    )

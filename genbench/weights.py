@@ -115,18 +115,30 @@ def of_published(card: Published) -> Card:
     """The card in the form of this module. The cache keeps it under its own name, which says what it is."""
     suffix = Path(card.member or urlsplit(card.url).path).suffix or ".ckpt"
     return Card(
-        name=card.name, file=card.name + suffix, url=card.url, bytes=card.bytes, about=card.estimated_bytes or None,
-        sha256=card.sha256, md5=card.md5, member=card.member, licence=card.licence, note=card.source,
-    )  # fmt: skip
+        name=card.name,
+        file=card.name + suffix,
+        url=card.url,
+        bytes=card.bytes,
+        about=card.estimated_bytes or None,
+        sha256=card.sha256,
+        md5=card.md5,
+        member=card.member,
+        licence=card.licence,
+        note=card.source,
+    )
 
 
 def shipped_card(name: str) -> Card:
     """Reads the card of shipped weights of an extractor, NAME.json, which the training script writes."""
     told = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
     return Card(
-        name=name, file=told["file"], bytes=told["bytes"], sha256=told["sha256"], licence=told["licence"],
+        name=name,
+        file=told["file"],
+        bytes=told["bytes"],
+        sha256=told["sha256"],
+        licence=told["licence"],
         note=told["summary"],
-    )  # fmt: skip
+    )
 
 
 def cached(card: Card) -> Path | None:

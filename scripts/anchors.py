@@ -139,9 +139,13 @@ def measured(
     given: dict[str, Any] = {"device": device, "data_dir": assets, "weights": weights}
     if anchor.model:
         results = genbench.run(
-            anchor.samples, dataset=str(anchor.reference), metrics=names, protocol=anchor.protocol, output=output,
+            anchor.samples,
+            dataset=str(anchor.reference),
+            metrics=names,
+            protocol=anchor.protocol,
+            output=output,
             **given,
-        )  # fmt: skip
+        )
     else:
         results = genbench.score(
             str(place(anchor.samples)), place(anchor.reference), metrics=names, protocol=anchor.protocol, **given

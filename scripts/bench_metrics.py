@@ -88,9 +88,19 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    images=300, width=64, points=400, points_width=64, kid=200, subsets=5, subset_size=50, batch=2, files=12,
-    file_subset=6, generated=(100, 3000), reference=3000,
-)  # fmt: skip
+    images=300,
+    width=64,
+    points=400,
+    points_width=64,
+    kid=200,
+    subsets=5,
+    subset_size=50,
+    batch=2,
+    files=12,
+    file_subset=6,
+    generated=(100, 3000),
+    reference=3000,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +227,7 @@ def evidence(values: NDArray[np.float32]) -> Any:
     from genbench.arrays import Evidence, Features, Samples
 
     samples = Samples.of(np.zeros((len(values), 1, 1, 1), np.uint8))
-    return Evidence(
-        samples=samples, taps={"pooled": Features(extractor="given", tap="pooled", array=values.view())}
-    )  # fmt: skip
+    return Evidence(samples=samples, taps={"pooled": Features(extractor="given", tap="pooled", array=values.view())})
 
 
 def precision_recall(sizes: Sizes) -> Tools:
@@ -263,9 +271,13 @@ def kid(sizes: Sizes) -> Tools:
 
     def theirs() -> Array:
         found = kid_features_to_metric(
-            torch.from_numpy(x), torch.from_numpy(y), kid_subsets=sizes.subsets, kid_subset_size=sizes.subset_size,
-            rng_seed=2020, verbose=False,
-        )  # fmt: skip
+            torch.from_numpy(x),
+            torch.from_numpy(y),
+            kid_subsets=sizes.subsets,
+            kid_subset_size=sizes.subset_size,
+            rng_seed=2020,
+            verbose=False,
+        )
         return numbers(found["kernel_inception_distance_mean"])
 
     return {
@@ -366,10 +378,20 @@ def evaluation(sizes: Sizes, folder: Path) -> Tools:
 
     def theirs() -> Array:
         found = torch_fidelity.calculate_metrics(
-            input1=str(sides[0]), input2=str(sides[1]), cuda=False, cache=False, verbose=False, fid=True, isc=True,
-            kid=True, prc=True, feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(weights),
-            isc_splits=splits, kid_subset_size=subset,
-        )  # fmt: skip
+            input1=str(sides[0]),
+            input2=str(sides[1]),
+            cuda=False,
+            cache=False,
+            verbose=False,
+            fid=True,
+            isc=True,
+            kid=True,
+            prc=True,
+            feature_extractor="inception-v3-compat",
+            feature_extractor_weights_path=str(weights),
+            isc_splits=splits,
+            kid_subset_size=subset,
+        )
         names = (
             "frechet_inception_distance", "inception_score_mean", "kernel_inception_distance_mean", "precision",
             "recall",

@@ -516,8 +516,10 @@ def main() -> None:
         setting = Setting(
             images=args.images or (2 if args.quick else task.images[on_gpu] or 1),
             steps=args.steps or (2 if args.quick else task.steps or (20 if on_gpu else 3)),
-            device=device, threads=args.threads, compiled=args.compile,
-        )  # fmt: skip
+            device=device,
+            threads=args.threads,
+            compiled=args.compile,
+        )
         print(f"{task.name}: {setting.images} images, {setting.steps} steps", file=sys.stderr, flush=True)
         found: dict[str, Measured] = fresh(measure, task, setting, rounds)
         for name, one in found.items():

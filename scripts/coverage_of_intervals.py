@@ -253,9 +253,14 @@ def _distance_of(law: Moments, reference: Fit) -> float:
 
 
 def pool_settings(
-    name: str, taps: Taps, labels: NDArray[np.int64] | None, size: int, seed: int, metrics: tuple[str, ...],
+    name: str,
+    taps: Taps,
+    labels: NDArray[np.int64] | None,
+    size: int,
+    seed: int,
+    metrics: tuple[str, ...],
     sizes: tuple[int, ...],
-) -> Iterator[Setting]:  # fmt: skip
+) -> Iterator[Setting]:
     """A random part of the images is the reference, the others the pool; all of them, and without two classes."""
     order = np.random.default_rng([seed, 2]).permutation(len(taps["pooled"]))
     reference, pool = evidence({tap: v[order[:size]] for tap, v in taps.items()}), order[size:]
@@ -399,7 +404,7 @@ def measure_differences(d: int, m: int, n: int, replications: int, seed: int) ->
 
 def difference_row(
     text: str, method: str, law: str, n: int, d: int, made: list[Difference], higher: bool
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     values = np.array([one.value for one in made])
     intervals = [one.ci95 for one in made if one.ci95 is not None]
     truth = 0.0 if law == "A/A" else values.mean()
@@ -461,9 +466,14 @@ def main() -> None:
     if args.images:
         taps, labels = extracted(args.images, args.extractor)
         laws = pool_settings(
-            args.name or args.images.stem, taps, labels, args.reference_size, args.seed, tuple(args.metrics),
+            args.name or args.images.stem,
+            taps,
+            labels,
+            args.reference_size,
+            args.seed,
+            tuple(args.metrics),
             tuple(args.sizes),
-        )  # fmt: skip
+        )
     else:
         laws = settings(args.width, args.reference_size, args.seed)
         for n in (500, 1000, 2000):

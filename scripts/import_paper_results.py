@@ -376,11 +376,18 @@ def split_of(text: str) -> str:
 def subset_of(text: str) -> str:
     """Which images of the split those are, where they are not simply its images; the words name it."""
     for pattern, subset in (
-        (r"ADM reference", "ADM reference batch"), (r"own crop", "own crop"), (r"differs between", NOT_STATED),
-        (r"filtered", "filtered"), (r"captions subset", "captions subset"), (r"LN-(\w+)", r"LN-\1"),
-        (r"CC3M", "CC3M"), (r"segmentation", "segmentation challenge"), (r"COCO.*(2014|2017)", r"COCO \1"),
-        (r"COCO", NOT_STATED), (r"faces", "faces"),
-    ):  # fmt: skip
+        (r"ADM reference", "ADM reference batch"),
+        (r"own crop", "own crop"),
+        (r"differs between", NOT_STATED),
+        (r"filtered", "filtered"),
+        (r"captions subset", "captions subset"),
+        (r"LN-(\w+)", r"LN-\1"),
+        (r"CC3M", "CC3M"),
+        (r"segmentation", "segmentation challenge"),
+        (r"COCO.*(2014|2017)", r"COCO \1"),
+        (r"COCO", NOT_STATED),
+        (r"faces", "faces"),
+    ):
         if found := re.search(pattern, text):
             return found.expand(subset)
     return ""

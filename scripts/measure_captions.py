@@ -46,10 +46,19 @@ def rows(model: str, seed: int, images: torch.Tensor, f: shapes.Factors) -> list
     for name, right in shares(images, f).items():
         score = score_from_share(float(right.sum()), len(right))
         low, high = score.ci95 or (None, None)
-        made.append({
-            "model": model, "num_samples": len(right), "seed": seed, "right": name, "value": score.value,
-            "ci_low": low, "ci_high": high, "error_method": score.error_method, "torch": torch.__version__,
-        })  # fmt: skip
+        made.append(
+            {
+                "model": model,
+                "num_samples": len(right),
+                "seed": seed,
+                "right": name,
+                "value": score.value,
+                "ci_low": low,
+                "ci_high": high,
+                "error_method": score.error_method,
+                "torch": torch.__version__,
+            }
+        )
         print(f"{model:45s} {name:18s} {score.value:.4f}", flush=True)
     return made
 
@@ -67,9 +76,14 @@ def main() -> None:
     table = []
     for scale in args.scales:
         model = ldm.load(
-            dataset="shapes", device="cpu", precision="float32", steps=args.steps, scale=scale, spacing="uniform",
+            dataset="shapes",
+            device="cpu",
+            precision="float32",
+            steps=args.steps,
+            scale=scale,
+            spacing="uniform",
             last="clean",
-        )  # fmt: skip
+        )
         batches = range(0, args.num_samples, 64)
         made = [model.sample(seeds[i : i + 64], captions=texts[i : i + 64]) for i in batches]
         images = generation.quantise(torch.cat(made))

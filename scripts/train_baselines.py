@@ -55,9 +55,16 @@ from scripts.cards import write_card
 HOME = Path(__file__).resolve().parent.parent / "baselines" / "weights"
 
 PIXEL = UNetConfig(
-    width=64, multipliers=(1, 1.25, 1), blocks=1, attention=(2, 4), heads=4, groups=16,
-    out_channels=6, classes=len(shapes.CLASSES) + 1, patch=2,
-)  # fmt: skip
+    width=64,
+    multipliers=(1, 1.25, 1),
+    blocks=1,
+    attention=(2, 4),
+    heads=4,
+    groups=16,
+    out_channels=6,
+    classes=len(shapes.CLASSES) + 1,
+    patch=2,
+)
 PROCESS: dict[str, Any] = {
     "schedule": "cosine",
     "steps": 1000,
@@ -76,13 +83,21 @@ AUTOENCODER = AutoencoderConfig(width=32, multipliers=(1, 2, 2), blocks=1, group
 WORDS = text.vocabulary(shapes.caption(shapes.factors("train", np.arange(2000))))
 LATENT = TextUNetConfig(
     unet=UNetConfig(
-        in_channels=4, out_channels=4, width=64, multipliers=(1, 1.25), blocks=1, attention=(2,), heads=4, groups=16,
-        embedding_order="cos_sin", context=64,
+        in_channels=4,
+        out_channels=4,
+        width=64,
+        multipliers=(1, 1.25),
+        blocks=1,
+        attention=(2,),
+        heads=4,
+        groups=16,
+        embedding_order="cos_sin",
+        context=64,
     ),
     text=TextEncoderConfig(
         vocabulary=text.RESERVED + len(WORDS), length=12, width=64, layers=2, heads=2, head_width=32
     ),
-)  # fmt: skip
+)
 LATENT_PROCESS: dict[str, Any] = {"schedule": "cosine", "steps": 1000, "kind": "v", "learned_variance": False}
 BRIEF, EMPTY = 0.15, 0.10
 """Shares of the images whose caption is only that of their class, such as "a star", and is nothing."""
@@ -268,15 +283,24 @@ def pixel_of_pictures(args: argparse.Namespace) -> Task:
     return Task(
         make=lambda: from_identity(UNet(network)),
         loss=diffusion_loss(
-            process.beta, told.kind, learned_variance=told.learned_variance, null_label=null, drop=args.drop,
+            process.beta,
+            told.kind,
+            learned_variance=told.learned_variance,
+            null_label=null,
+            drop=args.drop,
             told=process.told,
         ),
         batch=Pictures(samples, args.seed, network.classes is not None),
         summary=f"{Path(args.config).stem}, trained on images of a user",
-        card={"kind": "unet", "network": dataclasses.asdict(network), "process": of_card, "shape": shape,
-              "classes": classes},
+        card={
+            "kind": "unet",
+            "network": dataclasses.asdict(network),
+            "process": of_card,
+            "shape": shape,
+            "classes": classes,
+        },
         data={"name": Path(args.data).name, "digest": samples.fingerprint(), "images": samples.count},
-    )  # fmt: skip
+    )
 
 
 def pixel(args: argparse.Namespace) -> Task:
@@ -323,13 +347,17 @@ def latent(args: argparse.Namespace) -> Task:
         batch=partial(latent_batch, network=network, scale=scale),
         summary="U-Net of latents and the text encoder it attends to, trained together with dropped captions",
         card={
-            "kind": "text-unet", "network": dataclasses.asdict(LATENT), "process": LATENT_PROCESS, "shape": SHAPE,
+            "kind": "text-unet",
+            "network": dataclasses.asdict(LATENT),
+            "process": LATENT_PROCESS,
+            "shape": SHAPE,
             "vocabulary": WORDS,
             "class_captions": [brief(label) for label in range(len(shapes.CLASSES))],
-            "first_stage": "shapes-autoencoder", "latent_scale": scale,
+            "first_stage": "shapes-autoencoder",
+            "latent_scale": scale,
         },
         picture=partial(latent_sheet, decode=network, scale=scale),
-    )  # fmt: skip
+    )
 
 
 TASKS = {"pixel": pixel, "classifier": classifier, "autoencoder": autoencoder, "latent": latent}
@@ -356,9 +384,15 @@ def train(name: str, args: argparse.Namespace) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     started, measured = time.time(), {}
     for state in fit(
-        network, average, task.loss, lambda step: task.batch(step, args.batch_size), recipe,
-        checkpoint=args.work / f"{name}.pt", every=args.every, about=about,
-    ):  # fmt: skip
+        network,
+        average,
+        task.loss,
+        lambda step: task.batch(step, args.batch_size),
+        recipe,
+        checkpoint=args.work / f"{name}.pt",
+        every=args.every,
+        about=about,
+    ):
         measured = {"loss": round(state.loss, 5)}
         seconds = time.time() - started
         print(f"step {state.step:6d}  loss {state.loss:.5f}  {seconds:.0f} s", flush=True)

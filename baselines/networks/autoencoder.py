@@ -51,10 +51,17 @@ class AutoencoderConfig:
     def trunk(self) -> UNetConfig:
         """The blocks of the encoder and the decoder: those of DDPM without an embedding."""
         return UNetConfig(
-            in_channels=self.in_channels, out_channels=self.out_channels, width=self.width, stem=self.width,
-            multipliers=self.multipliers, blocks=self.blocks, attention=self.attention, resample=self.resample,
-            groups=self.groups, dropout=self.dropout,
-        )  # fmt: skip
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            width=self.width,
+            stem=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            attention=self.attention,
+            resample=self.resample,
+            groups=self.groups,
+            dropout=self.dropout,
+        )
 
 
 class Encoder(nn.Module):

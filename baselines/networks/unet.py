@@ -110,9 +110,15 @@ class Trunk:
     def _residual(self, channels: int, out: int, resample: Literal["up", "down"] | None = None) -> ResidualBlock:
         c = self.config
         return ResidualBlock(
-            channels, out, embedding=self.embedding, modulation=c.modulation, resample=resample,
-            dropout=c.dropout, groups=c.groups, eps=c.norm_eps,
-        )  # fmt: skip
+            channels,
+            out,
+            embedding=self.embedding,
+            modulation=c.modulation,
+            resample=resample,
+            dropout=c.dropout,
+            groups=c.groups,
+            eps=c.norm_eps,
+        )
 
     def _attention(self, channels: int, heads: int) -> SelfAttention | SpatialTransformer:
         c = self.config

@@ -179,10 +179,17 @@ def load(
     guidance = arguments.get("guidance_scale", takes["guidance_scale"].default if "guidance_scale" in takes else 1.0)
     doubled = isinstance(guidance, int | float) and guidance > 1 and not denoiser.get("guidance_embeds")
     return PipelineModel(
-        folder=folder, pipeline=pipeline, scheduler=swapped, arguments=arguments, device=device, precision=precision,
-        shape=_shape(configs, denoiser, size), classes=classes if condition == "labels" else 0,
-        takes=frozenset({condition} - {""}), evaluations=taken * (2 if doubled else 1),
-    )  # fmt: skip
+        folder=folder,
+        pipeline=pipeline,
+        scheduler=swapped,
+        arguments=arguments,
+        device=device,
+        precision=precision,
+        shape=_shape(configs, denoiser, size),
+        classes=classes if condition == "labels" else 0,
+        takes=frozenset({condition} - {""}),
+        evaluations=taken * (2 if doubled else 1),
+    )
 
 
 def _condition(folder: Path, pipeline: type, denoiser: Config, classes: int) -> str:

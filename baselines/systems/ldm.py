@@ -243,7 +243,10 @@ FILES = sized(
         _authors("ldm-imagenet256-vq8", "cin.zip", _LABEL_8_PARTS, "imagenet256", **_BOTH),
         # These have the size of the networks alone, 1.7 and 5.7 GiB: there is no average beside the weights.
         _authors(
-            "ldm-imagenet256", "nitro/cin/model.ckpt", _LABEL_PARTS, "imagenet256",
+            "ldm-imagenet256",
+            "nitro/cin/model.ckpt",
+            _LABEL_PARTS,
+            "imagenet256",
             source=_REPOSITORY + "README.md and scripts/latent_imagenet_diffusion.ipynb",
         ),
         _authors("ldm-text", "nitro/txt2img-f8-large/model.ckpt", _TEXT_PARTS, "laion-400m"),
@@ -261,18 +264,32 @@ FILES = sized(
         _on_the_hub("ldm-text2im-large-256", "unet", "unet", "ldm-8-text", "laion-400m", "Apache-2.0"),
         _on_the_hub("ldm-text2im-large-256", "vqvae", "first_stage", "kl-f8", "laion-400m", "Apache-2.0"),
         _on_the_hub(
-            "ldm-text2im-large-256", "bert", "condition", "ldm-8-text-encoder", "laion-400m", "Apache-2.0",
+            "ldm-text2im-large-256",
+            "bert",
+            "condition",
+            "ldm-8-text-encoder",
+            "laion-400m",
+            "Apache-2.0",
             file="pytorch_model.bin",
         ),
         _on_the_hub("stable-diffusion-v1-4", "unet", "unet", "stable-diffusion-v1", "laion-aesthetics", _RAIL),
         _on_the_hub("stable-diffusion-v1-4", "vae", "first_stage", "kl-f8", "laion-aesthetics", _RAIL),
         _on_the_hub(
-            "stable-diffusion-v1-4", "text_encoder", "condition", "stable-diffusion-v1-text-encoder",
-            "laion-aesthetics", _RAIL, file="model.safetensors",
+            "stable-diffusion-v1-4",
+            "text_encoder",
+            "condition",
+            "stable-diffusion-v1-text-encoder",
+            "laion-aesthetics",
+            _RAIL,
+            file="model.safetensors",
         ),
         _authors(
-            "sd-v1-4", f"{_HUB}stable-diffusion-v-1-4-original/resolve/main/sd-v1-4.ckpt", _SD_PARTS,
-            "laion-aesthetics", licence=_RAIL, weights="average",
+            "sd-v1-4",
+            f"{_HUB}stable-diffusion-v-1-4-original/resolve/main/sd-v1-4.ckpt",
+            _SD_PARTS,
+            "laion-aesthetics",
+            licence=_RAIL,
+            weights="average",
             sha256="fe4efff1e174c627256e44ec2991ba279b3816e364b49f9be2abc0b3ff3f8556",
             source="CompVis/stable-diffusion README.md; digest as in lmmx/deforum-stable-diffusion model_map.py",
         ),
@@ -286,7 +303,7 @@ FILES = sized(
         ),
     ],
     CONFIGURATIONS,
-)  # fmt: skip
+)
 
 
 def _process(high: float = 0.0195, low: float = 0.0015) -> Discrete:

@@ -24,18 +24,20 @@ from genbench.errors import shown
 side_options = together(
     option("--reference", metavar="REF", help="Folder, zip, npz of images, or a data set.  [default: the run's]"),
     option(
-        "--metric", multiple=True, metavar="NAME[(...)][@EXTRACTOR]", shell_complete=console.names_of("metric"),
+        "--metric",
+        multiple=True,
+        metavar="NAME[(...)][@EXTRACTOR]",
+        shell_complete=console.names_of("metric"),
         help="What to compare, repeatable.  [default: what was measured]",
     ),
     option("--protocol", metavar="NAME", shell_complete=console.names_of("protocol"), help="How to measure images."),
     option(
-        "--paired/--unpaired", default=None,
+        "--paired/--unpaired",
+        default=None,
         help="Whether image i of all sides belong together.  [default: if seeds, labels and captions are equal]",
     ),
-    option(
-        "--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported."
-    ),
-)  # fmt: skip
+    option("--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported."),
+)
 
 
 @click.command(cls=console.Command, short_help="Say how far systems differ, and how sure that is.")
@@ -61,10 +63,15 @@ def compare(**options: Any) -> None:
     from genbench.comparison import compare as compared
 
     found = compared(
-        options["base"], *options["candidates"], reference=options["reference"], metrics=options["metric"],
-        protocol=options["protocol"], paired=options["paired"], allow_code=options["allow_code"],
+        options["base"],
+        *options["candidates"],
+        reference=options["reference"],
+        metrics=options["metric"],
+        protocol=options["protocol"],
+        paired=options["paired"],
+        allow_code=options["allow_code"],
         execution=execution_of(options),
-    )  # fmt: skip
+    )
     say(report.dumps(found.to_dict()) if options["format"] == "json" else found.text(console.width()))
     raise click.exceptions.Exit(found.exit_code)
 
@@ -107,11 +114,17 @@ def accept(**options: Any) -> None:
     from genbench.acceptance import accept as accepted
 
     made = accepted(
-        options["given"], options["output"], reason=options["reason"], reference=options["reference"],
-        metrics=options["metric"], protocol=options["protocol"], precision=options["precision"],
-        allow_code=options["allow_code"], execution=execution_of(options),
+        options["given"],
+        options["output"],
+        reason=options["reason"],
+        reference=options["reference"],
+        metrics=options["metric"],
+        protocol=options["protocol"],
+        precision=options["precision"],
+        allow_code=options["allow_code"],
+        execution=execution_of(options),
         announce=lambda text: say(shown(text)),
-    )  # fmt: skip
+    )
     _tell_baseline(made)
 
 
@@ -153,9 +166,13 @@ def calibrate(file: Path, **options: Any) -> None:
     from genbench.acceptance import calibrate as calibrated
 
     made = calibrated(
-        file, only=options["only"], output=options["output"], allow_code=options["allow_code"],
-        execution=execution_of(options), announce=lambda text: say(shown(text)),
-    )  # fmt: skip
+        file,
+        only=options["only"],
+        output=options["output"],
+        allow_code=options["allow_code"],
+        execution=execution_of(options),
+        announce=lambda text: say(shown(text)),
+    )
     _tell_baseline(made)
 
 

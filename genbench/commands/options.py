@@ -36,54 +36,71 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 model_options = together(
     option(
-        "--model", required=True, metavar="NAME[(KEY=VALUE, ...)]", shell_complete=console.names_of("model"),
+        "--model",
+        required=True,
+        metavar="NAME[(KEY=VALUE, ...)]",
+        shell_complete=console.names_of("model"),
         help="What to sample; see `genbench list`, or module:attribute of your own code.",
     ),
     option(
-        "--dataset", default="shapes", show_default=True, metavar="NAME[(...)]",
-        shell_complete=console.names_of("dataset"), help="Real images.",
+        "--dataset",
+        default="shapes",
+        show_default=True,
+        metavar="NAME[(...)]",
+        shell_complete=console.names_of("dataset"),
+        help="Real images.",
     ),
     option("-n", "--num-samples", type=click.IntRange(min=1), help="Images to sample.  [default: the data set's]"),
     option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the run."),
     option(
-        "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
+        "--precision",
+        type=click.Choice(["float32", "bfloat16"]),
+        default="float32",
+        show_default=True,
         help="Arithmetic of the model's network.",
     ),
     option("--exact", is_flag=True, help="Bit-identical images for every batch size."),
-    option(
-        "--quantise", type=click.Choice(["round", "truncate"]), help="Floats to 8 bits.  [default: the protocol's]"
-    ),
-)  # fmt: skip
+    option("--quantise", type=click.Choice(["round", "truncate"]), help="Floats to 8 bits.  [default: the protocol's]"),
+)
 measure_options = together(
     option(
-        "--metric", multiple=True, metavar="NAME[(...)][@EXTRACTOR]", shell_complete=console.names_of("metric"),
+        "--metric",
+        multiple=True,
+        metavar="NAME[(...)][@EXTRACTOR]",
+        shell_complete=console.names_of("metric"),
         help="What to measure, repeatable; `all` is what the protocol lists.  [default: fid]",
     ),
     option(
-        "--protocol", metavar="NAME", shell_complete=console.names_of("protocol"),
+        "--protocol",
+        metavar="NAME",
+        shell_complete=console.names_of("protocol"),
         help="How to measure.  [default: the data set's]",
     ),
-)  # fmt: skip
+)
 weights_option = option(
-    "--weights", multiple=True, metavar="NAME=PATH",
+    "--weights",
+    multiple=True,
+    metavar="NAME=PATH",
     help="A file for an extractor, or for a card of `genbench list models`; repeatable.",
-)  # fmt: skip
+)
 place_options = together(
     option(
         "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:I]|mps", help="Where networks compute."
     ),
-    option(
-        "--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Threads that decode images."
-    ),
+    option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Threads that decode images."),
     option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie."),
-)  # fmt: skip
+)
 batch_option = option(
     "--batch-size", type=click.IntRange(min=1), help="Images a call of the model.  [default: by device]"
 )
 output_option = option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
     help="Directory of runs; each has its own folder there.",
-)  # fmt: skip
+)
 leaderboard_option = option("--leaderboard", type=FileToWrite(), help="CSV to merge the rows into.")
 
 
@@ -115,7 +132,11 @@ def execution_of(options: dict[str, Any], *, watch: bool = True) -> Execution:
     from genbench.measuring import Execution
 
     return Execution(
-        device=options["device"], batch_size=options.get("batch_size"), workers=options["workers"],
-        data_dir=options["data_dir"], weights=requests.weights_of(options["weights"]),
-        fresh=options.get("fresh", False), watch=console.bars() if watch else None,
-    )  # fmt: skip
+        device=options["device"],
+        batch_size=options.get("batch_size"),
+        workers=options["workers"],
+        data_dir=options["data_dir"],
+        weights=requests.weights_of(options["weights"]),
+        fresh=options.get("fresh", False),
+        watch=console.bars() if watch else None,
+    )

@@ -102,18 +102,23 @@ def _dataset(
 
 def _imagenet(side: int, file: str) -> Dataset:
     return _dataset(
-        f"imagenet{side}", side, f"1.28 million photographs of 1,000 classes at {side}x{side}",
+        f"imagenet{side}",
+        side,
+        f"1.28 million photographs of 1,000 classes at {side}x{side}",
         "Russakovsky et al. 2015, arXiv:1409.0575; centre crops, reduced by halves and bicubically (guided diffusion)",
-        batch=f"imagenet/{side}/{file}", classes=1000,
-    )  # fmt: skip
+        batch=f"imagenet/{side}/{file}",
+        classes=1000,
+    )
 
 
 def _lsun(scene: str, batch: bool = True) -> Dataset:
     return _dataset(
-        f"lsun-{scene}", 256, f"photographs of LSUN {scene} at 256x256",
+        f"lsun-{scene}",
+        256,
+        f"photographs of LSUN {scene} at 256x256",
         "Yu et al. 2015, arXiv:1506.03365; centre crops of the shorter side",
         batch=f"lsun/{scene}/VIRTUAL_lsun_{scene}256.npz" if batch else None,
-    )  # fmt: skip
+    )
 
 
 IMAGENET64 = _imagenet(64, "VIRTUAL_imagenet64_labeled.npz")
@@ -125,14 +130,20 @@ LSUN_CAT = _lsun("cat")
 LSUN_HORSE = _lsun("horse")
 LSUN_CHURCH = _lsun("church", batch=False)
 CELEBA = _dataset(
-    "celeba", 64, "aligned faces at 64x64",
-    "Liu et al. 2015, arXiv:1411.7766; 128x128 pixels around (89, 121), reduced (ermongroup/ddim)", protocol="tf1",
-)  # fmt: skip
-CELEBAHQ = _dataset(
-    "celebahq", 256, "30,000 faces at 256x256", "Karras et al. 2018, arXiv:1710.10196", protocol="tf1"
-)  # fmt: skip
+    "celeba",
+    64,
+    "aligned faces at 64x64",
+    "Liu et al. 2015, arXiv:1411.7766; 128x128 pixels around (89, 121), reduced (ermongroup/ddim)",
+    protocol="tf1",
+)
+CELEBAHQ = _dataset("celebahq", 256, "30,000 faces at 256x256", "Karras et al. 2018, arXiv:1710.10196", protocol="tf1")
 FFHQ = _dataset("ffhq", 256, "70,000 faces at 256x256", "Karras et al. 2019, arXiv:1812.04948", protocol="tf1")
 COCO = _dataset(
-    "coco", 256, "photographs with captions at 256x256; the papers use 30,000 of the validation set of 2014",
-    "Lin et al. 2014, arXiv:1405.0312", reference="val", default_samples=30_000, protocol="tf1",
-)  # fmt: skip
+    "coco",
+    256,
+    "photographs with captions at 256x256; the papers use 30,000 of the validation set of 2014",
+    "Lin et al. 2014, arXiv:1405.0312",
+    reference="val",
+    default_samples=30_000,
+    protocol="tf1",
+)

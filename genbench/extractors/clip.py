@@ -73,11 +73,15 @@ def card(architecture: str = "ViT-B-32", pretrained: str = "openai") -> Card:
     else:
         url = tag["url"]
     return Card(
-        name="clip", file=f"open_clip-{architecture}-{pretrained}{Path(url).suffix}", url=url, bytes=size,
-        sha256=digest, licence="MIT" if pretrained == "openai" else "of the page of the weights",
+        name="clip",
+        file=f"open_clip-{architecture}-{pretrained}{Path(url).suffix}",
+        url=url,
+        bytes=size,
+        sha256=digest,
+        licence="MIT" if pretrained == "openai" else "of the page of the weights",
         note=f"open_clip's {architecture} with weights {pretrained}",
         fetch=f"clip(architecture='{architecture}', pretrained='{pretrained}')",
-    )  # fmt: skip
+    )
 
 
 def _is_file(architecture: str) -> bool:
@@ -203,9 +207,17 @@ def load(
     path = resolve(known, given=weights)
     network = build(own, load_state(path), origin=str(path))
     return assemble(
-        network, name="clip", version=VERSION, weights=sha256(path), configuration=own, preprocessing=preprocessing,
-        tokenize=tokenizer(own), prefix=prefix, device=device, precision=precision,
-    )  # fmt: skip
+        network,
+        name="clip",
+        version=VERSION,
+        weights=sha256(path),
+        configuration=own,
+        preprocessing=preprocessing,
+        tokenize=tokenizer(own),
+        prefix=prefix,
+        device=device,
+        precision=precision,
+    )
 
 
 def tokenizer(configuration: Mapping[str, Any]) -> Callable[[Sequence[str]], Tensor]:
@@ -274,8 +286,14 @@ def assemble(
 
     embed_dim = int(configuration["embed_dim"])
     return extractor(
-        name, version, weights=weights, precision=precision,
+        name,
+        version,
+        weights=weights,
+        precision=precision,
         args={"configuration": dict(configuration), "preprocessing": dict(preprocessing), "prefix": prefix},
-        widths={"embedding": embed_dim, "pooled": embed_dim}, forward=forward, device=device, block=32,
+        widths={"embedding": embed_dim, "pooled": embed_dim},
+        forward=forward,
+        device=device,
+        block=32,
         embed_captions=embed_captions,
-    )  # fmt: skip
+    )

@@ -58,10 +58,18 @@ def load(*, device: str = "cpu", precision: str = "float32", weights: Path | Non
 
     heads = {"logits" if name == "label" else name: count for name, count in CLASSIFIED.items()}
     return extractor(
-        "compact", VERSION, weights=sha256(path), precision=precision, args={},
-        widths={"pooled": POOLED, "spatial": 256, **heads, "position": len(REGRESSED)}, forward=forward, device=device,
-        block=128, classifier=Classifier(count=len(CLASSES), classes=CLASSES), made_for="" if weights else "shapes",
-    )  # fmt: skip
+        "compact",
+        VERSION,
+        weights=sha256(path),
+        precision=precision,
+        args={},
+        widths={"pooled": POOLED, "spatial": 256, **heads, "position": len(REGRESSED)},
+        forward=forward,
+        device=device,
+        block=128,
+        classifier=Classifier(count=len(CLASSES), classes=CLASSES),
+        made_for="" if weights else "shapes",
+    )
 
 
 def _folded(network: CompactNetwork) -> CompactNetwork:

@@ -47,10 +47,15 @@ def card(architecture: str = "vit_large_patch14_dinov2") -> Card:
     letter, _, size, digest = _CARDS[architecture]
     name = f"dinov2_vit{letter}14"
     return Card(
-        name="dinov2", file=f"{name}_pretrain.pth", bytes=size, sha256=digest, licence="Apache-2.0",
-        url=f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth", note="Meta, trained on LVD-142M",
+        name="dinov2",
+        file=f"{name}_pretrain.pth",
+        bytes=size,
+        sha256=digest,
+        licence="Apache-2.0",
+        url=f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth",
+        note="Meta, trained on LVD-142M",
         fetch=f"dinov2(architecture='{architecture}')",
-    )  # fmt: skip
+    )
 
 
 def load(
@@ -94,10 +99,16 @@ def load(
             return {"pooled": network.forward_features(x)[:, 0]}
 
     return extractor(
-        "dinov2", VERSION, weights=sha256(path), precision=precision,
-        args={"architecture": architecture, "resize": resize}, widths={"pooled": _CARDS[architecture][1]},
-        forward=forward, device=device, block=32,
-    )  # fmt: skip
+        "dinov2",
+        VERSION,
+        weights=sha256(path),
+        precision=precision,
+        args={"architecture": architecture, "resize": resize},
+        widths={"pooled": _CARDS[architecture][1]},
+        forward=forward,
+        device=device,
+        block=32,
+    )
 
 
 def converted(state: State) -> dict[str, Tensor]:

@@ -89,7 +89,14 @@ def load(
         return {tap: torch.cat([part[tap] for part in parts]) for tap in taps}
 
     return extractor(
-        "inception", VERSION, weights=sha256(path), precision=precision, args={"resize": resize, "scaling": scaling},
-        widths=WIDTHS, forward=forward, device=device, block=32,
+        "inception",
+        VERSION,
+        weights=sha256(path),
+        precision=precision,
+        args={"resize": resize, "scaling": scaling},
+        widths=WIDTHS,
+        forward=forward,
+        device=device,
+        block=32,
         classifier=Classifier(tap="logits_biased", offset=1, count=1000),
-    )  # fmt: skip
+    )

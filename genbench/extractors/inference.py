@@ -89,9 +89,14 @@ def extractor(
 
     key = extractor_key(name, version, weights, precision, args)
     return Extractor(
-        key=key, widths=dict(widths), embed=embed, embed_captions=embed_captions, block=block, classifier=classifier,
+        key=key,
+        widths=dict(widths),
+        embed=embed,
+        embed_captions=embed_captions,
+        block=block,
+        classifier=classifier,
         made_for=made_for,
-    )  # fmt: skip
+    )
 
 
 def fold(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -53,18 +53,27 @@ def card(network: str = "alex") -> Card:
         raise UsageError(f"lpips has the networks {', '.join(_NETWORKS)}; got {network!r}.")
     name, file, digest = _NETWORKS[network]
     return Card(
-        name="lpips", file=file, url=f"https://download.pytorch.org/models/{file}", sha256=digest,
-        licence="BSD-3-Clause", note=f"torchvision's {name}, IMAGENET1K_V1", fetch=f"lpips(network={network!r})",
-    )  # fmt: skip
+        name="lpips",
+        file=file,
+        url=f"https://download.pytorch.org/models/{file}",
+        sha256=digest,
+        licence="BSD-3-Clause",
+        note=f"torchvision's {name}, IMAGENET1K_V1",
+        fetch=f"lpips(network={network!r})",
+    )
 
 
 def linear_card(network: str) -> Card:
     """Returns the card of the learned weights of the channels, which are shipped."""
     return Card(
-        name="lpips", file=f"lpips-{network}.pth", sha256=_LINEAR[network], licence="BSD-2-Clause",
+        name="lpips",
+        file=f"lpips-{network}.pth",
+        sha256=_LINEAR[network],
+        licence="BSD-2-Clause",
         url=f"https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/{network}.pth",
-        note="Zhang et al. 2018; notice in lpips.LICENSE beside it", fetch=f"lpips(network={network!r})",
-    )  # fmt: skip
+        note="Zhang et al. 2018; notice in lpips.LICENSE beside it",
+        fetch=f"lpips(network={network!r})",
+    )
 
 
 def load(
@@ -133,10 +142,16 @@ def load(
             width = sum(m[0].numel() for m in like.maps(torch.empty(1, 3, size, size), network))
     learned = [[float(value) for value in w] for w in linear]
     made = extractor(
-        "lpips", VERSION, weights=sha256(path), precision=precision,
-        args={"network": network, "size": size, "linear": learned}, widths={"perceptual": width, "lpips": 1},
-        forward=forward, device=device, block=16 if network == "alex" else 8,
-    )  # fmt: skip
+        "lpips",
+        VERSION,
+        weights=sha256(path),
+        precision=precision,
+        args={"network": network, "size": size, "linear": learned},
+        widths={"perceptual": width, "lpips": 1},
+        forward=forward,
+        device=device,
+        block=16 if network == "alex" else 8,
+    )
 
     def compare(generated: Tensor, reference: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
         if not size and generated.shape != reference.shape:

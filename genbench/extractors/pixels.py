@@ -46,6 +46,13 @@ def load(
         return {"pooled": resized(images, side, resize).flatten(1) / 255}
 
     return extractor(
-        "pixels", VERSION, weights=None, precision="float32", args={"side": side, "resize": resize},
-        widths={"pooled": 3 * side * side}, forward=forward, device=device, block=256,
-    )  # fmt: skip
+        "pixels",
+        VERSION,
+        weights=None,
+        precision="float32",
+        args={"side": side, "resize": resize},
+        widths={"pooled": 3 * side * side},
+        forward=forward,
+        device=device,
+        block=256,
+    )

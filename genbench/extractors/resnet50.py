@@ -36,9 +36,15 @@ def card(recipe: str = "v2") -> Card:
     _, size, digest = _CARDS[recipe]
     file = f"resnet50-{digest[:8]}.pth"
     return Card(
-        name="resnet50", file=file, url=_URL + file, bytes=size, sha256=digest, licence="BSD-3-Clause",
-        note=f"torchvision's ResNet50_Weights.IMAGENET1K_{recipe.upper()}", fetch=f"resnet50(recipe='{recipe}')",
-    )  # fmt: skip
+        name="resnet50",
+        file=file,
+        url=_URL + file,
+        bytes=size,
+        sha256=digest,
+        licence="BSD-3-Clause",
+        note=f"torchvision's ResNet50_Weights.IMAGENET1K_{recipe.upper()}",
+        fetch=f"resnet50(recipe='{recipe}')",
+    )
 
 
 def load(
@@ -90,10 +96,17 @@ def load(
         return {"pooled": pooled, "logits": classifier(pooled)} if "logits" in taps else {"pooled": pooled}
 
     return extractor(
-        "resnet50", VERSION, weights=sha256(path), precision=precision,
-        args={"shorter": shorter if crop else None, "resize": resize}, widths={"pooled": 2048, "logits": 1000},
-        forward=forward, device=device, block=32, classifier=Classifier(count=1000),
-    )  # fmt: skip
+        "resnet50",
+        VERSION,
+        weights=sha256(path),
+        precision=precision,
+        args={"shorter": shorter if crop else None, "resize": resize},
+        widths={"pooled": 2048, "logits": 1000},
+        forward=forward,
+        device=device,
+        block=32,
+        classifier=Classifier(count=1000),
+    )
 
 
 def _fold(network: nn.Module) -> None:

@@ -106,7 +106,15 @@ def load(
     own = configuration(len(vocabulary))
     network = clip.build(own, state, origin=str(path))
     assembled = clip.assemble(
-        network, name="tiny-clip", version=VERSION, weights=sha256(path), configuration=own,
-        preprocessing=PREPROCESSING, tokenize=tokenize, prefix=prefix, device=device, precision=precision,
-    )  # fmt: skip
+        network,
+        name="tiny-clip",
+        version=VERSION,
+        weights=sha256(path),
+        configuration=own,
+        preprocessing=PREPROCESSING,
+        tokenize=tokenize,
+        prefix=prefix,
+        device=device,
+        precision=precision,
+    )
     return replace(assembled, made_for="" if weights else "shapes")

@@ -66,6 +66,13 @@ def load(
         return {"pooled": network(x.contiguous(memory_format=layout))}
 
     return extractor(
-        "vgg16", VERSION, weights=sha256(path), precision=precision, args={"resize": resize}, widths={"pooled": POOLED},
-        forward=forward, device=device, block=32,
-    )  # fmt: skip
+        "vgg16",
+        VERSION,
+        weights=sha256(path),
+        precision=precision,
+        args={"resize": resize},
+        widths={"pooled": POOLED},
+        forward=forward,
+        device=device,
+        block=32,
+    )

@@ -55,8 +55,9 @@ def read_captions(files: Folder | Zip, visible: Sequence[str], names: Sequence[s
             if len(images) != 1:
                 raise Unfit(
                     f"belongs to {shown(' and '.join(images))}; a caption has one image"
-                    if images else "has no image of its name beside it, as other text files here have"
-                )  # fmt: skip
+                    if images
+                    else "has no image of its name beside it, as other text files here have"
+                )
             text = _decoded(files.read(source)).strip()
             if len(text.splitlines()) > 1:
                 raise Unfit(f"has {len(text.splitlines())} lines; a caption is one line, or stands in {METADATA[0]}")
@@ -145,8 +146,9 @@ def _caption_column(columns: Sequence[str], place: str) -> str | None:
     if columns.count("file_name") != 1 or not found:
         _log.warning(
             "%s has no captions and was passed over: they need the columns file_name and %s.",
-            shown(place), " or ".join((", ".join(CAPTION_COLUMNS[:-1]), CAPTION_COLUMNS[-1])),
-        )  # fmt: skip
+            shown(place),
+            " or ".join((", ".join(CAPTION_COLUMNS[:-1]), CAPTION_COLUMNS[-1])),
+        )
         return None
     if len(found) > 1:
         raise Unfit(f"has captions in {len(found)} columns ({', '.join(found)}); keep one of them")

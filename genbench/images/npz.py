@@ -191,9 +191,15 @@ def open_array(path: Path, max_pixels: int) -> Samples:
     if channels == 1:
         _log.warning("%s: the images are greyscale; the channel is repeated three times.", path)
     return Samples(
-        count=shape[0], shape=(3, height, width), read=array.read, origin=str(path), fingerprint=array.fingerprint,
-        hashes=array.hashes, labels=labels, captions=captions,
-    )  # fmt: skip
+        count=shape[0],
+        shape=(3, height, width),
+        read=array.read,
+        origin=str(path),
+        fingerprint=array.fingerprint,
+        hashes=array.hashes,
+        labels=labels,
+        captions=captions,
+    )
 
 
 def _array_header(file: IO[bytes], size: int, *, symmetric: bool = False) -> tuple[tuple[int, ...], np.dtype[Any], int]:

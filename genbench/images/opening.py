@@ -81,10 +81,16 @@ def open_images(
     encoded = survey(files, visible, max_pixels)
     labels, classes = classes_of_folders(encoded.names, files.empty_folders) if labels_from_folders else (None, ())
     return Samples(
-        count=len(encoded.names), shape=(3, encoded.height, encoded.width), read=encoded.read, origin=str(place),
-        fingerprint=encoded.fingerprint, labels=labels, captions=read_captions(files, visible, encoded.names),
-        classes=classes, format=_format(encoded.names),
-    )  # fmt: skip
+        count=len(encoded.names),
+        shape=(3, encoded.height, encoded.width),
+        read=encoded.read,
+        origin=str(place),
+        fingerprint=encoded.fingerprint,
+        labels=labels,
+        captions=read_captions(files, visible, encoded.names),
+        classes=classes,
+        format=_format(encoded.names),
+    )
 
 
 _NAMES = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}
@@ -133,9 +139,13 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
         return replace(open_images(place), statistics=found)
     content = hashlib.sha256("".join(f"{tap} {found[tap].digest()} " for tap in sorted(found)).encode()).hexdigest()
     return Samples(
-        count=0, shape=(3, 0, 0), read=no_images, origin=str(place), fingerprint=partial(str, content),
+        count=0,
+        shape=(3, 0, 0),
+        read=no_images,
+        origin=str(place),
+        fingerprint=partial(str, content),
         statistics=found,
-    )  # fmt: skip
+    )
 
 
 def prefetch(samples: Samples, size: int, workers: int = 2) -> Iterator[Images]:

@@ -105,11 +105,17 @@ def open_run(folder: Path, origin: str) -> Samples:
     labels = [label for shard in shards.shards for label in shard.labels or ()]
     captions = tuple(caption for shard in shards.shards for caption in shard.captions or ())
     return Samples(
-        count=len(digests), shape=shape, read=shards.read, origin=origin,
-        fingerprint=lambda: fingerprint_of(shape, digests), hashes=lambda start, stop: digests[start:stop],
-        labels=np.array(labels, dtype=np.int64) if labels else None, captions=captions or None, classes=classes,
+        count=len(digests),
+        shape=shape,
+        read=shards.read,
+        origin=origin,
+        fingerprint=lambda: fingerprint_of(shape, digests),
+        hashes=lambda start, stop: digests[start:stop],
+        labels=np.array(labels, dtype=np.int64) if labels else None,
+        captions=captions or None,
+        classes=classes,
         quantise=manifest.get("quantise"),
-    )  # fmt: skip
+    )
 
 
 def _shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | None:

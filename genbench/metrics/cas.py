@@ -185,8 +185,19 @@ def cas(
 
 
 CAS = Metric(
-    name="cas", summary="accuracy on real images of a classifier trained on generated ones",
-    source="Ravuri and Vinyals 2019, arXiv:1905.10887", compute=cas,
-    check=arguments.trained, version=VERSION, taps=(), images=True, labels=True,
-    against="test", floor="reference", higher_is_better=True, bounds=(0.0, 1.0), minimum=10, invariances=frozenset(),
-)  # fmt: skip
+    name="cas",
+    summary="accuracy on real images of a classifier trained on generated ones",
+    source="Ravuri and Vinyals 2019, arXiv:1905.10887",
+    compute=cas,
+    check=arguments.trained,
+    version=VERSION,
+    taps=(),
+    images=True,
+    labels=True,
+    against="test",
+    floor="reference",
+    higher_is_better=True,
+    bounds=(0.0, 1.0),
+    minimum=10,
+    invariances=frozenset(),
+)

@@ -480,34 +480,76 @@ _OF_ERROR = ("error", "blocks")
 """Arguments that change an error bar and no value."""
 
 FID = Metric(
-    name="fid", summary="Frechet distance of pooled features",
-    source="Heusel et al. 2017, arXiv:1706.08500; pytorch-fid", compute=fid, check=arguments.distance,
-    higher_is_better=False, bounds=NONNEGATIVE, moments=True, invariances=_ISOMETRIES, neutral=_OF_ERROR,
-)  # fmt: skip
-FD = Metric(
-    name="fd", summary="Frechet distance of pooled features of any extractor, such as dinov2",
-    source="Stein et al. 2023, arXiv:2306.04675; dgm-eval", compute=fid, check=arguments.distance,
-    higher_is_better=False, bounds=NONNEGATIVE, moments=True, invariances=_ISOMETRIES, neutral=_OF_ERROR,
-)  # fmt: skip
-SFID = Metric(
-    name="sfid", summary="Frechet distance of spatial features",
-    source="Nash et al. 2021, arXiv:2103.03841; guided-diffusion", compute=sfid, check=arguments.spatial_distance,
-    taps=("spatial",), higher_is_better=False, bounds=NONNEGATIVE, moments=True, invariances=_ISOMETRIES,
+    name="fid",
+    summary="Frechet distance of pooled features",
+    source="Heusel et al. 2017, arXiv:1706.08500; pytorch-fid",
+    compute=fid,
+    check=arguments.distance,
+    higher_is_better=False,
+    bounds=NONNEGATIVE,
+    moments=True,
+    invariances=_ISOMETRIES,
     neutral=_OF_ERROR,
-)  # fmt: skip
+)
+FD = Metric(
+    name="fd",
+    summary="Frechet distance of pooled features of any extractor, such as dinov2",
+    source="Stein et al. 2023, arXiv:2306.04675; dgm-eval",
+    compute=fid,
+    check=arguments.distance,
+    higher_is_better=False,
+    bounds=NONNEGATIVE,
+    moments=True,
+    invariances=_ISOMETRIES,
+    neutral=_OF_ERROR,
+)
+SFID = Metric(
+    name="sfid",
+    summary="Frechet distance of spatial features",
+    source="Nash et al. 2021, arXiv:2103.03841; guided-diffusion",
+    compute=sfid,
+    check=arguments.spatial_distance,
+    taps=("spatial",),
+    higher_is_better=False,
+    bounds=NONNEGATIVE,
+    moments=True,
+    invariances=_ISOMETRIES,
+    neutral=_OF_ERROR,
+)
 FID_INF = Metric(
-    name="fid-inf", summary="Frechet distance extrapolated to infinitely many images",
-    source="Chong and Forsyth 2020, arXiv:1911.07023; dgm-eval", compute=fid_infinity, version=2,
-    check=partial(arguments.extrapolated, enough=ENOUGH), higher_is_better=False, moments=True,
-    invariances=_ISOMETRIES, reads=lambda args: ("order",) if args.get("method") == "line" else (),
-)  # fmt: skip
+    name="fid-inf",
+    summary="Frechet distance extrapolated to infinitely many images",
+    source="Chong and Forsyth 2020, arXiv:1911.07023; dgm-eval",
+    compute=fid_infinity,
+    version=2,
+    check=partial(arguments.extrapolated, enough=ENOUGH),
+    higher_is_better=False,
+    moments=True,
+    invariances=_ISOMETRIES,
+    reads=lambda args: ("order",) if args.get("method") == "line" else (),
+)
 PER_CLASS_FID = Metric(
-    name="fid-per-class", summary="mean over classes of the Frechet distance within a class",
-    source="Miyato and Koyama 2018, arXiv:1802.05637", compute=fid_per_class, check=arguments.per_class, labels=True,
-    higher_is_better=False, bounds=NONNEGATIVE, minimum=4, invariances=_ISOMETRIES, neutral=("error",),
-)  # fmt: skip
+    name="fid-per-class",
+    summary="mean over classes of the Frechet distance within a class",
+    source="Miyato and Koyama 2018, arXiv:1802.05637",
+    compute=fid_per_class,
+    check=arguments.per_class,
+    labels=True,
+    higher_is_better=False,
+    bounds=NONNEGATIVE,
+    minimum=4,
+    invariances=_ISOMETRIES,
+    neutral=("error",),
+)
 MIFID = Metric(
-    name="mifid", summary="Frechet distance that punishes copies of reference images",
-    source="Bai et al. 2021, arXiv:2106.03062; torchmetrics", compute=mifid, version=2, check=arguments.memorised,
-    higher_is_better=False, bounds=NONNEGATIVE, invariances=frozenset({"order", "rotation"}), neutral=_OF_ERROR,
-)  # fmt: skip
+    name="mifid",
+    summary="Frechet distance that punishes copies of reference images",
+    source="Bai et al. 2021, arXiv:2106.03062; torchmetrics",
+    compute=mifid,
+    version=2,
+    check=arguments.memorised,
+    higher_is_better=False,
+    bounds=NONNEGATIVE,
+    invariances=frozenset({"order", "rotation"}),
+    neutral=_OF_ERROR,
+)

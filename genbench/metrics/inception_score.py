@@ -165,8 +165,15 @@ def inception_score(
 
 
 INCEPTION_SCORE = Metric(
-    name="is", summary="confidence and variety of predicted classes", source="Salimans et al. 2016, arXiv:1606.03498",
-    compute=inception_score, check=_check, taps=("logits",), higher_is_better=True, bounds=(1.0, math.inf),
-    invariances=frozenset({"order"}), neutral=("blocks",),
+    name="is",
+    summary="confidence and variety of predicted classes",
+    source="Salimans et al. 2016, arXiv:1606.03498",
+    compute=inception_score,
+    check=_check,
+    taps=("logits",),
+    higher_is_better=True,
+    bounds=(1.0, math.inf),
+    invariances=frozenset({"order"}),
+    neutral=("blocks",),
     reads=lambda args: ("order",) if args.get("chunk") or args.get("splits") != 1 else (),
-)  # fmt: skip
+)

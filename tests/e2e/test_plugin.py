@@ -42,9 +42,21 @@ def test_a_plug_in_is_listed_and_runs(installed: Path, root: Path, tmp_path: Pat
     assert listed["metrics"]["brightness"].endswith("(plug-in genbench-brightness 1.2.3)")
     assert "grey" in listed["models"] and "flat" in listed["datasets"] and "mean-colour" in listed["extractors"]
     done = genbench(
-        installed, root, "run", "--model", "grey(level=0.0)", "--dataset", "flat(value=100)", "--metric",
-        "brightness(weight=2)", "--metric", "fid@mean-colour", "--format", "json", cwd=tmp_path,
-    )  # fmt: skip
+        installed,
+        root,
+        "run",
+        "--model",
+        "grey(level=0.0)",
+        "--dataset",
+        "flat(value=100)",
+        "--metric",
+        "brightness(weight=2)",
+        "--metric",
+        "fid@mean-colour",
+        "--format",
+        "json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)["results"]
     assert [r["value"] for r in results] == [pytest.approx(56.0), pytest.approx(3 * 28**2)]

@@ -269,9 +269,11 @@ def test_run_and_score_of_the_same_samples_have_one_identity(place: Path) -> Non
     write_npz(samples, "samples.npz")
     for form in ("folder", "samples.npz"):
         scored = pipeline.score(
-            open_images(form), open_images("real"), list(map(Measurement.parse, ("fid@pixels(side=2)", "is@compact"))),
+            open_images(form),
+            open_images("real"),
+            list(map(Measurement.parse, ("fid@pixels(side=2)", "is@compact"))),
             protocol=protocol("embedded"),
-        ).results  # fmt: skip
+        ).results
         for one, two in zip(made, scored, strict=True):
             assert (one.generated.digest, one.protocol_hash) == (two.generated.digest, two.protocol_hash)
             assert one.score.value == two.score.value

@@ -299,9 +299,18 @@ def ddpm_middle(w: Weights, prefix: str, h: Tensor, emb: Tensor | None, *, atten
 
 
 def ddpm_down(
-    w: Weights, prefix: str, x: Tensor, emb: Tensor | None, *, ch: int, mult: Sequence[int], blocks: int,
-    attention: Sequence[int], resolution: int, attends: bool = True,
-) -> list[Tensor]:  # fmt: skip
+    w: Weights,
+    prefix: str,
+    x: Tensor,
+    emb: Tensor | None,
+    *,
+    ch: int,
+    mult: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    resolution: int,
+    attends: bool = True,
+) -> list[Tensor]:
     """All feature maps of the encoder; a strided convolution pads below and on the right only."""
     maps = [conv(w, f"{prefix}conv_in", x, ch)]
     for level, m in enumerate(mult):
@@ -318,9 +327,19 @@ def ddpm_down(
 
 
 def ddpm_up(
-    w: Weights, prefix: str, h: Tensor, emb: Tensor | None, skips: list[Tensor], *, ch: int, mult: Sequence[int],
-    blocks: int, attention: Sequence[int], resolution: int, attends: bool = True,
-) -> Tensor:  # fmt: skip
+    w: Weights,
+    prefix: str,
+    h: Tensor,
+    emb: Tensor | None,
+    skips: list[Tensor],
+    *,
+    ch: int,
+    mult: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    resolution: int,
+    attends: bool = True,
+) -> Tensor:
     resolution //= 2 ** (len(mult) - 1)
     for level in range(len(mult) - 1, -1, -1):
         for i in range(blocks + 1):

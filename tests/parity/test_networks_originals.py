@@ -102,9 +102,17 @@ def test_guided_diffusion_default_multipliers_and_resolutions(
     width = 64 if size == 512 else 32
     weights = Weights()
     [expected] = guided_unet(
-        weights, x, T[:1], width=width, blocks=1, mult=mult, attention=(size // 16, size // 8), heads=4,
-        scale_shift=True, out_channels=3,
-    )  # fmt: skip
+        weights,
+        x,
+        T[:1],
+        width=width,
+        blocks=1,
+        mult=mult,
+        attention=(size // 16, size // 8),
+        heads=4,
+        scale_shift=True,
+        out_channels=3,
+    )
     network = load(weights, {"image_size": size, "num_channels": width, "num_res_blocks": 1}, tmp_path)
     assert relative(network(x.double(), T[:1]), expected) < 1e-6
 
@@ -113,9 +121,21 @@ def test_adm_upsampler(tmp_path: Path) -> None:
     x, low, y = noise(2, 3, 16, 16), noise(2, 3, 4, 4, seed=8), torch.tensor([5, 6])
     weights = Weights()
     [expected] = guided_unet(
-        weights, x, T, width=32, blocks=1, mult=(1, 2, 3, 4), attention=(4, 8), heads=4, scale_shift=True, updown=True,
-        classes=1000, y=y, low_res=low, out_channels=6,
-    )  # fmt: skip
+        weights,
+        x,
+        T,
+        width=32,
+        blocks=1,
+        mult=(1, 2, 3, 4),
+        attention=(4, 8),
+        heads=4,
+        scale_shift=True,
+        updown=True,
+        classes=1000,
+        y=y,
+        low_res=low,
+        out_channels=6,
+    )
     arguments = {
         "large_size": 64, "small_size": 16, "num_channels": 32, "num_res_blocks": 1, "resblock_updown": True,
         "class_cond": True, "learn_sigma": True,
@@ -133,9 +153,19 @@ def test_adm_classifier(pool: str, updown: bool, tmp_path: Path) -> None:
     x = noise(1, 3, 64, 64)
     weights = Weights()
     expected = guided_classifier(
-        weights, x, T[:1], classes=1000, pool=pool, width=64, blocks=1, mult=(1, 2, 3, 4), attention=(2, 4, 8),
-        head_channels=64, scale_shift=updown, updown=updown,
-    )  # fmt: skip
+        weights,
+        x,
+        T[:1],
+        classes=1000,
+        pool=pool,
+        width=64,
+        blocks=1,
+        mult=(1, 2, 3, 4),
+        attention=(2, 4, 8),
+        head_channels=64,
+        scale_shift=updown,
+        updown=updown,
+    )
     own = {
         "image_size": 64, "classifier_width": 64, "classifier_depth": 1, "classifier_pool": pool,
         "classifier_resblock_updown": updown, "classifier_use_scale_shift_norm": updown,

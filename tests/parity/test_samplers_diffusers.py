@@ -77,9 +77,15 @@ def largest_difference(
 
 
 def compare(
-    theirs: Any, call: Callable[[Tensor, int, Tensor, int], Tensor], step: Step, denoise: Denoiser, grid: Grid,
-    model: Network, noise: Noise, x: Tensor,
-) -> float:  # fmt: skip
+    theirs: Any,
+    call: Callable[[Tensor, int, Tensor, int], Tensor],
+    step: Step,
+    denoise: Denoiser,
+    grid: Grid,
+    model: Network,
+    noise: Noise,
+    x: Tensor,
+) -> float:
     times = theirs.timesteps.tolist()
     assert times == [level.t for level in grid[:-1]]
 
@@ -96,9 +102,14 @@ def compare(
 def test_ddpm(process: str, kind: str, variance: str, change: str | None) -> None:
     learned = variance == "learned_range"
     theirs = scheduler(
-        DDPMScheduler, process, variance_type=variance, prediction_type=KINDS[kind],
-        clip_sample=change == "clip", thresholding=change == "threshold", sample_max_value=1e9,
-    )  # fmt: skip
+        DDPMScheduler,
+        process,
+        variance_type=variance,
+        prediction_type=KINDS[kind],
+        clip_sample=change == "clip",
+        thresholding=change == "threshold",
+        sample_max_value=1e9,
+    )
     theirs.set_timesteps(25)
     model = network(6 if learned else 3)
     denoise = denoiser(model, kind, learned_variance=learned)

@@ -54,9 +54,14 @@ def test_statistics_of_pytorch_fid_are_a_reference(
 
     def fid(reference: Path) -> float:
         (result,) = genbench.score(
-            mine, reference, metrics=["fid"], protocol="pytorch-fid", weights={"inception": weights}, device="cpu",
+            mine,
+            reference,
+            metrics=["fid"],
+            protocol="pytorch-fid",
+            weights={"inception": weights},
+            device="cpu",
             extractor_precision="exact",
-        )  # fmt: skip
+        )
         return result.score.value
 
     # Features of the two programs agree to rounding on this path (`test_inception_peers`), and so do the distances.

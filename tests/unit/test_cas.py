@@ -118,9 +118,14 @@ def test_a_trained_classifier_is_read_from_the_cache(monkeypatch: pytest.MonkeyP
         assert score(train, gratings(90, 5), epochs=3).detail["train"] == first.detail["train"]
         moved = relabelled(train, (train.labels + 1) % CLASSES)
         for samples, args in (
-            (moved, {}), (gratings(60, 3), {}), (train.subset(0, 50), {}), (train, {"seed": 1}),
-            (train, {"flip": True}), (train, {"batch_size": 10}), (train, {"epochs": 4}),
-        ):  # fmt: skip
+            (moved, {}),
+            (gratings(60, 3), {}),
+            (train.subset(0, 50), {}),
+            (train, {"seed": 1}),
+            (train, {"flip": True}),
+            (train, {"batch_size": 10}),
+            (train, {"epochs": 4}),
+        ):
             with pytest.raises(RuntimeError, match="trained"):
                 score(samples, test, **{"epochs": 3, **args})
     (file,) = cache.iterdir()

@@ -367,8 +367,18 @@ def test_a_run_is_scored_and_exported(cli: Cli, tmp_path: Path) -> None:
     directory = next((tmp_path / "runs").iterdir())
     measured = []
     for samples in (directory, "a.npz"):
-        code, out, err = cli("score", samples, "--reference", "shapes(count=20)", "--metric", "fid@pixels(side=2)",
-                             "--format", "json", "--leaderboard", f"{Path(samples).stem}.csv")  # fmt: skip
+        code, out, err = cli(
+            "score",
+            samples,
+            "--reference",
+            "shapes(count=20)",
+            "--metric",
+            "fid@pixels(side=2)",
+            "--format",
+            "json",
+            "--leaderboard",
+            f"{Path(samples).stem}.csv",
+        )
         assert code == 0, err
         measured.append(json.loads(out)["results"][0])
     assert measured[0]["value"] == measured[1]["value"] and measured[0]["n_generated"] == 6
@@ -413,7 +423,7 @@ def child(code: str, environment: dict[str, str], where: Path, shell: str = "") 
     words = f"{sys.executable} -c {json.dumps(code)} {shell}"
     return subprocess.run(
         ["bash", "-c", words], cwd=where, env=environment, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
 
 
 PRINTS = "import sys; from genbench.cli import main; sys.exit(main(['list', 'metrics']))"

@@ -18,14 +18,22 @@ PRECISION = "precision(k=3, arithmetic='float32')"
 
 def result(*, metric: str = PRECISION, extractor: str | None = "compact", model: str = "ddim", seed: int = 0) -> Result:
     return Result(
-        metric=metric, metric_version=1, extractor=extractor, extractor_key="k1" if extractor else None,
-        score=Score(value=0.5), floor=None,
+        metric=metric,
+        metric_version=1,
+        extractor=extractor,
+        extractor_key="k1" if extractor else None,
+        score=Score(value=0.5),
+        floor=None,
         generated=Side(name=model, count=1000, digest=f"{model} {seed}", shape=(3, 32, 32)),
-        reference=Side(name="shapes train", count=5000, digest="r1"), protocol="embedded", protocol_hash="h1",
+        reference=Side(name="shapes train", count=5000, digest="r1"),
+        protocol="embedded",
+        protocol_hash="h1",
         higher_is_better=True,
         spec=RunSpec(model=Ref.parse(model), dataset=Ref("shapes", {"seed": 0}), num_samples=1000, seed=seed),
-        seconds=0.0, created="2026-01-01", environment={},
-    )  # fmt: skip
+        seconds=0.0,
+        created="2026-01-01",
+        environment={},
+    )
 
 
 def spec(given: Result) -> RunSpec:

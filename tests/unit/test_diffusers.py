@@ -50,10 +50,15 @@ def unet(**more: Any) -> UNet2DModel:
 def first_stage(kind: type, **more: Any) -> Any:
     torch.manual_seed(1)
     return kind(
-        block_out_channels=(32, 32), norm_num_groups=8, layers_per_block=1, latent_channels=4, sample_size=16,
+        block_out_channels=(32, 32),
+        norm_num_groups=8,
+        layers_per_block=1,
+        latent_channels=4,
+        sample_size=16,
         down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"), **more,
-    )  # fmt: skip
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        **more,
+    )
 
 
 def ddpm() -> DDPMPipeline:
@@ -72,9 +77,14 @@ def ldm() -> LDMPipeline:
 def dit() -> DiTPipeline:
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1, sample_size=8,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=1,
+        sample_size=8,
         norm_num_groups=4,
-    )  # fmt: skip
+    )
     # In training mode it drops labels at random.
     return DiTPipeline(transformer.eval(), first_stage(AutoencoderKL), DDIMScheduler(clip_sample=False))
 

@@ -16,7 +16,7 @@ from genbench.errors import (
     calling,
     of_system,
     shown,
-)  # fmt: skip
+)
 
 
 def test_nothing_that_a_terminal_obeys_is_shown() -> None:

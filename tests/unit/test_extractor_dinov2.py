@@ -41,9 +41,11 @@ def state() -> dict[str, Tensor]:
         for scale in ("ls1", "ls2"):
             state[f"blocks.{i}.{scale}.gamma"] = draw(WIDTH, spread=0.2, mean=0.5)
         for layer, (out, inputs) in {
-            "attn.qkv": (3 * WIDTH, WIDTH), "attn.proj": (WIDTH, WIDTH),
-            "mlp.fc1": (4 * WIDTH, WIDTH), "mlp.fc2": (WIDTH, 4 * WIDTH),
-        }.items():  # fmt: skip
+            "attn.qkv": (3 * WIDTH, WIDTH),
+            "attn.proj": (WIDTH, WIDTH),
+            "mlp.fc1": (4 * WIDTH, WIDTH),
+            "mlp.fc2": (WIDTH, 4 * WIDTH),
+        }.items():
             state[f"blocks.{i}.{layer}.weight"] = draw(out, inputs, spread=1.5 / math.sqrt(inputs))
             state[f"blocks.{i}.{layer}.bias"] = draw(out)
     return state

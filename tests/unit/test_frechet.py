@@ -316,9 +316,13 @@ def published(values: Values) -> Evidence:
     y = values.astype(np.float64)
     known = Statistics(extractors=("inception",), mean=np.mean(y, axis=0), covariance=np.cov(y, rowvar=False))
     empty = Samples(
-        count=0, shape=(3, 0, 0), read=lambda a, b: np.empty((0, 3, 0, 0), np.uint8), origin="statistics.npz",
-        fingerprint=known.digest, statistics={"pooled": known},
-    )  # fmt: skip
+        count=0,
+        shape=(3, 0, 0),
+        read=lambda a, b: np.empty((0, 3, 0, 0), np.uint8),
+        origin="statistics.npz",
+        fingerprint=known.digest,
+        statistics={"pooled": known},
+    )
     return Evidence(samples=empty, statistics={"pooled": known})
 
 

@@ -39,9 +39,13 @@ class Fake:
     seen: list[str] | None = None
 
     def sample(
-        self, seeds: np.ndarray, *, labels: np.ndarray | None = None, captions: Sequence[str] | None = None,
+        self,
+        seeds: np.ndarray,
+        *,
+        labels: np.ndarray | None = None,
+        captions: Sequence[str] | None = None,
         watch: Callable[[int, int], None] | None = None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         if self.fail_after is not None and len(self.batches) >= self.fail_after:
             raise KeyboardInterrupt
         self.batches.append(len(seeds))

@@ -36,9 +36,12 @@ def content(samples: Samples, *what: str) -> str:
 def shuffled(samples: Samples) -> Samples:
     order = np.random.default_rng(1).permutation(samples.count)
     return Samples.of(
-        samples.read(0, samples.count)[order], labels=samples.labels[order],
-        captions=[samples.captions[i] for i in order], classes=samples.classes, origin="shuffled",
-    )  # fmt: skip
+        samples.read(0, samples.count)[order],
+        labels=samples.labels[order],
+        captions=[samples.captions[i] for i in order],
+        classes=samples.classes,
+        origin="shuffled",
+    )
 
 
 def test_the_same_pixels_have_one_digest_in_every_form_and_order(tmp_path: Path) -> None:
@@ -104,9 +107,13 @@ def measured(
     text: str, generated: Samples, reference: Samples | None, *, held_out: Samples | None = None, how: str = "embedded"
 ) -> Result:
     outcome = pipeline.score(
-        generated, reference, [Measurement.parse(text)], protocol=protocol(how), held_out=held_out,
+        generated,
+        reference,
+        [Measurement.parse(text)],
+        protocol=protocol(how),
+        held_out=held_out,
         execution=measuring.Execution(device="cpu", workers=0),
-    )  # fmt: skip
+    )
     return outcome.results[0]
 
 

@@ -272,14 +272,20 @@ def captioned(kind: str) -> dict[str, bytes]:
             )
         },
         "csv": {"metadata.csv": table + f'2,"{two}",2.png\r\n\r\n'},
-        "excel": {"metadata.csv": f'\ufefffile_name,caption\r\na/1.png,"{one}"\r\n'.replace('"red"', '""red""')
-                  + f'2.png,"{two}"\r\na/10.webp,{ten}\r\n'},
-        "folders": {"metadata.jsonl": json.dumps({"file_name": "2.png", "caption": two}),
-                    "a/metadata.jsonl": json.dumps({"file_name": "10.webp", "prompt": ten}) + "\r\n\r\n"
-                    + json.dumps({"file_name": "1.png", "prompt": one}) + "\r\n"},
+        "excel": {
+            "metadata.csv": f'\ufefffile_name,caption\r\na/1.png,"{one}"\r\n'.replace('"red"', '""red""')
+            + f'2.png,"{two}"\r\na/10.webp,{ten}\r\n'
+        },
+        "folders": {
+            "metadata.jsonl": json.dumps({"file_name": "2.png", "caption": two}),
+            "a/metadata.jsonl": json.dumps({"file_name": "10.webp", "prompt": ten})
+            + "\r\n\r\n"
+            + json.dumps({"file_name": "1.png", "prompt": one})
+            + "\r\n",
+        },
         "texts": {"a/1.TXT": flat + "\r\n", "2.txt": f"\n {two}\n", "a/10.txt": "\ufeff" + ten},
         "mixed": {"metadata.csv": f'file_name,caption\n2.png,"{two}"\n', "a/1.txt": flat, "a/10.txt": ten},
-    }[kind]  # fmt: skip
+    }[kind]
     return files | {name: text.encode() for name, text in extra.items()}
 
 

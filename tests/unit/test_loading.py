@@ -127,9 +127,12 @@ def test_a_users_own_checkpoint_is_sampled_from_its_path(tmp_path: Path) -> None
     assert (model.shape, model.classes, model.takes) == ((3, 8, 8), 5, {"labels"})
     y = torch.from_numpy(LABELS)
     expected = walk(
-        lambda x, t: network(x.float(), timesteps(t), y=y)[:, :3], start(3, 8, 8), [750, 500, 250, 0],
-        alpha_bars(Discrete()), 1.0,
-    )  # fmt: skip
+        lambda x, t: network(x.float(), timesteps(t), y=y)[:, :3],
+        start(3, 8, 8),
+        [750, 500, 250, 0],
+        alpha_bars(Discrete()),
+        1.0,
+    )
     assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, atol=2e-4)
 
 
@@ -146,9 +149,12 @@ def test_arguments_of_ones_own_stand_in_a_json_file(tmp_path: Path) -> None:
     assert part.process == Discrete(steps=500, low=2e-4, high=0.04) and part.learned_variance
     y = torch.from_numpy(LABELS)
     expected = walk(
-        lambda x, t: network(x.float(), timesteps(t), y=y)[:, :3], start(3, 8, 8), [375, 250, 125, 0],
-        alpha_bars(part.process), 1.0,
-    )  # fmt: skip
+        lambda x, t: network(x.float(), timesteps(t), y=y)[:, :3],
+        start(3, 8, 8),
+        [375, 250, 125, 0],
+        alpha_bars(part.process),
+        1.0,
+    )
     assert torch.allclose(model.sample(SEEDS, labels=LABELS).double(), expected, atol=5e-4)
     Path(flags).write_text("[1]")
     with pytest.raises(ValueError, match="holds no arguments by name"):
@@ -188,9 +194,17 @@ def test_a_classifier_of_ones_own_guides(tmp_path: Path) -> None:
     network, judge = random("tiny", 0), random("tiny-judge", 3)
     path, other = (str(saved(tmp_path / name, **{"": n})) for name, n in (("own.pt", network), ("judge.pt", judge)))
     model = adm.load_guided(
-        dataset="folder", **WHERE, weights=path, config="tiny", classifier=other, classifier_config="tiny-judge",
-        scale=2.0, steps=4, sampler="ddim", clip=False,
-    )  # fmt: skip
+        dataset="folder",
+        **WHERE,
+        weights=path,
+        config="tiny",
+        classifier=other,
+        classifier_config="tiny-judge",
+        scale=2.0,
+        steps=4,
+        sampler="ddim",
+        clip=False,
+    )
     y, bars = torch.from_numpy(LABELS), alpha_bars(Discrete())
 
     def eps(x: Tensor, t: int) -> Tensor:
@@ -226,9 +240,12 @@ def test_an_upsampler_sees_the_8_bit_images_of_the_small_model(tmp_path: Path) -
     y, x = torch.from_numpy(LABELS), torch.empty(2, 3, 16, 16)
     other = torch.from_numpy((SEEDS ^ np.uint64(0x5851F42D4C957F2D)).view("int64"))
     expected = walk(
-        lambda x, t: large(x.float(), timesteps(t), y=y, low_res=seen)[:, :3], image_noise(other)(0, x),
-        [750, 500, 250, 0], alpha_bars(Discrete()), 1.0,
-    )  # fmt: skip
+        lambda x, t: large(x.float(), timesteps(t), y=y, low_res=seen)[:, :3],
+        image_noise(other)(0, x),
+        [750, 500, 250, 0],
+        alpha_bars(Discrete()),
+        1.0,
+    )
     told: list[tuple[int, int]] = []
     result = cascade.sample(SEEDS, labels=LABELS, watch=lambda done, total: told.append((done, total)))
     assert torch.allclose(result.double(), expected, rtol=1e-3, atol=1e-3)

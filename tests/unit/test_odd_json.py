@@ -22,10 +22,25 @@ values = st.recursive(
     max_leaves=8,
 )
 named = st.dictionaries(
-    st.sampled_from(["schema", "spec", "shape", "shard", "classes", "results", "requests", "digest", "embed_dim",
-                     "vision_cfg", "text_cfg", "model_cfg", "num_samples"]),
+    st.sampled_from(
+        [
+            "schema",
+            "spec",
+            "shape",
+            "shard",
+            "classes",
+            "results",
+            "requests",
+            "digest",
+            "embed_dim",
+            "vision_cfg",
+            "text_cfg",
+            "model_cfg",
+            "num_samples",
+        ]
+    ),
     values | st.sampled_from(["genbench.samples/1", "genbench.samples/2", "genbench.run/1", "genbench.run/2"]),
-)  # fmt: skip
+)
 contents = (
     (values | named).map(lambda value: json.dumps(value).encode())
     | st.binary(max_size=40)

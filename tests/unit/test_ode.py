@@ -38,8 +38,13 @@ def test_the_solver_follows_scipy_for_a_single_problem() -> None:
         return torch.from_numpy(field(float(t[0]), y[0].numpy()))[None]
 
     found = solve(
-        slope, torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64), 0.0, 4.0, rtol=1e-6, atol=1e-8,
-    )  # fmt: skip
+        slope,
+        torch.tensor([[1.0, 0.0, 1.0]], dtype=torch.float64),
+        0.0,
+        4.0,
+        rtol=1e-6,
+        atol=1e-8,
+    )
     np.testing.assert_allclose(found.state[0].numpy(), known.y[:, -1], rtol=1e-12)
     assert int(found.evaluations[0]) == known.nfev
 

@@ -419,9 +419,14 @@ def test_guided_systems_are_selected_by_scale_and_resolution() -> None:
 def test_metrics_meet_the_names_under_which_they_are_published() -> None:
     features = "dinov2(architecture='vit_large_patch14_dinov2')"
     for ours, theirs in (
-        ("fid", "fd_dinov2"), ("fd", "fd_dinov2"), ("fid-inf(method='line')", "fd_inf_dinov2"), ("kid", "kd_dinov2"),
-        ("authpct", "authpct"), ("precision(k=5)", "precision_dinov2"), ("coverage", "coverage_dinov2"),
-    ):  # fmt: skip
+        ("fid", "fd_dinov2"),
+        ("fd", "fd_dinov2"),
+        ("fid-inf(method='line')", "fd_inf_dinov2"),
+        ("kid", "kd_dinov2"),
+        ("authpct", "authpct"),
+        ("precision(k=5)", "precision_dinov2"),
+        ("coverage", "coverage_dinov2"),
+    ):
         assert papers._column(f"{ours}@{features}") == theirs
         assert rows(metric=theirs), theirs
     for ours, theirs in (
@@ -558,16 +563,28 @@ def result(
     if key == "":
         key = min(papers.published_keys(extractor), default=None) if extractor else None
     return Result(
-        metric=metric, metric_version=1, extractor=extractor, extractor_key=key, score=Score(value=1.0), floor=None,
+        metric=metric,
+        metric_version=1,
+        extractor=extractor,
+        extractor_key=key,
+        score=Score(value=1.0),
+        floor=None,
         generated=Side(name="generated", count=count, digest="0"),
         reference=None if reference is None else Side(name=reference, count=of, digest="0"),
-        protocol="tf1", protocol_hash="0", higher_is_better=False,
+        protocol="tf1",
+        protocol_hash="0",
+        higher_is_better=False,
         spec=RunSpec(
-            model=Ref.parse(model), dataset=Ref.parse(dataset), num_samples=count, quantise=quantise,
+            model=Ref.parse(model),
+            dataset=Ref.parse(dataset),
+            num_samples=count,
+            quantise=quantise,
             precision=precision,
         ),
-        seconds=0.0, created="", environment=environment or {},
-    )  # fmt: skip
+        seconds=0.0,
+        created="",
+        environment=environment or {},
+    )
 
 
 def paper(model: str = "ddim(steps=50)", metric: str = "fid", dataset: str = "cifar10") -> Reported:
@@ -841,11 +858,15 @@ def repeated(row: Reported) -> Result | None:
     dataset = PLAIN[row.dataset, row.resolution or 0]
     model = "m:n" if row.guidance_scale is None else f"m:n(scale={row.guidance_scale!r})"
     return result(
-        metric=str(Ref(name, args)), extractor=str(extractor), model=model, dataset=dataset, count=row.num_samples or 0,
+        metric=str(Ref(name, args)),
+        extractor=str(extractor),
+        model=model,
+        dataset=dataset,
+        count=row.num_samples or 0,
         reference=f"{dataset} {row.split}" if row.split else None,
         of=int(row.num_reference) if row.num_reference else None,
         quantise="truncate" if row.quantise == "truncate" else "round",
-    )  # fmt: skip
+    )
 
 
 def test_whoever_repeats_a_stated_protocol_is_comparable_and_nobody_else() -> None:

@@ -198,9 +198,14 @@ def test_lists_go_on_behind_a_plug_in_that_does_not_import(
     ],
 )
 def test_what_a_plug_in_does_wrong_is_told_with_its_name(
-    package: Callable[..., None], kind: str, code: str, words: list[str], says: str, tmp_path: Path,
+    package: Callable[..., None],
+    kind: str,
+    code: str,
+    words: list[str],
+    says: str,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     makes = {
         "metrics": "from genbench.contracts import Metric\n"
         "x = Metric(name='x', summary='', source='', compute=f, taps=())",

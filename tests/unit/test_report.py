@@ -14,19 +14,30 @@ from genbench.records import Ref, Result, RunSpec, Score, Side
 from genbench.report import COLUMNS, dumps, read_result, read_results, row, table_csv, write_result, write_results
 
 RESULT = Result(
-    metric="fid(error='auto', blocks=20)", metric_version=3, extractor="inception(resize='tf1', scaling='tf')",
+    metric="fid(error='auto', blocks=20)",
+    metric_version=3,
+    extractor="inception(resize='tf1', scaling='tf')",
     extractor_key="abcd",
     score=Score(value=1 / 3, stderr=0.0625, ci95=(0.25, 0.5), error_method="influence", detail={"mean_term": 0.125}),
-    floor=Score(value=0.03125, stderr=0.015625), generated=Side(name="ddim(steps=10)", count=40, digest="g"),
-    reference=Side(name="shapes train", count=70, digest="r"), protocol="tf1", protocol_hash="feed",
+    floor=Score(value=0.03125, stderr=0.015625),
+    generated=Side(name="ddim(steps=10)", count=40, digest="g"),
+    reference=Side(name="shapes train", count=70, digest="r"),
+    protocol="tf1",
+    protocol_hash="feed",
     higher_is_better=False,
     spec=RunSpec(
-        model=Ref("ddim", {"steps": 10}), dataset=Ref("shapes", {"seed": 0}), num_samples=40, seed=5,
-        precision="bfloat16", exact=True, quantise="truncate",
+        model=Ref("ddim", {"steps": 10}),
+        dataset=Ref("shapes", {"seed": 0}),
+        num_samples=40,
+        seed=5,
+        precision="bfloat16",
+        exact=True,
+        quantise="truncate",
     ),
-    seconds=2.5, created="2026-02-03T04:05:06+00:00",
+    seconds=2.5,
+    created="2026-02-03T04:05:06+00:00",
     environment={"evaluations": 11, "genbench": "1.0", "commit": "c0ffee", "torch": "2.0", "device_name": "a CPU"},
-)  # fmt: skip
+)
 
 
 def test_every_column_of_a_row_holds_its_own_value() -> None:

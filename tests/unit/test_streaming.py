@@ -183,8 +183,13 @@ def test_a_closed_evaluator_says_so() -> None:
     evaluator.close()
     evaluator.close()
     with genbench.Evaluator(REFERENCE) as other:
-        for call in (evaluator.compute, evaluator.reset, evaluator.gather, lambda: evaluator.update(images("test", 2)),
-                     lambda: other.merge(evaluator)):  # fmt: skip
+        for call in (
+            evaluator.compute,
+            evaluator.reset,
+            evaluator.gather,
+            lambda: evaluator.update(images("test", 2)),
+            lambda: other.merge(evaluator),
+        ):
             with pytest.raises(UsageError, match="was closed"):
                 call()
 

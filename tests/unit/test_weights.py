@@ -31,9 +31,13 @@ from genbench.weights import Card, cache_directory, load_into, load_state, offli
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 CARD = Card(
-    name="thing", file="thing.pth", url="https://example.org/files/thing.pth", bytes=len(CONTENT), sha256=DIGEST,
+    name="thing",
+    file="thing.pth",
+    url="https://example.org/files/thing.pth",
+    bytes=len(CONTENT),
+    sha256=DIGEST,
     licence="MIT",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -150,9 +154,11 @@ def test_a_given_path_is_taken_whatever_it_holds(home: Path) -> None:
     with pytest.raises(MissingAsset, match=r"--weights thing=.*absent.*no such file"):
         resolve(CARD, given=home / "absent")
     for path, message in (
-        ("a" * 300, "File name too long"), ("~nobody-of-this-name/x", "home"), (str(home), "that is no file"),
+        ("a" * 300, "File name too long"),
+        ("~nobody-of-this-name/x", "home"),
+        (str(home), "that is no file"),
         ("\x1b[2J", r"\\x1b\[2J: there is no such file"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(MissingAsset, match=message):
             resolve(CARD, given=Path(path))
     with pytest.raises(MissingAsset, match="cannot be read: No such file"):

@@ -30,9 +30,12 @@ _UNET_MODEL_DEFAULTS = {
 def unet_model(a: Arguments) -> Architecture:
     """LDM `openaimodel.py:UNetModel`, of which guided-diffusion's is a part."""
     a = checked(
-        "UNetModel", a, _UNET_MODEL_DEFAULTS, ignored=("use_checkpoint", "use_fp16", "use_linear_in_transformer"),
+        "UNetModel",
+        a,
+        _UNET_MODEL_DEFAULTS,
+        ignored=("use_checkpoint", "use_fp16", "use_linear_in_transformer"),
         fixed={"dims": 2, "n_embed": None},
-    )  # fmt: skip
+    )
     context = a["context_dim"]
     if isinstance(context, Sequence):
         context = context[0] if len(set(context)) == 1 else None
@@ -121,9 +124,11 @@ def first_stage(a: Arguments) -> Architecture:
 
 def text_encoder(a: Arguments) -> Architecture:
     a = checked(
-        "BERTEmbedder", a, {"n_embed": None, "n_layer": None, "vocab_size": 30522, "max_seq_len": 77},
+        "BERTEmbedder",
+        a,
+        {"n_embed": None, "n_layer": None, "vocab_size": 30522, "max_seq_len": 77},
         ignored=("device", "use_tokenizer", "embedding_dropout"),
-    )  # fmt: skip
+    )
     return Architecture(
         network=TextEncoderConfig(
             vocabulary=a["vocab_size"], length=a["max_seq_len"], width=a["n_embed"], layers=a["n_layer"]
@@ -140,13 +145,26 @@ _CLIP_TEXT_DEFAULTS = {
 
 def clip_text_encoder(a: Arguments) -> Architecture:
     a = checked(
-        "CLIPTextModel", a, _CLIP_TEXT_DEFAULTS, fixed={"layer_norm_eps": 1e-5, "model_type": "clip_text_model"},
+        "CLIPTextModel",
+        a,
+        _CLIP_TEXT_DEFAULTS,
+        fixed={"layer_norm_eps": 1e-5, "model_type": "clip_text_model"},
         ignored=(
-            "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dropout", "dtype", "eos_token_id",
-            "initializer_factor", "initializer_range", "pad_token_id", "projection_dim", "torch_dtype",
+            "_name_or_path",
+            "architectures",
+            "attention_dropout",
+            "bos_token_id",
+            "dropout",
+            "dtype",
+            "eos_token_id",
+            "initializer_factor",
+            "initializer_range",
+            "pad_token_id",
+            "projection_dim",
+            "torch_dtype",
             "transformers_version",
         ),
-    )  # fmt: skip
+    )
     if a["intermediate_size"] != 4 * a["hidden_size"] or a["hidden_act"] not in ("gelu", "quick_gelu"):
         raise ConfigurationError(
             f"CLIPTextModel with intermediate_size={a['intermediate_size']} of hidden_size={a['hidden_size']} and "

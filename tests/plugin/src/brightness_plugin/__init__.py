@@ -18,9 +18,13 @@ def brightness(*, generated: Evidence, reference: Evidence, weight: float = 1.0)
 
 
 BRIGHTNESS = Metric(
-    name="brightness", summary="difference of mean grey levels", source="this plug-in", compute=brightness, taps=(),
+    name="brightness",
+    summary="difference of mean grey levels",
+    source="this plug-in",
+    compute=brightness,
+    taps=(),
     images=True,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,28 @@ def grey(*, dataset: str, device: str, precision: str, level: float = 0.0) -> Gr
 def load(split: str, *, value: int = 100) -> Samples:
     images = np.full((40, 3, 8, 8), value, dtype=np.uint8)
     return Samples(
-        count=40, shape=(3, 8, 8), read=lambda start, stop: images[start:stop], origin=f"flat {split}",
+        count=40,
+        shape=(3, 8, 8),
+        read=lambda start, stop: images[start:stop],
+        origin=f"flat {split}",
         fingerprint=lambda: hashlib.sha256(f"flat {split} {value}".encode()).hexdigest(),
-    )  # fmt: skip
+    )
 
 
 FLAT = Dataset(
-    name="flat", summary="one grey level", source="this plug-in", load=load,
-    splits={"reference": "all", "held_out": "all"}, default_samples=20,
-)  # fmt: skip
+    name="flat",
+    summary="one grey level",
+    source="this plug-in",
+    load=load,
+    splits={"reference": "all", "held_out": "all"},
+    default_samples=20,
+)
 
 
 def mean_colour(*, device: str, precision: str, weights: object = None) -> Extractor:
     """Three features: the mean of every channel."""
     return Extractor(
-        key="mean-colour-1", widths={"pooled": 3},
+        key="mean-colour-1",
+        widths={"pooled": 3},
         embed=lambda images, taps: {"pooled": images.float().mean(dim=(2, 3))},
-    )  # fmt: skip
+    )
