@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None, anchors: Sequence[Anchor] = ANC
     parser.add_argument("--assets", type=Path, default=Path(), help="folder of the files, and of cifar-10-batches-py")
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=PATH", help="as of genbench score")
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs of models")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="where networks compute")
     parser.add_argument("--list", action="store_true", help="say what each anchor needs and expects")
     args = parser.parse_args(arguments)
     unknown = [name for name in args.names if name not in known]

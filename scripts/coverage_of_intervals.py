@@ -449,11 +449,11 @@ def main() -> None:
     parser.add_argument("--name", help="of the features, in the table")
     parser.add_argument("--metrics", nargs="*", default=POOL_METRICS, help="for --images")
     parser.add_argument("--sizes", type=int, nargs="*", default=(500, 2000), help="for --images")
-    parser.add_argument("--reference-size", type=int, default=2000)
+    parser.add_argument("--reference-size", type=int, default=2000, help="images of the reference")
     parser.add_argument("--width", type=int, default=64, help="of Gaussian features")
-    parser.add_argument("--replications", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=TABLE)
+    parser.add_argument("--replications", type=int, default=200, help="draws of a row")
+    parser.add_argument("--seed", type=int, default=0, help="of all draws")
+    parser.add_argument("--output", type=Path, default=TABLE, help="table (leaderboards/interval_coverage.csv)")
     args = parser.parse_args()
 
     def keep(rows: Iterator[dict[str, str]]) -> None:

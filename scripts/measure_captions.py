@@ -1,4 +1,4 @@
-"""How often the text-conditional `ldm` draws what its caption says, by `compact`: leaderboards/captions.csv.
+"""Measures how often `ldm` draws what its caption says, by the heads of `compact`, into `leaderboards/captions.csv`.
 
     python -m scripts.measure_captions --scales 1 1.5 2 3
 
@@ -65,10 +65,10 @@ def rows(model: str, seed: int, images: torch.Tensor, f: shapes.Factors) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scales", type=float, nargs="*", default=[1.0, 1.5, 2.0, 3.0])
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--num-samples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scales", type=float, nargs="*", default=[1.0, 1.5, 2.0, 3.0], help="of guidance")
+    parser.add_argument("--steps", type=int, default=50, help="of a sample")
+    parser.add_argument("--num-samples", type=int, default=1000, help="images of a scale")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
     args = parser.parse_args()
     f = shapes.factors("test", np.arange(args.num_samples))
     texts = shapes.caption(f)

@@ -44,10 +44,10 @@ GROUPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="which rows; all without one")
-    parser.add_argument("--num-samples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--board", type=Path, default=BOARD)
+    parser.add_argument("--num-samples", type=int, default=1000, help="images of a row")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--board", type=Path, default=BOARD, help="table to write (leaderboards/shapes.csv)")
     args = parser.parse_args()
     for group in args.groups or GROUPS:
         for model, metrics in GROUPS[group]:

@@ -1,4 +1,4 @@
-"""Renders measured leaderboards as Markdown tables; `--check` fails when a table is not that of its CSV.
+"""Renders `leaderboards/shapes*.csv` as Markdown tables beside them; `--check` writes nothing and fails at old ones.
 
 python -m scripts.render_leaderboards [--check]
 """
@@ -62,7 +62,7 @@ def table(path: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a table is not that of its CSV")
     args = parser.parse_args()
     stale = []
     for path in sorted(HOME.glob("shapes*.csv")):

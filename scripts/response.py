@@ -201,8 +201,8 @@ def rows(dataset: str, responses: Iterable[Response]) -> list[dict[str, str]]:
         extractor = EMBEDDED.resolve(r.measurement).extractor
         of_pixels = not registry.get("metric", r.measurement.metric.name).taps
         numbers = {
-            "value": r.score and r.score.value,
-            "stderr": r.score and r.score.stderr,
+            "value": r.score.value if r.score else None,
+            "stderr": r.score.stderr if r.score else None,
             "baseline": r.baseline.value,
             "baseline_stderr": r.baseline.stderr,
             "z": r.z,
@@ -267,8 +267,8 @@ def main() -> None:
     parser.add_argument("--corruptions", nargs="+", choices=tuple(CORRUPTIONS), default=tuple(CORRUPTIONS))
     parser.add_argument("--metrics", nargs="+", help="other than the embedded ones, such as fid or kid@pixels")
     parser.add_argument("--cas", action="store_true", help="cas too, which trains a classifier for every corrupted set")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=BOARD)
+    parser.add_argument("--device", default="cpu", help="where networks compute")
+    parser.add_argument("--output", type=Path, default=BOARD, help="table to write (leaderboards/response.csv)")
     args = parser.parse_args()
     common = {"count": args.num, "seed": args.seed, "corruptions": args.corruptions, "device": args.device}
     progress = tqdm(desc="response", unit="set")
