@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from genbench.errors import NotComparable as NotComparable
     from genbench.errors import OutOfResources as OutOfResources
     from genbench.errors import UsageError as UsageError
+    from genbench.gating import Gate as Gate
+    from genbench.gating import gate as gate
     from genbench.generation import quantise as quantise
     from genbench.measuring import Execution as Execution
     from genbench.records import Measurement as Measurement
@@ -54,6 +56,7 @@ _HOMES = {
         "OutOfResources",
         "UsageError",
     ),
+    "gating": ("Gate", "gate"),
     "generation": ("quantise",),
     "measuring": ("Execution",),
     "records": ("Measurement", "Ref", "Result", "RunSpec", "Score"),

@@ -208,7 +208,7 @@ def calibrate(
     for name in only:
         if name not in VARIATIONS:
             raise UsageError(f"No variation {name!r}; there are {', '.join(VARIATIONS)}.")
-    execution = execution or Execution()
+    execution = replace(execution or Execution(), fresh=True)
     known = baselines.read(Path(path), allow_code=allow_code)
     spec = known.spec
     if spec is None:

@@ -422,7 +422,7 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         report.merge_leaderboard(options["leaderboard"], outcome.results)
 
 
-for command in (act.compare, act.baseline):
+for command in (act.compare, act.baseline, act.gate):
     cli.add_command(command)
 
 

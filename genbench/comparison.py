@@ -289,7 +289,8 @@ def counterpart(result: Result, others: Sequence[Result]) -> Result | None:
     named = [other for other in others if report.measured(other) == report.measured(result)]
     alike = [other for other in named if other.protocol_hash == result.protocol_hash]
     same = [other for other in named if other.measurement == result.measurement]
-    return next(iter([*alike, *same, *named]), None)
+    both = [other for other in alike if other in same]
+    return next(iter([*both, *alike, *same, *named]), None)
 
 
 def row_of(name: str, base: Result, candidate: Result, in_pairs: bool) -> Row:

@@ -129,6 +129,12 @@ def say(text: str) -> None:
         terminal.stream.flush()
 
 
+def aside(text: str) -> None:
+    """Writes to stderr, after the progress bar is gone: what must not stand beside a document on stdout."""
+    _terminal().bars.close()
+    click.echo(text, err=True)
+
+
 def bars() -> Bars:
     """The progress of the command that runs."""
     return _terminal().bars

@@ -77,9 +77,24 @@ ALLOWED: dict[str, set[str]] = {
     "comparison": FOUNDATION | {"comparability", "differences", "display", "measuring", "report", "requests", "sides"},
     "acceptance": FOUNDATION
     | {"baseline", "comparison", "environment", "features", "measuring", "pipeline", "protocols", "requests", "sides"},
+    "gating": FOUNDATION
+    | {"baseline", "comparison", "differences", "display", "identities", "measuring", "pipeline", "protocols"}
+    | {"requests", "rules", "sides"},
+    "reporters": {"errors", "records", "files", "report", "comparison", "gating"},
     "rules": {"errors", "records", "differences"},
     "commands": FOUNDATION
-    | {"acceptance", "baseline", "comparison", "console", "gate", "measuring", "pipeline", "report", "reporters"}
+    | {
+        "acceptance",
+        "baseline",
+        "comparison",
+        "console",
+        "display",
+        "gating",
+        "measuring",
+        "pipeline",
+        "report",
+        "reporters",
+    }
     | {"requests", "rules", "sides"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION

@@ -78,7 +78,13 @@ def compare(**options: Any) -> None:
 
 @click.group(cls=console.Group, short_help="Accept, show and calibrate the numbers that a gate holds others against.")
 def baseline() -> None:
-    """Accept, show and calibrate baselines: files of accepted numbers, with the features behind them."""
+    """Accept, show and calibrate baselines: files of accepted numbers, with the features behind them.
+
+    \b
+    genbench baseline accept runs/f346ff15a959 -o baseline.safetensors --reason "release 1.2"
+    genbench baseline show baseline.safetensors
+    genbench baseline calibrate baseline.safetensors
+    """
 
 
 @baseline.command(short_help="Write the numbers of a run or of images as a baseline.")
@@ -184,3 +190,79 @@ def _tell_baseline(found: Any) -> None:
         say(display.wrapped(shown(line), console.width(), indent=2))
     say("")
     say(display.table_text(found.results, console.width()))
+
+
+@click.command(cls=console.Command, short_help="Fail where a model is worse than its baseline.")
+@click.argument("candidate", required=False, cls=console.Argument)
+@option("--baseline", "file", required=True, metavar="FILE", help="What `genbench baseline accept` wrote.")
+@option(
+    "--model",
+    metavar="NAME[(KEY=VALUE, ...)]",
+    shell_complete=console.names_of("model"),
+    help="Sample this one, all else as the baseline was.  [default: the baseline's own]",
+)
+@option(
+    "--margin",
+    multiple=True,
+    metavar="METRIC=NUMBER[%]",
+    help="Largest worsening that is tolerated, such as fid=0.5 or fid=5%; repeatable.  [default: 1%]",
+)
+@option("--rules", type=click.Path(path_type=Path), help="A gate.toml or pyproject.toml.  [default: here, if any]")
+@option("--reference", metavar="REF", help="Of images: folder, zip, npz of images, or a data set.")
+@option(
+    "--paired/--unpaired",
+    default=None,
+    help="Whether image i of both sides belong together.  [default: if seeds, labels and captions are equal]",
+)
+@option("--escalate", is_flag=True, help="Look at a quarter of the images, at half, at all, until it is decided.")
+@option("--max-n", type=click.IntRange(min=2), help="Most images of an escalation.  [default: the baseline's]")
+@option("--json", "json_file", type=FileToWrite(".json"), help="Also write the verdicts here.")
+@option("--junit", type=FileToWrite(".xml"), help="Also write them as JUnit XML here.")
+@option("--gitlab", type=FileToWrite(".txt"), help="Also write the values as a metrics report of GitLab here.")
+@option(
+    "--ci",
+    type=click.Choice(["auto", "github", "none"]),
+    default="auto",
+    show_default=True,
+    help="Annotations and job summary; auto looks whether GITHUB_ACTIONS is true.",
+)
+@option("--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported.")
+@weights_option
+@place_options
+@batch_option
+@output_option
+@format_option("table", "json")
+def gate(**options: Any) -> None:
+    """Hold a candidate against a baseline. CANDIDATE is the folder of a run, a result.json, a baseline or images;
+    without one, the model is sampled as the baseline was. A regression is looked at again in images of other seeds.
+
+    \b
+    genbench gate --baseline baseline.safetensors --margin fid=5%
+    genbench gate runs/995bcc189e67 --baseline baseline.safetensors --junit gate.xml
+    genbench gate --model "ddim(steps=20)" --baseline baseline.safetensors --escalate
+
+    \b
+    Exit codes beside those of genbench:
+      0         no regression is shown
+      3         regressed: a worsening beyond the margin is shown
+      4         not comparable, or inconclusive where the rules let that fail
+    """
+    from genbench import report, reporters, rules
+    from genbench.gating import gate as judged
+
+    files = {"json": options["json_file"], "junit": options["junit"], "gitlab": options["gitlab"]}
+    given = rules.found_in(Path()) if options["rules"] is None else rules.of_file(options["rules"])
+    found = judged(
+        options["candidate"], baseline=options["file"], model=options["model"],
+        rules=rules.with_margins(given, options["margin"]), reference=options["reference"], paired=options["paired"],
+        escalate=options["escalate"], max_n=options["max_n"], output=options["output"],
+        allow_code=options["allow_code"], execution=execution_of(options),
+    )  # fmt: skip
+    reporters.write(found, {name: path for name, path in files.items() if path is not None})
+    if options["format"] == "json":
+        say(report.dumps(reporters.as_dict(found)))
+    else:
+        say(found.text(console.width()))
+    if options["ci"] == "github" or (options["ci"] == "auto" and reporters.in_github()):
+        reporters.tell_github(found, say if options["format"] == "table" else console.aside)
+    raise click.exceptions.Exit(found.exit_code)
