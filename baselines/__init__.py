@@ -1,8 +1,10 @@
 """Reference implementations of generative image models, short enough to read beside their papers.
 
-Read in this order: `schedules` (what noise is added), `denoisers` (what a network predicts), `guidance`, `steps` (how
-one step back is taken), `sampling` (the loop), `noise`, `networks`, `training`; then `systems`, one file each, and
-`system` (how the parts of one are put together). `files` reads what others published. Nothing here imports genbench.
+Read in this order: `schedules` and `processes` (what noise is added, in steps and in continuous time), `denoisers`
+(what a network predicts), `guidance`, `steps` (how one step back is taken; `multistep`, `langevin`, `ode`, `adaptive`
+and `analytic` are other ways), `sampling` (the loop), `noise`, `networks`, `training` and `distillation`, `likelihood`.
+Then `systems`, one file each, and `system` (how the parts of one are put together). `files` reads what others
+published. Nothing here imports genbench.
 
 Glossary:
     level: a point of a process, x = alpha x0 + sigma eps, and what the network is told of it.
