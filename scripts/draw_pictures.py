@@ -2,25 +2,28 @@
 
 python -m scripts.draw_pictures             # everything
 python -m scripts.draw_pictures guidance    # the plot alone, from leaderboards/shapes.csv (extra: plots)
+python -m scripts.draw_pictures zoo         # images and plot of docs/zoo.md, from leaderboards/zoo.csv
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from baselines.systems import adm, cfg, ddim, ddpm, ldm
-from genbench import generation, images
+from genbench import generation, images, registry
 from genbench.arrays import Images
 from genbench.contracts import Model
 from genbench.datasets import shapes
 from genbench.images import pictures
 from genbench.records import Ref
+from scripts.render_zoo import rows_of, systems
 
 HOME = Path(__file__).resolve().parent.parent / "leaderboards"
 WHERE: dict[str, Any] = {"dataset": "shapes", "device": "cpu", "precision": "float32"}
@@ -85,14 +88,20 @@ def trajectories(folder: Path) -> None:
         images.write_grid(pictures.rows(shown), folder / f"{name}-trajectory.png", columns=shown.shape[2])
 
 
-def guidance(folder: Path) -> None:
-    """The trade-off of fidelity and diversity: metrics against the scale, with 95 % intervals and the floor."""
+def _pyplot() -> Any:
+    """matplotlib's interface, with the look of all plots."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     mpl.rcParams |= {"svg.hashsalt": "genbench", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     from matplotlib import pyplot as plt
 
+    return plt
+
+
+def guidance(folder: Path) -> None:
+    """The trade-off of fidelity and diversity: metrics against the scale, with 95 % intervals and the floor."""
+    plt = _pyplot()
     with (HOME / "shapes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     figure, axes = plt.subplots(len(SCALES), len(PANELS), figsize=(11, 2.4 * len(SCALES)), constrained_layout=True)
@@ -126,8 +135,45 @@ def _points(rows: list[dict[str, str]], name: str, metric: str) -> list[tuple[fl
     return found
 
 
+def zoo(folder: Path) -> None:
+    """Sixteen images of the same seeds and labels by every system of the zoo, and FID against evaluations."""
+    found = systems(rows_of())
+    shown: dict[str, str] = {}
+    for model in found:  # the variant with the most evaluations, which comes last
+        shown[model.partition("(")[0]] = model
+    seeds = generation.image_seeds(0, 0, 16)
+    labels = generation.image_labels(seeds, len(shapes.CLASSES))
+    for name, text in shown.items():
+        load, ref = registry.bind("model", Ref.parse(text))
+        images.write_grid(drawn(load(**WHERE, **ref.args), 0, labels=labels), folder / f"zoo-{name}.png", columns=16)
+    evaluations(folder, found)
+
+
+def evaluations(folder: Path, found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    """FID against evaluations an image, both on a logarithmic axis, with 95 % intervals and the floor."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(7.5, 4.2), constrained_layout=True)
+    by_system: dict[str, list[tuple[float, float, float, float]]] = {}
+    floor = math.nan
+    for model, metrics in found.items():
+        if (row := metrics.get("fid")) is None:
+            continue
+        value, floor = float(row["value"]), float(row["floor"] or "nan")
+        low, high = float(row["ci_low"] or value), float(row["ci_high"] or value)
+        by_system.setdefault(model.partition("(")[0], []).append((float(row["evaluations"]), value, low, high))
+    for number, (name, points) in enumerate(by_system.items()):
+        x, value, low, high = (np.array(column) for column in zip(*sorted(points), strict=True))
+        marker = "osD^vP*Xp<>h"[number % 12]
+        axis.errorbar(x, value, yerr=(value - low, high - value), fmt=marker, markersize=5, capsize=2, label=name)
+    axis.axhline(floor, color="0.5", linestyle="--", linewidth=0.8, label="FID of as many real images")
+    axis.set(xscale="log", yscale="log", xlabel="evaluations of the network an image", ylabel="FID on shapes")
+    axis.legend(fontsize=7, ncols=2, frameon=False)
+    figure.savefig(folder / "evaluations.png", dpi=110, metadata={"Software": None})
+
+
 DRAW = {
     "classes": classes, "captions": captions, "scales": scales, "trajectories": trajectories, "guidance": guidance,
+    "zoo": zoo,
 }  # fmt: skip
 
 
