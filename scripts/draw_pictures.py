@@ -162,9 +162,9 @@ def evaluations(folder: Path, found: Mapping[str, Mapping[str, Mapping[str, str]
         low, high = float(row["ci_low"] or value), float(row["ci_high"] or value)
         by_system.setdefault(model.partition("(")[0], []).append((float(row["evaluations"]), value, low, high))
     for number, (name, points) in enumerate(by_system.items()):
-        x, value, low, high = (np.array(column) for column in zip(*sorted(points), strict=True))
+        x, y, least, most = (np.array(column) for column in zip(*sorted(points), strict=True))
         marker = "osD^vP*Xp<>h"[number % 12]
-        axis.errorbar(x, value, yerr=(value - low, high - value), fmt=marker, markersize=5, capsize=2, label=name)
+        axis.errorbar(x, y, yerr=(y - least, most - y), fmt=marker, markersize=5, capsize=2, label=name)
     axis.axhline(floor, color="0.5", linestyle="--", linewidth=0.8, label="FID of as many real images")
     axis.set(xscale="log", yscale="log", xlabel="evaluations of the network an image", ylabel="FID on shapes")
     axis.legend(fontsize=7, ncols=2, frameon=False)
