@@ -47,16 +47,6 @@ def differing_fields(first: Result, second: Result) -> tuple[Difference, ...]:
     return _differences(_facts(first), _facts(second))
 
 
-def refuse_unlike(first: Result, second: Result) -> None:
-    """Raises NotComparable where two results differ in how they were measured; the message names all of it."""
-    found = differing_fields(first, second)
-    if found:
-        raise NotComparable(
-            f"{_name(first.metric, first.extractor)} was measured in two ways, which give no comparable numbers: "
-            f"{_told(found)}. Measure both alike."
-        )
-
-
 def refuse_code(result: Result, origin: str, *, allow_code: bool) -> None:
     """Refuses a result that names code of somebody by module:attribute, which would be imported to look at it.
 

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import logging
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -280,19 +279,6 @@ def _sha256(path: Path, identity: tuple[int, ...]) -> str:
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     """What changes when a file is written or replaced. The time of the last change of state cannot be set back."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
-
-
-def slug(name: str, limit: int = 80) -> str:
-    """A file name for any text: letters, digits, dots, hyphens and underscores, never empty, never hidden.
-
-    Names that lose something end in 8 digits of their SHA-256, so that two different texts keep two different names.
-    """
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-    if kept == name and 0 < len(kept) <= limit:
-        return kept
-    tag = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    stem = kept[: limit - 9].strip("-.")
-    return f"{stem}-{tag}" if stem else tag
 
 
 def _flush(path: Path) -> None:

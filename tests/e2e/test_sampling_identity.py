@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 SYSTEMS = [
-    "ddpm(steps=8)", "ddim(steps=8)", "cfg(steps=4, scale=2.0)", "adm-g(steps=4, scale=2.0)", "ldm(steps=8, scale=2.0)",
+    "ddpm(steps=3)", "ddim(steps=3)", "cfg(steps=2, scale=2.0)", "adm-g(steps=2, scale=2.0)", "ldm(steps=3, scale=2.0)",
 ]  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_image_i_does_not_depend_on_how_many_there_are(model: str, tmp_path: Pat
 
 def test_a_killed_run_ends_with_the_same_bytes_and_numbers(tmp_path: Path, clean_environment: dict[str, str]) -> None:
     def command(output: str) -> list[str]:
-        run = ["run", "--model", "ddim(steps=6)", "-n", "700", "--metric", "fid", "--format", "json", "--device", "cpu"]
+        run = ["run", "--model", "ddim(steps=2)", "-n", "520", "--metric", "fid", "--format", "json", "--device", "cpu"]
         return [sys.executable, "-m", "genbench", *run, "--output", output]
 
     def start(output: str) -> subprocess.Popen[str]:

@@ -445,8 +445,10 @@ def test_closed_and_narrow_streams_do_no_harm(tmp_path: Path, clean_environment:
 
 
 WAITS = """
-import sys, time
+import signal, sys, time
 from genbench import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell hands it on as ignored to what it runs beside itself
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def wait(**_):
     print("ready", file=sys.stderr, flush=True)
     time.sleep(60)

@@ -12,12 +12,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from genbench import files
 from genbench.errors import OutOfResources, UsageError
-from genbench.files import atomic_write, free_bytes, replacing, slug, state
+from genbench.files import atomic_write, free_bytes, replacing, state
 
 
 def test_writes_bytes_into_new_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -134,29 +132,6 @@ def test_free_bytes_of_a_folder_that_does_not_exist_yet(tmp_path: Path, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     assert free_bytes(tmp_path / "not" / "yet") == usage.free
     assert asked == [tmp_path]
-
-
-@given(st.text(max_size=200))
-def test_slugs_are_single_visible_ascii_names(text: str) -> None:
-    name = slug(text)
-    assert 0 < len(name) <= 80
-    assert set(name) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-    assert name[0] not in ".-"
-    assert Path(name).name == name
-    assert slug(name) == name
-
-
-@given(st.text(alphabet="ab/.-( =", max_size=6), st.text(alphabet="ab/.-( =", max_size=6))
-def test_different_texts_have_different_slugs(one: str, other: str) -> None:
-    assert (slug(one) == slug(other)) == (one == other)
-
-
-def test_slugs_keep_good_names_and_cut_long_ones() -> None:
-    assert slug("ddim") == "ddim"
-    assert slug("../../etc/passwd").startswith("etc-passwd-")
-    assert slug("ddim(steps=50)").startswith("ddim-steps-50-")
-    assert slug("x" * 80) == "x" * 80
-    assert slug("x" * 81) != slug("x" * 82)
 
 
 def test_the_state_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
