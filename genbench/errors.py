@@ -60,6 +60,12 @@ class OutOfResources(GenbenchError):
     exit_code = 7
 
 
+class Incomplete(GenbenchError):
+    """Some cells of a benchmark failed, and the others are finished."""
+
+    exit_code = 8
+
+
 class Interrupted(KeyboardInterrupt):
     """Sampling was interrupted after `kept` of `total` images had been stored."""
 

@@ -257,17 +257,7 @@ def row(result: Result) -> dict[str, str]:
         "genbench": environment.get("genbench"), "commit": environment.get("commit"), "torch": environment.get("torch"),
         "device": environment.get("device_name"), "date": result.created[:10], "id": result.id,
     }  # fmt: skip
-    return {name: _text(value) for name, value in values.items()}
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(value) if finite(value) is not None else ""
-    text = str(value)
-    # A spreadsheet runs text that begins like a formula; numbers went the other way above.
-    return "'" + text if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return {name: tables.cell(value) for name, value in values.items()}
 
 
 def table_csv(results: Iterable[Result]) -> str:
@@ -284,8 +274,9 @@ def merge_leaderboard(path: Path, results: Iterable[Result]) -> int:
         GenbenchError: another process keeps the folder locked.
     """
     new = list({result.id: row(result) for result in results}.values())
-    return tables.merge(path, COLUMNS, new, identity=lambda row: row["id"], order=_sort_key, check=check_rankings)
+    return tables.merge(path, COLUMNS, new, identity=lambda row: row["id"], order=sort_key, check=check_rankings)
 
 
-def _sort_key(values: Mapping[str, str]) -> tuple[str, ...]:
+def sort_key(values: Mapping[str, str]) -> tuple[str, ...]:
+    """What the rows of a leaderboard are sorted by."""
     return tuple(values[c] for c in ("dataset", "model", "metric", "extractor", "seed", "num_samples", "id"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from genbench.files import atomic_write, locked
 
 Row = Mapping[str, str]
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""First characters of a cell that a spreadsheet would run."""
 PATIENCE = 60.0
 """Seconds to wait for other processes that merge into a table of the same folder; one takes milliseconds."""
 
@@ -60,6 +63,17 @@ def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     except (ValueError, csv.Error) as error:
         raise InputRejected(f"Cannot read the table {path}, line {lines.line_num}: {error}.") from error
     return rows
+
+
+def cell(value: object) -> str:
+    """A value as the text of a cell: floats keep every digit, what is not known or not finite is empty, and text that a
+    spreadsheet would run begins with an apostrophe."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else ""
+    told = str(value)
+    return f"'{told}" if isinstance(value, str) and told[:1] in FORMULA else told
 
 
 def text(columns: Sequence[str], rows: Iterable[Row]) -> str:
