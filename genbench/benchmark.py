@@ -203,7 +203,7 @@ def _swept(sweep: Mapping[str, Any]) -> list[str]:
     lists = [[tuple(value) if isinstance(value, list) else value for value in values] for values in lists]
     for name, values in zip(names, lists, strict=True):
         if not all(is_literal(value) for value in values):
-            raise UsageError(f"the sweep of {shown(ref.name)}: values of {shown(name)!r} are numbers, texts or booleans.")
+            raise UsageError(f"in the sweep of {shown(ref.name)}, {shown(name)!r} is of numbers, texts or booleans.")
     count = 1
     for values in lists:
         count *= len(values)
@@ -310,7 +310,9 @@ def _run_cells(cells: Sequence[Cell], output: Path, execution: Execution) -> tup
     return [cell if cell.result is not None else _run_cells([cell], output, again)[0][0] for cell in done], False
 
 
-def _attempt(cells: Sequence[Cell], output: Path, execution: Execution) -> tuple[list[Cell], GenbenchError | None, bool]:
+def _attempt(
+    cells: Sequence[Cell], output: Path, execution: Execution
+) -> tuple[list[Cell], GenbenchError | None, bool]:
     run, cached, problem = cells[0].run, False, None
     results: Sequence[Result] = ()
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from genbench import __version__, console
-from genbench.commands import act
+from genbench.commands import act, boards
 from genbench.commands.options import (
     batch_option,
     execution_of,
@@ -44,10 +44,12 @@ Exit codes:
   0         done
   1         unexpected failure, or an error in the code of a component
   2         wrong usage: unknown name, option or argument
+  3         shown to be worse, or a row of a leaderboard that is not reproduced
   4         not comparable, or too few samples
   5         input rejected: images, arrays, files, values that are not finite
   6         weights or data missing, or of the wrong digest
   7         out of disk or memory, or a place that cannot be written to
+  8         cells of a benchmark failed; the others are finished, and the log says why
   129, 130, 143  interrupted; what was finished is kept, the same command continues
   141       the reader of stdout closed it
 
@@ -422,7 +424,7 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         report.merge_leaderboard(options["leaderboard"], outcome.results)
 
 
-for command in (act.compare, act.baseline, act.gate):
+for command in (act.compare, act.baseline, act.gate, boards.bench, boards.leaderboard):
     cli.add_command(command)
 
 

@@ -95,9 +95,31 @@ class _Stopped(Exception):
 
 
 class Group(click.Group):
-    """Names what is near a misspelt command."""
+    """Names what is near a misspelt command.
+
+    Args:
+        default: the command that is meant where none is named.
+    """
 
     command_class = Command
+
+    def __init__(self, *args: Any, default: str | None = None, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.default = default
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Adds a command; variables of one within a group have both names, such as GENBENCH_CACHE_PRUNE_OLDER_THAN."""
+        super().add_command(cmd, name)
+        for option in cmd.params:
+            own = f"GENBENCH_{cmd.name}_".upper()
+            if self.name != "cli" and isinstance(option.envvar, str) and option.envvar.startswith(own):
+                option.envvar = f"GENBENCH_{self.name}_{option.envvar.removeprefix('GENBENCH_')}".upper()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Names the default command where options or nothing are given."""
+        if self.default and (not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

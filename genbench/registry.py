@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -336,8 +337,14 @@ def _function(component: Any) -> Any:
 
 @cache
 def written_out(kind: str, text: str) -> Ref:
-    """A reference with every default of its component written out; as given where the component is not known here."""
+    """A reference with every default of its component written out; as given where the component is not known here.
+
+    What a text names by module:attribute counts as known once something else has imported the module: a row of somebody
+    else's table must not run code.
+    """
     ref = Ref.parse(text)
+    if not _may_be_read(ref.name):
+        return ref
     try:
         bound: Ref = bind(kind, ref)[1]
     except UsageError:
@@ -348,9 +355,13 @@ def written_out(kind: str, text: str) -> Ref:
 def neutral(metric: Ref) -> frozenset[str]:
     """Arguments of a metric that cannot change its value; none where the metric is not known here."""
     try:
-        return frozenset(get("metric", metric.name).neutral)
+        return frozenset(get("metric", metric.name).neutral if _may_be_read(metric.name) else ())
     except UsageError:
         return frozenset()
+
+
+def _may_be_read(name: str) -> bool:
+    return ":" not in name or name.partition(":")[0] in sys.modules
 
 
 def published() -> Mapping[str, Any]:

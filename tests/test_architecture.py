@@ -82,20 +82,13 @@ ALLOWED: dict[str, set[str]] = {
     | {"requests", "rules", "sides"},
     "reporters": {"errors", "records", "files", "report", "comparison", "gating"},
     "rules": {"errors", "records", "differences"},
+    "benchmark": FOUNDATION | {"measuring", "pipeline", "planning", "preflight", "registry", "report", "requests"},
+    "leaderboard": FOUNDATION | {"comparability", "measuring", "pipeline", "registry", "report", "requests"},
+    "standings": {"differences", "display", "errors", "records", "registry", "tables", "uncertainty"},
     "commands": FOUNDATION
-    | {
-        "acceptance",
-        "baseline",
-        "comparison",
-        "console",
-        "display",
-        "gating",
-        "measuring",
-        "pipeline",
-        "report",
-        "reporters",
-    }
-    | {"requests", "rules", "sides"},
+    | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}
+    | {"reporters", "requests", "rules", "sides"}
+    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
     | {
