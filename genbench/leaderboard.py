@@ -256,7 +256,9 @@ def _metric(text: str) -> Any:
 
 
 def _duplicates(rows: Sequence[Row]) -> list[str]:
-    told, ids, cells = [], {}, {}
+    told: list[str] = []
+    ids: dict[str, int] = {}
+    cells: dict[tuple[str, ...], int] = {}
     for number, row in enumerate(rows, 1):
         if row["id"] in ids:
             told.append(f"row {number} has the id {shown(row['id'])} of row {ids[row['id']]}; an id is there once.")

@@ -76,7 +76,7 @@ def compare(**options: Any) -> None:
     raise click.exceptions.Exit(found.exit_code)
 
 
-@click.group(cls=console.Group, short_help="Accept, show and calibrate the numbers that a gate holds others against.")
+@click.group(cls=console.Group, short_help="Accept, show and calibrate the numbers behind a gate.")
 def baseline() -> None:
     """Accept, show and calibrate baselines: files of accepted numbers, with the features behind them.
 
