@@ -33,7 +33,7 @@ def mean_squares(denoise: Denoiser, images: Iterable[tuple[Tensor, Noise, Condit
             count += x0.numel()
             for i, p in enumerate(grid[:-1]):
                 eps = denoise(p.alpha * x0 + p.sigma * noise(i + 1, x0), p, condition).eps
-                sums[i] += float(eps.double().square().sum())
+                sums[i] += float(eps.double().square().sum())  # eq. 8
     return [total / count for total in sums]
 
 
@@ -46,7 +46,7 @@ def between(known: Mapping[float, float]) -> Known:
 
 def covariance(p: Level, gamma: float) -> float:
     """Mean variance of x0 given x on a level, for data in [-1, 1]. Source: Bao et al. 2022 eq. 7 and Theorem 2."""
-    return min(max((p.sigma / p.alpha) ** 2 * (1.0 - gamma), 0.0), 1.0)
+    return min(max((p.sigma / p.alpha) ** 2 * (1.0 - gamma), 0.0), 1.0)  # eq. 7, limited by Theorem 2
 
 
 def analytic(known: Known, *, eta: float = 1.0, pixels: float | None = None) -> Step:

@@ -75,7 +75,7 @@ def consistency(
     skip = 1 / ((r - low) ** 2 + 1)
     out = (r - low) * (1 + r**2).rsqrt()
     v = network(z * (1 + r**2).rsqrt(), told(ratio), **condition).float()[:, : z.shape[1]]
-    return skip * z - out * v
+    return skip * z - out * v  # eq. 5
 
 
 def consistency_loss(teacher: nn.Module, target: nn.Module, told: Told, ratios: Sequence[float]) -> Loss:

@@ -202,4 +202,4 @@ def _weights(places: Sequence[float], z: float, scale: float) -> list[float]:
         right.append(phi * factorial / scale)
         factorial *= k
         phi = phi / z - 1 / factorial
-    return np.linalg.solve(np.vander(places, increasing=True).T, np.array(right)).tolist()
+    return np.linalg.solve(np.vander(places, increasing=True).T, np.array(right)).tolist()  # eq. 5

@@ -193,7 +193,7 @@ def log_likelihood(
             (product,) = torch.autograd.grad((eps * v).sum(), x)
         trace = (product * v * p.alpha).double().flatten(1).sum(1)  # d eps / dz = alpha d eps / dx
         moved = torch.cat([eps.detach().double().flatten(1), trace[:, None]], dim=1).cpu()
-        return ratio[:, None] * moved
+        return ratio[:, None] * moved  # eq. 39
 
     start = torch.cat([x0.double().flatten(1).cpu(), torch.zeros(count, 1, dtype=torch.float64)], dim=1)
     found = solve(slope, start, math.log(low), math.log(high), rtol=rtol, atol=atol)

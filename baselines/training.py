@@ -190,7 +190,7 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tens
     upper, lower = cdf(x + 1 / 255), cdf(x - 1 / 255)
     upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
     lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
-    return torch.log((upper - lower).clamp(min=1e-12))
+    return torch.log((upper - lower).clamp(min=1e-12))  # eq. 13
 
 
 @dataclass(slots=True)

@@ -216,7 +216,7 @@ def frechet_distance(*, generated: Fit, reference: Fit) -> Score:
     covariance_term = 0.0
     if not equal(generated, reference):
         cross = _trace_of_root(generated, reference)
-        covariance_term = max(_trace(generated) + _trace(reference) - 2 * cross, 0.0)
+        covariance_term = max(_trace(generated) + _trace(reference) - 2 * cross, 0.0)  # eq. 6, second term
     return Score(
         value=mean_term + covariance_term,
         detail={

@@ -312,10 +312,10 @@ def _jackknifed(value: float, left_out: ArrayLike, sizes: ArrayLike | None) -> t
     """What each block adds to the variance (K,), so that its mean is the variance, and the corrected value."""
     out = np.asarray(left_out, dtype=np.float64)
     inverse = np.full(len(out), 1 / len(out)) if sizes is None else np.asarray(sizes, dtype=np.float64) / np.sum(sizes)
-    corrected = float(value + ((1 - inverse) * (value - out)).sum())
+    corrected = float(value + ((1 - inverse) * (value - out)).sum())  # eq. 3
     h = 1 / inverse
     deviation = (h - 1) * (value - out) + value - corrected
-    return deviation / np.sqrt(h - 1), corrected
+    return deviation / np.sqrt(h - 1), corrected  # eq. 4, before the mean of squares
 
 
 def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = None) -> Found:

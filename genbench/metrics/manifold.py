@@ -129,7 +129,7 @@ def memberships(
     for rows, columns, tile in distances(y, x).tiles():
         # Differences and minima are several times faster than comparisons and "any", and as exact.
         slack = tile - radii[rows][:, None]
-        inside[columns] |= slack.amin(0) <= 0
+        inside[columns] |= slack.amin(0) <= 0  # eq. 1
         blocks = pair.blocks[columns]
         held[rows] |= _block_minima(torch.sub(tile, own[columns], out=slack), blocks, count) <= 0
         if without is not None:
@@ -239,7 +239,7 @@ def realism_scores(generated: Features, reference: Features, *, k: int = 3, devi
     for rows, columns, tile in distances(y, x).tiles():
         resolved = grain[rows][:, None] * (y.norms[rows][:, None] + x.norms[columns] + spread)
         tile = torch.maximum(tile, resolved).clamp_(min=torch.finfo(torch.float32).tiny)
-        best[columns] = torch.maximum(best[columns], (kept[rows][:, None] / tile).amax(0))
+        best[columns] = torch.maximum(best[columns], (kept[rows][:, None] / tile).amax(0))  # eq. 3, squared
     return np.sqrt(pair.by_image(best).astype(np.float64))
 
 
@@ -283,7 +283,7 @@ def precision(
         their squares), and with openai/guided-diffusion `evaluator.py` (fp16-adm, for equal order of the images).
     """
     inside = memberships(*matched(generated, reference), k=k, arithmetic=arithmetic, device=device).inside
-    return score_from_share(int(inside.sum()), len(inside), blocks=blocks_of_mean(inside))
+    return score_from_share(int(inside.sum()), len(inside), blocks=blocks_of_mean(inside))  # eq. 2
 
 
 def recall(
@@ -296,7 +296,7 @@ def recall(
     to 1.5 times the spread over repetitions: whether an image is covered depends on very few others.
     """
     found = memberships(*matched(generated, reference), k=k, arithmetic=arithmetic, device=device)
-    return _share_of_reference(found.covered, found.covered_without, len(generated.features()))
+    return _share_of_reference(found.covered, found.covered_without, len(generated.features()))  # eq. 2
 
 
 def _share_of_reference(holds: NDArray[np.bool_], without: NDArray[np.bool_] | None, count: int) -> Score:
@@ -322,7 +322,7 @@ def density(*, generated: Evidence, reference: Evidence, k: int = 5, device: str
         Naeem et al. 2020, eq. 6; agrees with clovaai/generative-evaluation-prdc and dgm-eval (there in float64).
     """
     found = occupancies(*matched(generated, reference), k=k, device=device)
-    return score_from_mean(found.balls / k, bounds=NONNEGATIVE)
+    return score_from_mean(found.balls / k, bounds=NONNEGATIVE)  # eq. 6
 
 
 def coverage(*, generated: Evidence, reference: Evidence, k: int = 5, device: str = "cpu") -> Score:
@@ -335,7 +335,7 @@ def coverage(*, generated: Evidence, reference: Evidence, k: int = 5, device: st
         Naeem et al. 2020, eq. 9 and 10; agrees with clovaai/generative-evaluation-prdc and dgm-eval (there in float64).
     """
     found = occupancies(*matched(generated, reference), k=k, device=device)
-    return _share_of_reference(found.reached, found.reached_without, len(generated.features()))
+    return _share_of_reference(found.reached, found.reached_without, len(generated.features()))  # eq. 9
 
 
 def realism(*, generated: Evidence, reference: Evidence, k: int = 3, device: str = "cpu") -> Score:

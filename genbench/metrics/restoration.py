@@ -126,7 +126,7 @@ def structural_similarity(x: Images, y: Images, *, border: str = "reflect", devi
     luminance = (2 * mean_a * mean_b + LUMINANCE) / (mean_a**2 + mean_b**2 + LUMINANCE)
     variances = (square_a - mean_a**2).clamp(min=0) + (square_b - mean_b**2).clamp(min=0)
     structure = (2 * (product - mean_a * mean_b) + CONTRAST) / (variances + CONTRAST)
-    return (luminance * structure).mean(dim=(1, 2, 3)).cpu().numpy()
+    return (luminance * structure).mean(dim=(1, 2, 3)).cpu().numpy()  # eq. 13, then the mean of windows
 
 
 def _windowed(x: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def effective_number(spectrum: Array, q: float = 1.0) -> float:
         return math.exp(-float((positive * np.log(positive)).sum()))
     if math.isinf(q):
         return 1 / float(positive.max())
-    return float((positive**q).sum()) ** (1 / (1 - q))
+    return float((positive**q).sum()) ** (1 / (1 - q))  # eq. 2
 
 
 def vendi_scores(
