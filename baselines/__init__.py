@@ -8,7 +8,7 @@ published. Nothing here imports genbench.
 
 Glossary:
     level: a point of a process, x = alpha x0 + sigma eps, and what the network is told of it.
-    process: how noise is added; it belongs to a network, and two networks of one system may have two.
+    process: how noise is added. It belongs to a network, and two networks of one system may have two.
     grid: the levels that a walk visits, the last one included.
     denoiser: from a noisy image and its level to the clean image and the noise; guidance maps denoisers to denoisers.
     step: from one level of a grid to the next; a sampler: from a start to a result, by a walk of steps or otherwise.

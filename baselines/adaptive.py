@@ -29,7 +29,7 @@ def gotta_go_fast(
     """The sampler that keeps the difference of the Euler-Maruyama step and the stochastic Heun step small.
 
     Every image has its own time, its own step size and its own count of draws, so that it depends on its seed alone.
-    A step costs two evaluations; a refused one is repeated with new noise and a smaller size, as in the original.
+    A step costs two evaluations. A refused one is repeated with new noise and a smaller size, as in the original.
 
     Args:
         process: of the denoiser; images start at its time 1.

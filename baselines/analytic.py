@@ -55,7 +55,7 @@ def analytic(known: Known, *, eta: float = 1.0, pixels: float | None = None) -> 
     Args:
         known: Gamma of the visited levels, of this very network and conditioning.
         eta: 1, Analytic-DDPM, or 0, Analytic-DDIM. Their mean is that of `ddpm` and `ddim(0)`.
-        pixels: limit of the last noisy step's standard deviation, in 8-bit values times sqrt(pi / 2); the paper takes
+        pixels: limit of the last noisy step's standard deviation, in 8-bit values times sqrt(pi / 2). The paper takes
             1 or 2, chosen by FID on each data set. None for no limit.
 
     Raises:

@@ -32,7 +32,7 @@ class Given:
 
 
 def conditions(weights: Weights, given: Given) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-    """What the denoising network is told, and what tells it nothing; the second is None if it knows no such thing.
+    """What the denoising network is told, and what tells it nothing. The second is None if it knows no such thing.
 
     Raises:
         ValueError: a model of captions without them, or a model of classes without a null class without labels.

@@ -35,9 +35,9 @@ def halving_loss(teacher: nn.Module, told: Told, ratios: Sequence[float]) -> Los
     """Progressive distillation: one deterministic step of the student equals two of the teacher.
 
     Args:
-        teacher: the v-prediction network that is imitated; its further output channels are ignored.
+        teacher: the v-prediction network that is imitated. Its further output channels are ignored.
         told: time by ratio, of both networks.
-        ratios: the levels of the teacher's sampler, descending, 2 N of them; the step from the last one ends on the
+        ratios: the levels of the teacher's sampler, descending, 2 N of them. The step from the last one ends on the
             clean image. The student visits every second one.
 
     Source:
@@ -85,7 +85,7 @@ def consistency_loss(teacher: nn.Module, target: nn.Module, told: Told, ratios: 
         teacher: v-prediction network that solves the ODE, by one step of Heun.
         target: moving average of the student, which is kept by `training.fit`.
         told: time by ratio, of all networks.
-        ratios: descending; the last is the smallest noise, on which f is the identity.
+        ratios: descending. The last is the smallest noise, on which f is the identity.
 
     Source:
         Song et al. 2023 Alg. 2. Differs: pseudo-Huber distance with c = 0.03 sqrt(d) (Song and Dhariwal 2023) in place

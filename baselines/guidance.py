@@ -19,7 +19,7 @@ def classifier_free(
 
     Args:
         scale: s; 1 is the conditional model, 0 the unconditional one. The paper's w is s - 1.
-        null: the condition that means none, broadcast to the batch; both predictions come from one batched call. What
+        null: the condition that means none, broadcast to the batch. Both predictions come from one batched call. What
             it does not name, such as the small image that an upsampler enlarges, both predictions are given alike.
         unconditional: a second network instead, called without a condition.
 

@@ -65,7 +65,7 @@ def reverse_diffusion() -> Step:
 
 
 def langevin(snr: float, count: int = 1, *, norms: Literal["image", "batch"] = "image") -> Step:
-    """A corrector: `count` Langevin steps on the level p, which leave its law as it is; it does not go to q.
+    """A corrector: `count` Langevin steps on the level p, which leave its law as it is. It does not go to q.
 
     Args:
         snr: ratio of the lengths of drift and noise, from which the size of a step follows.

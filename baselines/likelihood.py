@@ -35,7 +35,7 @@ def bound(
     """Upper bound of the negative log-likelihood of 8-bit images, by one draw of noise for each level.
 
     Args:
-        grid: a variance-preserving chain that ends on the clean level; every noisy level is one term.
+        grid: a variance-preserving chain that ends on the clean level. Every noisy level is one term.
         x0: (b, c, h, w), 8-bit values mapped to [-1, 1].
         variance: of the reverse steps, see `steps.ddpm`; "analytic" needs `known`. The likelihood of the pixels
             themselves, the term of the last noisy level, has the variance of the step before it where that is 0.

@@ -83,7 +83,7 @@ def dpm_solver_single(order: int = 2, *, process: Process, prediction: Literal["
 
     Args:
         order: 1, 2 ("2S") or 3 ("3S").
-        process: of the grid; it gives the levels between.
+        process: of the grid. It gives the levels between.
         prediction: "x0" is DPM-Solver++, "eps" DPM-Solver.
 
     Returns:
@@ -146,7 +146,7 @@ def unipc(order: int = 3, variant: Literal["bh1", "bh2"] = "bh2") -> Step:
     The evaluation at a level serves the corrector of the step that led there and the predictor of the next one.
 
     Args:
-        order: of the predictor, at least 1; the corrector has one more.
+        order: of the predictor, at least 1. The corrector has one more.
         variant: B(h) = h ("bh1") or e^h - 1 ("bh2").
 
     Returns:

@@ -53,7 +53,7 @@ def image_noise(seeds: Tensor) -> Noise:
     """Standard normal noise for a batch of images with the given seeds.
 
     Args:
-        seeds: (b,) int64; all 64 bits count.
+        seeds: (b,) int64. All 64 bits count.
 
     Returns:
         A function of (draw, like, stream) with `like` of shape (b, ...); draw and stream lie in [0, 2^32).

@@ -123,7 +123,7 @@ def probability_flow(
     """The sampler that solves the ODE from ratio `high` to ratio `low`.
 
     Args:
-        process: of the denoiser; the start x is on its level of `high`.
+        process: of the denoiser. The start x is on its level of `high`.
         denoised: whether the result is the clean image believed in at the end, by one evaluation more, or x / alpha.
 
     Source:

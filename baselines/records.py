@@ -21,7 +21,7 @@ class Configuration:
     Attributes:
         arguments: in the names of the repository that published it, those of the process included, see
             `baselines.files.arguments`.
-        parameters: in millions, as printed in the source or counted from its code; the tests count this package's.
+        parameters: in millions, as printed in the source or counted from its code. The tests count this package's.
         source: where the arguments stand.
     """
 

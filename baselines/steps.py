@@ -139,7 +139,7 @@ def heun(
     inflation: float = 1.0,
     process: Process = EDM,
 ) -> Step:
-    """The trapezoidal rule on the probability-flow ODE, second order; its last step, onto a clean level, is Euler's.
+    """The trapezoidal rule on the probability-flow ODE, second order. Its last step, onto a clean level, is Euler's.
 
     On any grid the ODE reads d(x / alpha) / d(sigma / alpha) = eps, whose Euler step is `ddim(0)`.
 
@@ -148,7 +148,7 @@ def heun(
             min(churn / steps, sqrt(2) - 1) before the step down from there. 0 is deterministic.
         low, high: S_min and S_max, the range of sigma / alpha in which noise is added.
         inflation: S_noise, the standard deviation of the fresh noise.
-        process: of the grid; it says what the network is told of a raised level.
+        process: of the grid. It says what the network is told of a raised level.
 
     Raises:
         ValueError: when called, churn on a level that is not of `process`.

@@ -128,7 +128,7 @@ class System:
 
     @property
     def evaluations(self) -> float | None:
-        """Evaluations of denoising networks an image; a classifier's are not counted.
+        """Evaluations of denoising networks an image. A classifier's are not counted.
 
         They are counted in a rehearsal. Where that cannot be, because they depend on the image, it is the mean over the
         images sampled so far, and None before the first one.
@@ -233,7 +233,7 @@ class Cascade:
     """Small images by one model, enlarged by the next, which sees them, and so on.
 
     Attributes:
-        stages: the models; all but the first take "images".
+        stages: the models. All but the first take "images".
         between: what the next model sees of the images of the one before it.
     """
 
@@ -269,7 +269,7 @@ class Cascade:
     def sample(
         self, seeds: NDArray[np.uint64], *, watch: Callable[[int, int], None] | None = None, **given: Any
     ) -> Tensor:
-        """Samples as `System.sample` does; the steps of all stages are counted through, as if all were as long."""
+        """Samples as `System.sample` does. The steps of all stages are counted through, as if all were as long."""
         x: Tensor | None = None
         steps: list[int] = []
 

@@ -23,7 +23,7 @@ from baselines.networks.autoencoder import AutoencoderKL, posterior
 from baselines.schedules import signal
 
 Loss = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Tensor]
-"""loss(network, batch, generator) is a scalar; a batch has x0, float32 (b, c, h, w) in [-1, 1], and conditions."""
+"""loss(network, batch, generator) is a scalar. A batch has x0, float32 (b, c, h, w) in [-1, 1], and conditions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ def diffusion_loss(
 
 
 def classification_loss(beta: NDArray[np.float64]) -> Loss:
-    """Cross-entropy of a classifier of noisy images, at timesteps drawn uniformly; the batch's y are the classes.
+    """Cross-entropy of a classifier of noisy images, at timesteps drawn uniformly. The batch's y are the classes.
 
     Source: Dhariwal and Nichol 2021 sec. 4; openai/guided-diffusion `classifier_train.py`.
     """
@@ -179,7 +179,7 @@ def bound_terms(beta: NDArray[np.float64], x0: Tensor, predicted: Tensor, varian
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log-probability of the 8-bit cell around x in [-1, 1] under a Gaussian; the outer cells are open.
+    """Log-probability of the 8-bit cell around x in [-1, 1] under a Gaussian. The outer cells are open.
 
     Source: Ho et al. 2020 eq. 13.
     """
@@ -216,12 +216,12 @@ def fit(
     target_decay: float = 0.95,
     about: Mapping[str, Any] | None = None,
 ) -> Iterator[Progress]:
-    """Trains, yielding every `every` steps and at the end; a run that was complete yields nothing.
+    """Trains, yielding every `every` steps and at the end. A run that was complete yields nothing.
 
     Args:
         network, average: two instances of the same architecture; `average` is overwritten with the moving average.
         batch: batch(k) gives the images and conditions of step k, on any device.
-        checkpoint: file that is written at every yield and continued from when it exists; the weights of the continued
+        checkpoint: file that is written at every yield and continued from when it exists. The weights of the continued
             run are bit for bit those of an uninterrupted one, on the same machine.
         target: a further moving average, with the decay `target_decay`, which a loss may read.
         about: what else the weights depend on, such as the architecture and the digest of the images, as plain values.

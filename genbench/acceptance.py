@@ -44,7 +44,7 @@ def accept(
 
     Args:
         given: the folder of a run, its outcome, or images as `genbench.score` takes them.
-        output: the file; it ends in .safetensors.
+        output: the file. It ends in .safetensors.
         reason: why these numbers are right, for whoever reads the history.
         reference, metrics, protocol: as of `genbench.compare`.
         precision: of the stored features, "float32" or "float16", which halves the file. The results themselves are of
@@ -178,7 +178,7 @@ VARIATIONS: dict[str, Variation] = {
     "seeds": Variation(spec=lambda spec: replace(spec, seed=spec.seed + 1)),
     "device": Variation(execution=lambda how: replace(how, device="cpu")),
 }
-"""By name. Threads are one instead of as many as there are, or two where there is one; the device is the CPU where the
+"""By name. Threads are one instead of as many as there are, or two where there is one. The device is the CPU where the
 baseline was made on another, and is left out where it was not."""
 
 

@@ -42,7 +42,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """A finite, ordered set of images of one size with random access; nothing is read before it is asked for.
+    """A finite, ordered set of images of one size with random access. Nothing is read before it is asked for.
 
     Attributes:
         count, shape: number of images, 0 where there are statistics alone; (c, h, w).
@@ -84,7 +84,7 @@ class Samples:
                 raise InputRejected(f"{self.origin} has {self.count} images but {len(values)} {name}.")
 
     def batches(self, size: int) -> Iterator[Images]:
-        """All images in order, `size` at a time; the last batch may be smaller."""
+        """All images in order, `size` at a time. The last batch may be smaller."""
         for start in range(0, self.count, size):
             yield self.read(start, min(start + size, self.count))
 
@@ -223,7 +223,7 @@ class Features:
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def blocks(self, rows: int = 4096) -> Iterator[NDArray[np.float32]]:
-        """Copies of consecutive rows; the file is mapped anew for each, so that memory does not grow with n."""
+        """Copies of consecutive rows. The file is mapped anew for each, so that memory does not grow with n."""
         for start in range(0, self.shape[0], rows):
             yield np.array(self.values()[start : start + rows])
 
@@ -233,7 +233,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Count, mean and scatter of features in float64; a + b are the moments of the union.
+    """Count, mean and scatter of features in float64. A + b are the moments of the union.
 
     Attributes:
         count: n.

@@ -1,7 +1,7 @@
 """Baseline files: accepted numbers of a model, and per image the features behind them, in one file of safetensors.
 
 A later comparison in pairs needs neither the code nor the images of its day. Nothing moves a baseline but `write`,
-which `genbench baseline accept` calls; the history in the file says when, of what commit and why.
+which `genbench baseline accept` calls. The history in the file says when, of what commit and why.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Baseline:
         precision: of the stored features.
         shifts: measurement to the change of its value when it is measured from the stored features. Results themselves
             are those of the unrounded features.
-        noise: measurement to what differs to the difference that it makes; see `genbench.acceptance.calibrate`.
+        noise: measurement to what differs to the difference that it makes. See `genbench.acceptance.calibrate`.
         history: oldest first.
     """
 

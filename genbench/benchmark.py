@@ -26,7 +26,7 @@ KEYS = ("title", "datasets", "models", "metrics", "seeds", "num_samples", "proto
 LOG_COLUMNS = ("model", "dataset", "metric", "seed", "num_samples", "state", "run", "exit_code", "reason")
 """Columns of the log; `Cell.state` says which states there are."""
 MOST = 10_000
-"""Cells of a file; a slip in a sweep would otherwise be noticed by nobody."""
+"""Cells of a file. A slip in a sweep would otherwise be noticed by nobody."""
 _REQUIRED = ("datasets", "metrics")
 
 
@@ -233,7 +233,7 @@ def run(
     """Works on every cell and writes the leaderboard and the log after each run.
 
     Args:
-        output: directory of the runs; the leaderboard is output/leaderboard.csv unless another is given, and the log
+        output: directory of the runs. The leaderboard is output/leaderboard.csv unless another is given, and the log
             is output/log.csv.
         tell: is told after every run how far the benchmark is.
 
@@ -265,7 +265,7 @@ def run(
 
 
 def refuse_failures(cells: Sequence[Cell]) -> None:
-    """Raises Incomplete where cells failed; the message names the first reasons."""
+    """Raises Incomplete where cells failed. The message names the first reasons."""
     failed = [cell for cell in cells if cell.state == "failed"]
     if failed:
         lines = [f"{name_of(cell)}: {cell.error}" for cell in failed[:5]]
@@ -299,7 +299,7 @@ def _run_cells(cells: Sequence[Cell], output: Path, execution: Execution) -> tup
     """The cells of one run with their results or errors, and whether nothing had to be done.
 
     All are measured in one pass. Where that fails, those without a number are tried one by one, so that a metric that
-    cannot be measured takes no other along; the images that were sampled are found again.
+    cannot be measured takes no other along. The images that were sampled are found again.
     """
     done, error, cached = _attempt(cells, output, execution)
     if error is None:

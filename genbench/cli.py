@@ -164,7 +164,7 @@ def score(**options: Any) -> None:
 )
 @option("--npz", type=FileToWrite(".npz"), help="Also write all images as arr_0 of an npz.")
 def sample(**options: Any) -> None:
-    """Sample a model without measuring; a later `run` with the same options finds the images.
+    """Sample a model without measuring. A later `run` with the same options finds the images.
 
     \b
     genbench sample --model ddim -n 100 --grid grid.png --npz samples.npz
@@ -429,7 +429,7 @@ for command in (act.compare, act.baseline, act.gate, boards.bench, boards.leader
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the command line and returns the exit code; every error a user can cause is told on stderr."""
+    """Runs the command line and returns the exit code. Every error a user can cause is told on stderr."""
     return console.run(cli, args, "genbench")
 
 

@@ -126,7 +126,7 @@ def check_rankings(kept: Sequence[Mapping[str, str]], new: Sequence[Mapping[str,
         kept, new: rows with the columns of `genbench.report.COLUMNS`.
 
     Raises:
-        NotComparable: a new row differs from a row of its ranking; the message names the fields.
+        NotComparable: a new row differs from a row of its ranking. The message names the fields.
         InputRejected: a row that stays names a metric or an extractor as nobody writes it.
     """
     rankings: dict[tuple[str, str], list[Mapping[str, str]]] = {}

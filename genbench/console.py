@@ -299,7 +299,7 @@ def _find_own_modules() -> None:
 
 
 def run(group: click.Group, args: Sequence[str] | None, name: str) -> int:
-    """Runs the command line and returns the exit code; every error a user can cause is told in a line on stderr."""
+    """Runs the command line and returns the exit code. Every error a user can cause is told in a line on stderr."""
     _open_descriptors()
     _find_own_modules()
     logger, handler = logging.getLogger("genbench"), _Handler()
@@ -397,7 +397,7 @@ def names_of(kind: str) -> Callable[[click.Context, click.Parameter, str], list[
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
-    """Rows of texts with every column but the last padded; the last is wrapped below itself to fit the terminal."""
+    """Rows of texts with every column but the last padded. The last is wrapped below itself to fit the terminal."""
     import textwrap
 
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(rows[0]) - 1)] if rows else []

@@ -33,7 +33,7 @@ class Metric:
     Attributes:
         name, summary, source: lower-case name; one line; paper and the implementation it agrees with.
         version: raised when a published value may change.
-        compute: compute(*, generated: Evidence, reference: Evidence, **args) -> Score. Roles by keyword only; a metric
+        compute: compute(*, generated: Evidence, reference: Evidence, **args) -> Score. Roles by keyword only. A metric
             without a reference does not name that role. All other parameters have literal defaults.
         taps: outputs of the extractor that it reads; empty for metrics on pixels. "captions" is the text tap, and
             "classifier" the tap of its classifier, whatever the name: `compute` and `check` then take a parameter
@@ -91,7 +91,7 @@ class Classifier:
     Attributes:
         count: number of classes.
         tap: that holds the logits, biases included.
-        offset: output of class 0; the classes follow each other.
+        offset: output of class 0. The classes follow each other.
         classes: their names in this order, empty where they are not known.
     """
 
@@ -105,7 +105,7 @@ class Classifier:
 class Extractor:
     """A network with its own resizing and scaling, ready on a device.
 
-    A loader `load(*, device, precision, weights=None, **args) -> Extractor` is what the registry names; the keywords
+    A loader `load(*, device, precision, weights=None, **args) -> Extractor` is what the registry names. The keywords
     before `args` are given by the pipeline and are not part of the reference text.
 
     Attributes:

@@ -125,7 +125,7 @@ class Weights:
 
 
 def weights_of(kind: str, name: str) -> list[Weights]:
-    """The weights that there are of a model, a data set each, or of an extractor; other components have none."""
+    """The weights that there are of a model, a data set each, or of an extractor. Other components have none."""
     if kind == "extractor":
         return _weights_of_extractor(name)
     presets = getattr(registry.get(kind, name), "presets", {}) if kind == "model" else {}

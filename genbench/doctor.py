@@ -24,7 +24,7 @@ class Check:
 
 
 def examine(output: Path) -> list[Check]:
-    """Runs every check; none of them raises."""
+    """Runs every check. None of them raises."""
     checks = [_versions(), *(_import(name) for name in ("torch", "torchvision", "open_clip", "pandas"))]
     checks += [_guard("devices", _devices), _guard("torch version", _torch_is_safe)]
     checks += [_writable("cache", weights.cache_directory()), _writable("output", output)]

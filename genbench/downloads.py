@@ -44,7 +44,7 @@ class Part:
         self.mark = self.path.with_suffix(".etag")
 
     def _named(self) -> bool:
-        """Whether the open file still has its name; another process may have finished it in between."""
+        """Whether the open file still has its name. Another process may have finished it in between."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self.stream.fileno()), self.path.stat())
         return False

@@ -64,7 +64,7 @@ class Table:
     Attributes:
         directory: of feature files.
         key: digest of what the features are made of.
-        rows, width: of the whole; the width is None where only the first part tells it.
+        rows, width: of the whole. The width is None where only the first part tells it.
         part: rows a part.
     """
 
@@ -125,7 +125,7 @@ class Table:
         return False
 
     def write(self, number: int, values: NDArray[Any]) -> None:
-        """Stores a part; a table of one part is finished by it.
+        """Stores a part. A table of one part is finished by it.
 
         Raises:
             OSError: a directory that cannot be written to.

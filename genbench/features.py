@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CAPTIONS = "captions"
-"""The tap of texts; all others are of images."""
+"""The tap of texts. All others are of images."""
 
 CALL_BYTES = 64 << 20
 """Pixels of one call of a network: images that are large come in smaller blocks, or memory would grow with them."""
@@ -122,7 +122,7 @@ def evidence(
 
 
 def _constant(features: Features) -> bool:
-    """Whether all rows are equal; a set that is not is known by its first rows."""
+    """Whether all rows are equal. A set that is not is known by its first rows."""
     first = features.values()[:1]
     return all((block == first).all() for block in features.blocks(256))
 

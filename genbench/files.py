@@ -110,7 +110,7 @@ def _temporary(target: Path) -> tuple[Path, int]:
 
 
 def lock(handle: int) -> bool:
-    """Whether an open file could be locked at once; the lock goes with the process that holds it, however it ends."""
+    """Whether an open file could be locked at once. The lock goes with the process that holds it, however it ends."""
     try:
         import fcntl
 
@@ -153,7 +153,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes, *, durable: bool = T
     """Writes a file so that every reader sees the old bytes or all of the new ones.
 
     Raises:
-        OutOfResources: no space left; the old file is untouched.
+        OutOfResources: no space left. The old file is untouched.
     """
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
@@ -226,7 +226,7 @@ def keep(path: Path, content: bytes) -> None:
 
 
 def intact(path: Path, name: str = "") -> bool:
-    """Whether a sealed file is there and whole; a damaged one is removed with a warning.
+    """Whether a sealed file is there and whole. A damaged one is removed with a warning.
 
     The content is read once a process, in pieces, and again when the file has changed.
 
@@ -247,7 +247,7 @@ def intact(path: Path, name: str = "") -> bool:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link, or a folder with all that is in it; nothing where there is nothing."""
+    """Removes a file, a link, or a folder with all that is in it. Nothing where there is nothing."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

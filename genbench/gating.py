@@ -4,7 +4,7 @@ With W how much worse the candidate is, and delta the margin of a metric:
 
     regressed       W > delta is shown, with Holm's correction over the metrics that gate
     pass            W < delta is shown (non-inferiority)
-    inconclusive    neither is; the number of images that would decide is told
+    inconclusive    neither is. The number of images that would decide is told
     not comparable  there is no W: another protocol, reference or number of images, no number, or none that is finite
 
 Source of the two one-sided statements against a margin: Schuirmann 1987, "A comparison of the two one-sided tests
@@ -204,7 +204,7 @@ def gate(
             own, by the code of today.
         rules: of `genbench.rules`, or the path of a gate.toml or pyproject.toml; None looks for them in the working
             folder.
-        margins: metric to margin, such as {"fid": 0.5} or {"fid": "5%"}; they take the place of those of the rules.
+        margins: metric to margin, such as {"fid": 0.5} or {"fid": "5%"}. They take the place of those of the rules.
         reference: of images; None for the data set of the baseline.
         paired: see `genbench.compare`.
         escalate: whether to look at a quarter of the images first, then at half, then at all, and to stop when it is
@@ -357,7 +357,7 @@ def _margin(name: str, rule: Rule, result: Result, known: Baseline) -> float:
 
 
 def _adjusted(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """With Holm's p-values over the metrics that gate; those of advisory ones stay their own."""
+    """With Holm's p-values over the metrics that gate. Those of advisory ones stay their own."""
     raw = {str(i): v.p_regressed for i, v in enumerate(verdicts) if v.gating and v.p_regressed is not None}
     found = differences.holm(raw)
     return [replace(v, p_regressed=found.get(str(i), v.p_regressed)) for i, v in enumerate(verdicts)]

@@ -256,7 +256,7 @@ def distances_without_each_block(
         float64 (min(blocks, n),); at least two images must remain of each.
 
     For n > d the features are streamed once more a block, so that two scatter matrices are held and never one a block.
-    For n <= d all blocks share one eigendecomposition; see `_traces_without`.
+    For n <= d all blocks share one eigendecomposition. See `_traces_without`.
     """
     if isinstance(generated, Factored):
         return _distances_of_few(features, generated, reference, blocks)
@@ -357,7 +357,7 @@ def distances_without_each_image(features: Features, *, generated: Fit, referenc
     C - c y y^T, c = n / (n - 1), and F C F^T with eigenvalues l changes by the square of z = V^T F y. A square root is
     a weighted sum of l / (l + t) over a few t (`_root_as_sum`), and for each of them the change of the trace is
     t c b / (1 - c a) with a = z^T (l + t)^-1 z and b = z^T (l + t)^-2 z (Sherman and Morrison 1950). For n <= d the
-    same follows from the Gram matrix; see `_traces_without`.
+    same follows from the Gram matrix. See `_traces_without`.
     """
     if isinstance(generated, Factored):
         x = np.concatenate(list(features.blocks())) - generated.mean

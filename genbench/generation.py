@@ -70,7 +70,7 @@ def quantise(images: Tensor, how: str = "round") -> Tensor:
     """Turns images in [-1, 1] into 8-bit pixels.
 
     Args:
-        images: (b, c, h, w), any floating dtype; values outside [-1, 1] are clipped.
+        images: (b, c, h, w), any floating dtype. Values outside [-1, 1] are clipped.
         how: "round" to nearest, halves up (DDIM, EDM, diffusers); "truncate" (improved diffusion, ADM, LDM), which is
             darker by half a grey level on average and shifts every feature.
 
@@ -511,7 +511,7 @@ def open_run(
     """The images of a complete run as its records tell, none of which is read; None when they are others or some lack.
 
     Args:
-        key, prompts: as of `generate`; images of another model or of other prompts are not taken.
+        key, prompts: as of `generate`. Images of another model or of other prompts are not taken.
     """
     found = _load(directory / "manifest.json")
     if not _same_run(found, _manifest(model, spec, key, prompts), spec) or not is_complete(directory, spec):

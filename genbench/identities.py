@@ -63,7 +63,7 @@ def content(samples: Samples, digests: NDArray[np.uint8], what: frozenset[str]) 
 
 
 def _names(samples: Samples) -> dict[int, str]:
-    """Class number to name; the number where classes have none."""
+    """Name by class number, or the number where classes have no names."""
     assert samples.labels is not None
     known = {int(label): str(label) for label in np.unique(samples.labels)}
     return {n: samples.classes[n] if 0 <= n < len(samples.classes) else name for n, name in known.items()}

@@ -68,7 +68,7 @@ def aligned(roles: Mapping[str, Samples | None], classes: tuple[str, ...] = ()) 
     """The same sets with labels that count in one list of classes.
 
     Args:
-        roles: sets by role; those of None or without labels are passed through.
+        roles: sets by role. Those of None or without labels are passed through.
         classes: of the data set, whose order counts; empty takes those of the reference, else of another set.
 
     Returns:

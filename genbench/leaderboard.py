@@ -40,7 +40,7 @@ def build(sources: Sequence[Path], target: Path) -> int:
 
     Args:
         sources: folders of runs, directories of such folders, result.json files, and CSV files of rows.
-        target: the CSV; rows that it has stay, and one of the same id is replaced. Of two new rows of one id that
+        target: the CSV. Rows that it has stay, and one of the same id is replaced. Of two new rows of one id that
             differ in their value the later one counts, and a warning names both.
 
     Raises:
@@ -201,7 +201,7 @@ def sound(path: Path) -> list[dict[str, str]]:
     """The rows of a leaderboard whose every cell can be read; order, ids and protocols are not looked at.
 
     Raises:
-        InputRejected: a row that is wrong; the message names the first.
+        InputRejected: a row that is wrong. The message names the first.
     """
     rows = tables.read(path, report.COLUMNS)
     for number, row in enumerate(rows, 1):
@@ -317,7 +317,7 @@ def _wrong_ids(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
 
 
 def _id(row: Row, keys: dict[tuple[str, str, str], str | GenbenchError]) -> str:
-    """The id that a row must have, see `genbench.Result.id`. The model is loaded for its key; nothing is downloaded."""
+    """The id that a row must have, see `genbench.Result.id`. The model is loaded for its key. Nothing is downloaded."""
     _refuse_code(row, allow_code=False)
     loader, _, spec = pipeline.bind_spec(_spec(row))
     what = (str(spec.model), spec.dataset.name, spec.precision)
@@ -398,7 +398,7 @@ def rerun(row: Row, *, output: Path, allow_code: bool = False, execution: Execut
     """Samples and measures a row again, from its own columns.
 
     Args:
-        output: directory of runs; a run that is there is measured and not sampled.
+        output: directory of runs. A run that is there is measured and not sampled.
         allow_code: whether it may name components by module:attribute, which are imported.
 
     Raises:

@@ -38,7 +38,7 @@ Watch = Callable[[str, float, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """How the work is done; nothing here is meant to change a number.
+    """How the work is done. Nothing here is meant to change a number.
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
@@ -115,7 +115,7 @@ class Comparison:
     """The sets of images by role, and their evidence by extractor, extracted once for all metrics that share it.
 
     Attributes:
-        classes: of the data set, in whose order labels count; see `labels.aligned`, which is done here.
+        classes: of the data set, in whose order labels count. See `labels.aligned`, which is done here.
         dataset: name of the data set that the images were made for; empty where only they know.
         modelled: see `identities.modelled`, where there is no reference.
         short_of_floor: by split, why there are no real images in the place of the generated ones, in a sentence.

@@ -29,7 +29,7 @@ _ROWS, _COLUMNS = 1024, 2048
 torch finds them in shorter rows by another algorithm, four times slower."""
 SPARE = 4
 """Neighbours stored beyond the k-th, so that deleting a block of 5 % of the points leaves k of them but for 1 point in
-10,000; those few are recomputed."""
+10,000. Those few are recomputed."""
 
 _STRIP = 256
 
@@ -107,7 +107,7 @@ def points(
 
     Args:
         given: float32 (n, d).
-        order, centre, scale: see `Points`; the latter two are for "float32" alone.
+        order, centre, scale: see `Points`. The latter two are for "float32" alone.
         arithmetic: "float32" or "fp16-adm".
 
     Raises:
@@ -151,7 +151,7 @@ class Distances:
         """float32 (rows, columns), never negative. Both lie in one block of ADM_BLOCK each.
 
         In ADM's arithmetic every operation is rounded to half precision, in the order |x|^2 - 2 x.y + |y|^2, with sums
-        kept in float32; a block of which any entry is not finite is made in float32 as a whole.
+        kept in float32. A block of which any entry is not finite is made in float32 as a whole.
         """
         x, y = self.x, self.y
         overflows = (rows.start // ADM_BLOCK, columns.start // ADM_BLOCK) in self.overflowing
@@ -306,7 +306,7 @@ def radii_without_blocks(x: Points, near: Neighbours, blocks: Tensor, k: int) ->
         blocks: int64 (n,), the block of every point.
 
     Returns:
-        float32 (n, number of blocks); the entry of a point in its own block has no meaning. None where a deletion
+        float32 (n, number of blocks). The entry of a point in its own block has no meaning. None where a deletion
         leaves fewer than k other points.
     """
     sizes = torch.bincount(blocks)

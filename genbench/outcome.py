@@ -50,7 +50,7 @@ class Outcome(Sequence[Result]):
         return report.document(self.results, directory=directory, cached=self.cached)
 
     def to_frame(self) -> pandas.DataFrame:
-        """One row a result, with the columns of a leaderboard and numbers as numbers; see `genbench.report.COLUMNS`."""
+        """One row a result, with the columns of a leaderboard and numbers as numbers. See `genbench.report.COLUMNS`."""
         import io
 
         import pandas

@@ -23,7 +23,7 @@ TIERS = ("read", "secondary", "digitised", "recalled")
 paper or in another paper's quotation; off the authors' plot; from memory alone."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters that spreadsheets execute; a text cell that starts with one gets an apostrophe before it."""
+"""First characters that spreadsheets execute. A text cell that starts with one gets an apostrophe before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Reported:
         split, subset: "train", "val" or "test" of the reference, and which images of it where it is not simply those of
             the split, such as "ADM reference batch", "filtered", "COCO 2014".
         num_reference: reference images of this metric.
-        resize, scaling, weights: of the extractor, as its arguments here; the weights by the name of a public file.
+        resize, scaling, weights: of the extractor, as its arguments here. The weights by the name of a public file.
         arithmetic, neighbours: of the distances between features, and k, of metrics on manifolds.
         parts, logits: of an Inception score: parts whose scores are averaged ("10", or "chunks of 5000"), and whether
             the logits are "biased" as TensorFlow's classifier has them, or "unbiased".
@@ -134,7 +134,7 @@ def read(path: Path) -> tuple[Reported, ...]:
     """All rows of a reported leaderboard, in the order of the file.
 
     Raises:
-        InputRejected: another header, a row of another length, or a number that is none; the message names the line.
+        InputRejected: another header, a row of another length, or a number that is none. The message names the line.
     """
 
     def parsed(row: Mapping[str, str]) -> Reported:
@@ -199,7 +199,7 @@ METRICS_DINOV2 = {
     "kid": "kd_dinov2",
     "authpct": "authpct",
 }
-"""The same on the features of DINOv2; all others are the name with `_dinov2`."""
+"""The same on the features of DINOv2. All others are the name with `_dinov2`."""
 
 
 def _plain(name: str) -> str:
@@ -258,7 +258,7 @@ def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
     """The number that stands in the papers for a system of this project on a data set.
 
     Args:
-        model: with its arguments, such as ddim(steps=50, eta=0.0); those not given are as in the paper's headline row.
+        model: with its arguments, such as ddim(steps=50, eta=0.0). Those not given are as in the paper's headline row.
         metric: of this project, such as "fid" or "fd@dinov2".
         dataset: of this project.
 
@@ -356,7 +356,7 @@ def published_keys(extractor: str) -> frozenset[str]:
         extractor: with its arguments, such as "inception(resize='nvidia')".
 
     Returns:
-        One key for each precision; none where the extractor, or the digest of its public file, is not known.
+        One key for each precision. None where the extractor, or the digest of its public file, is not known.
     """
     from genbench import registry, weights
 

@@ -167,7 +167,7 @@ def class_captions(samples: Samples, prompt: str) -> Samples:
 
 
 def _at_most(samples: Samples | None, number: int | None, execution: Execution) -> Samples | None:
-    """A fair choice of so many images; all of them where there are fewer, or where no number is given."""
+    """A fair choice of so many images. All of them where there are fewer, or where no number is given."""
     if samples is None or not number or samples.count <= number:
         return samples
     return subsets.subset(samples, number, workers=execution.workers)[0]
@@ -273,11 +273,11 @@ def run(
     """Samples a model and measures the samples; continues, or returns at once, what was done before.
 
     Args:
-        output: directory of runs; this one lies in output/<spec.id>, see `generation.run_directory`.
-        leaderboard: that somebody will merge the results into; it is only looked at, before the work.
+        output: directory of runs. This one lies in output/<spec.id>, see `generation.run_directory`.
+        leaderboard: that somebody will merge the results into. It is only looked at, before the work.
 
     Raises:
-        GenbenchError: see `genbench.errors`; the message says what to do. What can be refused is refused, all together,
+        GenbenchError: see `genbench.errors`. The message says what to do. What can be refused is refused, all together,
             before anything is sampled or written; `results` has what was measured before a later error.
     """
     execution = execution or Execution()
@@ -504,7 +504,7 @@ def sample(
     writes: Sequence[Path] = (),
     execution: Execution | None = None,
 ) -> tuple[Samples, Path, RunSpec]:
-    """Samples a model without measuring; the same shards serve a later `run` of the same spec.
+    """Samples a model without measuring. The same shards serve a later `run` of the same spec.
 
     Args:
         strip, by_class: whether somebody will draw its steps, or its classes, which not every model has.

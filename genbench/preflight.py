@@ -285,6 +285,6 @@ def _size(samples: Samples) -> str:
 
 
 def tell(told: Iterable[str]) -> None:
-    """Says every note once, on stderr; the one way in which they are said."""
+    """Says every note once, on stderr. The one way in which they are said."""
     for note in dict.fromkeys(told):
         _log.warning("note: %s", note)

@@ -20,7 +20,7 @@ class Bars:
         interval: seconds between lines where the stream is no terminal; None for `INTERVAL`.
 
     On a terminal and in a notebook, each stage has a bar, which is removed when the stage ends. `close` ends the last
-    one; a table must not be printed before.
+    one. A table must not be printed before.
     """
 
     def __init__(self, stream: TextIO | None, *, interval: float | None = None) -> None:

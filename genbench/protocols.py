@@ -23,7 +23,7 @@ class Protocol:
         extractors: for particular metrics.
         args: arguments of particular metrics, where the protocol differs from their defaults.
         references, samples: metrics that see only so many of the reference images, and of the generated ones or of the
-            real ones in their place; a seeded choice by content, see `genbench.subsets`.
+            real ones in their place. A seeded choice by content, see `genbench.subsets`.
         quantise: rule from floats to 8 bits.
         num_samples: of the protocol; None leaves it to the data set.
         num_reference: most images of the reference, chosen likewise; None leaves it to the data set, 0 is the whole

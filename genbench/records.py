@@ -250,7 +250,7 @@ class Result:
     Attributes:
         metric: reference text with all arguments; `extractor` likewise, None for metrics on pixels.
         extractor_key: digest of weights, resize, scaling and arithmetic of the extractor.
-        protocol, protocol_hash: name and digest of how it was measured; numbers of two hashes are not comparable.
+        protocol, protocol_hash: name and digest of how it was measured. Numbers of two hashes are not comparable.
         floor: the same metric of real held-out images against the same reference, None where there are none.
         environment: versions, device, commit.
     """

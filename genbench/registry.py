@@ -1,4 +1,4 @@
-"""Names to components. Built-ins are the table below, plug-ins are entry points; both hold `module:attribute`.
+"""Names to components. Built-ins are the table below, plug-ins are entry points. Both hold `module:attribute`.
 
 Nothing is imported before it is asked for, so that `genbench list` needs neither torch nor pandas, and a reader can
 search for a name and find its file. To add a component is to write its file and one line here.
@@ -222,7 +222,7 @@ def _origin(point: EntryPoint) -> str:
 
 
 def get(kind: str, name: str) -> Any:
-    """Imports and returns a component; a name with a colon is `module:attribute` of the user's own code.
+    """Imports and returns a component. A name with a colon is `module:attribute` of the user's own code.
 
     Raises:
         UsageError: an unknown name, with what is near it; what cannot be imported, or is no component of the kind.
@@ -353,7 +353,7 @@ def written_out(kind: str, text: str) -> Ref:
 
 
 def neutral(metric: Ref) -> frozenset[str]:
-    """Arguments of a metric that cannot change its value; none where the metric is not known here."""
+    """Arguments of a metric that cannot change its value. None where the metric is not known here."""
     try:
         return frozenset(get("metric", metric.name).neutral if _may_be_read(metric.name) else ())
     except UsageError:

@@ -212,7 +212,7 @@ def read_results(directory: Path) -> dict[str, Result]:
     """The finished results of a run by request; empty when there are none.
 
     A file that is damaged is said to be and counts as none. Results of schema 1 answer no request of today, since their
-    identities were made of something else; they are read all the same, under requests of their own.
+    identities were made of something else. They are read all the same, under requests of their own.
 
     Raises:
         InputRejected: a file of a later version, which would be lost.

@@ -48,7 +48,7 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRequest:
-    """Images that exist, what they are held against, and what to measure of them; see `pipeline.score`.
+    """Images that exist, what they are held against, and what to measure of them. See `pipeline.score`.
 
     Attributes:
         generated: None where the images come later, as those of an Evaluator do.
@@ -77,7 +77,7 @@ def of_run(
     """What a run means.
 
     Args:
-        model, dataset, metrics: reference texts, such as "ddim(steps=20)" and "fid@compact"; see `measurements_of`.
+        model, dataset, metrics: reference texts, such as "ddim(steps=20)" and "fid@compact". See `measurements_of`.
         num_samples, protocol, quantise: None for the default of paper, protocol or data set.
 
     Raises:
@@ -119,7 +119,7 @@ def of_score(
         samples, reference, held_out, test: see `Source`. Where the reference is the name of a data set, that gives
             the protocol, the held-out and the test images unless others are given.
         metrics: see `measurements_of`.
-        value_range: of images given as floats; they become 8-bit pixels by the rule of the protocol.
+        value_range: of images given as floats. They become 8-bit pixels by the rule of the protocol.
 
     Raises:
         UsageError: unknown names, or a metric that compares with real images where there are none.

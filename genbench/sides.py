@@ -84,7 +84,7 @@ def opened(given: Given, wanted: Wanted, *, execution: Execution | None = None, 
     """The side with the results that are wanted, stored or measured now.
 
     Raises:
-        GenbenchError: nothing there, or nothing that can be measured; see `genbench.errors`.
+        GenbenchError: nothing there, or nothing that can be measured. See `genbench.errors`.
     """
     execution = execution or Execution()
     found = _stored(given, allow_code)

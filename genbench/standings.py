@@ -54,7 +54,7 @@ class Ranking:
     """Systems whose numbers may be put in order.
 
     Attributes:
-        higher_is_better: None where no end is better; there is no order then.
+        higher_is_better: None where no end is better. There is no order then.
         standings: the best first; by model where there is no order.
         floor: of real held-out images, None where there is none.
     """
@@ -249,7 +249,7 @@ def _evaluations(standing: Standing) -> float:
 
 
 def _names(some: Sequence[Ranking]) -> list[str]:
-    """The metrics by name; those of one name with extractor, arguments or hash as far as these differ."""
+    """The metrics by name. Those of one name with extractor, arguments or hash as far as these differ."""
     plain = [Ref.parse(one.metric).name for one in some]
     with_extractor = [
         f"{name}@{one.extractor}" if one.extractor else name for name, one in zip(plain, some, strict=True)

@@ -37,7 +37,7 @@ class Evaluator:
         metrics: measurement texts, such as "fid" and "precision@compact", or one; "all" stands for what the protocol
             lists.
         protocol: name; None for that of the data set which `reference` names, else "embedded".
-        held_out: real images that are not in the reference; they give the floors. None for those of the data set.
+        held_out: real images that are not in the reference. They give the floors. None for those of the data set.
         test: labelled real images, for metrics that test a classifier. None for those of the data set.
         device, workers, data_dir, weights: see `genbench.run`.
         execution: in place of these, a `genbench.Execution`.
@@ -49,7 +49,7 @@ class Evaluator:
     An evaluator belongs to the process that made it; `close`, or the end of a `with` block, removes its files.
 
     Raises:
-        GenbenchError: see `genbench.errors`; an update that is refused leaves the evaluator as it was.
+        GenbenchError: see `genbench.errors`. An update that is refused leaves the evaluator as it was.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Evaluator:
         return {path: path.stat().st_size for path in self._directory.glob("*.npy")}
 
     def _shorten(self, sizes: Mapping[Path, int]) -> None:
-        """Cuts the files of features to former sizes; none of them is ever shortened otherwise."""
+        """Cuts the files of features to former sizes. None of them is ever shortened otherwise."""
         for path in self._directory.glob("*.npy"):
             with path.open("ab") as file:
                 file.truncate(sizes.get(path, features.NPY_HEADER))
@@ -162,7 +162,7 @@ class Evaluator:
         Args:
             images: (b, c, h, w), an array or a tensor on any device: uint8 in [0, 255], or floats in `value_range`.
             labels, captions: of the images, for metrics that need them; given always or never.
-            value_range: (-1, 1) or (0, 1), of floats; they become 8-bit pixels by the rule of the protocol.
+            value_range: (-1, 1) or (0, 1), of floats. They become 8-bit pixels by the rule of the protocol.
 
         Raises:
             InputRejected: another dtype, another order of axes, or another size than before.

@@ -1,7 +1,7 @@
 """Fewer images than there are: a seeded choice that depends on what the images show, never on the order of files.
 
 Folders are read class by class, so that their first images are of few classes. Here every image gets a random number
-that is a function of its pixels and of the seed; those with the least numbers are chosen, as many of every class as its
+that is a function of its pixels and of the seed. Those with the least numbers are chosen, as many of every class as its
 share. The same images as a folder, a zip or an npz, renamed or in another order, give the same choice.
 """
 

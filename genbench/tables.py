@@ -34,7 +34,7 @@ def read(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         columns: the header that it must have.
 
     Raises:
-        InputRejected: anything that is no such table; the message names the line.
+        InputRejected: anything that is no such table. The message names the line.
     """
     try:
         # Opening a pipe without a writer would wait for ever, and reading a device might never end.
@@ -101,13 +101,13 @@ def merge(
     """Adds rows to a table, in place of the rows of the file with the same identity. Returns the number of rows.
 
     Reading, merging and writing happen under a lock of the folder, so that no row of another process is lost. The file
-    is replaced whole; a symbolic link goes on pointing to it, and its permissions stay.
+    is replaced whole. A symbolic link goes on pointing to it, and its permissions stay.
 
     Args:
-        path: of the table; it is made where there is none.
+        path: of the table. It is made where there is none.
         new: rows with all columns.
         identity: what a new row replaces: all rows of the file of equal identity.
-        order: sort key of the rows; rows of equal keys keep their order, those of the file first.
+        order: sort key of the rows. Rows of equal keys keep their order, those of the file first.
         check: check(rows that stay, new rows) raises where they may not stand in one table. Nothing is written then.
 
     Raises:

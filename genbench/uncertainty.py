@@ -143,7 +143,7 @@ def tail_is_heavier(values: ArrayLike, shape: float) -> bool:
     """Whether the upper tail of independent values (n,) is heavier than one of a shape, by more than a standard error.
 
     The shape is below 0 for a bounded tail, 0 for an exponential one, 1/a for a density that falls like the power
-    -(a + 1); a law of shape 1/2 has no variance. It is estimated from the largest m = min(n / 5, 3 sqrt(n)) values,
+    -(a + 1). A law of shape 1/2 has no variance. It is estimated from the largest m = min(n / 5, 3 sqrt(n)) values,
     with a standard error of about (1 + shape) / sqrt(m). False where these are fewer than 5.
 
     Source:
@@ -222,7 +222,7 @@ def blocks_of_mean(values: ArrayLike) -> Blocks | None:
 
 
 def of_mean(values: ArrayLike, *, method: str = "mean") -> Found:
-    """Standard error of the mean of independent values (n,), one an image: sd(ddof=1) / sqrt(n); see `of_effects`.
+    """Standard error of the mean of independent values (n,), one an image: sd(ddof=1) / sqrt(n). See `of_effects`.
 
     A reason for fewer than two values and for equal ones.
     """
@@ -382,7 +382,7 @@ def score_from_jackknife(
     bounds: tuple[float, float] = EVERYTHING,
     detail: Mapping[str, float] | None = None,
 ) -> Score:
-    """A `Score` from the statistic on all images and without each block; see `of_jackknife`."""
+    """A `Score` from the statistic on all images and without each block. See `of_jackknife`."""
     return score(value, of_jackknife(value, left_out, sizes), bounds=bounds, detail=detail)
 
 
@@ -392,7 +392,7 @@ def score_from_mean(
     bounds: tuple[float, float] = EVERYTHING,
     detail: Mapping[str, float] | None = None,
 ) -> Score:
-    """A `Score` of a metric that is the mean of one number an image, values (n,); see `of_mean`."""
+    """A `Score` of a metric that is the mean of one number an image, values (n,). See `of_mean`."""
     x = np.asarray(values, dtype=np.float64)
     return score(float(x.mean()), of_mean(x), bounds=bounds, detail=detail)
 

@@ -91,7 +91,7 @@ def options(description: str | None, table: Path, *, rounds: int, quick: str) ->
 
 
 def chosen(parser: argparse.ArgumentParser, only: Sequence[str] | None, tasks: Mapping[str, T]) -> dict[str, T]:
-    """Tasks whose names begin with one of `only`, or all; none is an error of the command line."""
+    """Tasks whose names begin with one of `only`, or all. None is an error of the command line."""
     wanted = {name: task for name, task in tasks.items() if not only or any(name.startswith(part) for part in only)}
     if not wanted:
         parser.error(f"no task named {', '.join(only or ())}; there are {', '.join(tasks)}")

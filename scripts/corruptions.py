@@ -71,7 +71,7 @@ def jpeg(images: Images, strength: float, seed: int) -> Images:
 
 
 def chosen(samples: Samples, indices: NDArray[np.int64]) -> Samples:
-    """The images of the given indices, in that order; an index may occur more than once. Nothing is read here."""
+    """The images of the given indices, in that order. An index may occur more than once. Nothing is read here."""
 
     def read(start: int, stop: int) -> Images:
         return np.concatenate([samples.read(int(i), int(i) + 1) for i in indices[start:stop]])

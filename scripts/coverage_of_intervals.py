@@ -112,7 +112,7 @@ def gaussian(d: int, stretch: float = 1.0, shift: float = 0.0, tail: float | Non
 
 
 def modes(d: int, weights: list[float]) -> Draw:
-    """A mixture of Gaussians of deviation 0.7 around centres of deviation 1.5; the classes are the modes."""
+    """A mixture of Gaussians of deviation 0.7 around centres of deviation 1.5. The classes are the modes."""
     centres = 1.5 * np.random.default_rng(77).normal(size=(len(weights), d))
     shares = np.array(weights) / sum(weights)
 
@@ -305,7 +305,7 @@ def computing(text: str, setting: Setting) -> Callable[[Evidence], Score]:
 
 
 def measure(texts: list[str], setting: Setting, n: int, replications: int, seed: int) -> Iterator[dict[str, str]]:
-    """One row a metric; all of them on the same draws, so that they share what they need of them."""
+    """One row a metric. All of them on the same draws, so that they share what they need of them."""
     computes = [computing(text, setting) for text in texts]
     found: list[list[Score]] = [[] for _ in texts]
     for r in range(replications):

@@ -259,7 +259,7 @@ def places(verified_by: str, metric: str) -> list[str]:
 
 
 def tier(verified_by: str, where: Iterable[str]) -> str:
-    """One of TIERS: what kind of place a number was read in; the best one counts."""
+    """One of TIERS: what kind of place a number was read in. The best one counts."""
     if verified_by == "unverified: recalled":
         return "recalled"
     if "digitised" in verified_by:
@@ -374,7 +374,7 @@ def split_of(text: str) -> str:
 
 
 def subset_of(text: str) -> str:
-    """Which images of the split those are, where they are not simply its images; the words name it."""
+    """Which images of the split those are, where they are not simply its images. The words name it."""
     for pattern, subset in (
         (r"ADM reference", "ADM reference batch"),
         (r"own crop", "own crop"),

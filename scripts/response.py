@@ -153,7 +153,7 @@ def respond(
     """Every measurement under every corruption that the pool allows.
 
     Args:
-        pool: held-out images; the first `count` of them are the clean set.
+        pool: held-out images. The first `count` of them are the clean set.
         strengths: of some corruptions, other than those of the table.
         watch: called with what is done next, or what was left out and why.
 

@@ -75,7 +75,7 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
             DDPM in PyTorch: the yaml of ermongroup/ddim, or its `ch`, `ch_mult`, ... alone;
             diffusers: config.json of UNet2DModel, UNet2DConditionModel, AutoencoderKL or VQModel, and of the
             CLIPTextModel beside them.
-            Arguments that are missing have the default of their repository; those of the process are `training`'s, and
+            Arguments that are missing have the default of their repository. Those of the process are `training`'s, and
             those of scripts are ignored.
         keys: of the state dict, which tell a U-Net from a classifier when the arguments name both.
 

@@ -14,7 +14,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
 def described(file: str) -> bool:
-    """Whether these weights have a description that says all about them; other files need a configuration."""
+    """Whether these weights have a description that says all about them. Other files need a configuration."""
     return _path(file) is not None
 
 

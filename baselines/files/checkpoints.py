@@ -1,6 +1,6 @@
 """From the files that authors published to networks of this package, or an error; never a half-loaded network.
 
-How the weights of a network are named in a file is found out (`baselines.files.layouts`); the configuration is given.
+How the weights of a network are named in a file is found out (`baselines.files.layouts`). The configuration is given.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def load_network(
         what was loaded.
 
     Raises:
-        CheckpointError: an unreadable file, or weights that are missing, unexpected or of another shape; the message
+        CheckpointError: an unreadable file, or weights that are missing, unexpected or of another shape. The message
             has the first ten of each.
         ConfigurationError: a configuration that means no network.
 

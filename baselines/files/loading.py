@@ -44,7 +44,7 @@ def loader(
     """Makes a loader of a function system(weights, *, ...).
 
     Args:
-        system: the function; its keywords are the arguments of the system on the command line.
+        system: the function. Its keywords are the arguments of the system on the command line.
         presets: data set to what the paper did there. Whoever runs the loader reads it as its attribute `presets`, and
             fills in the arguments that were not given.
         latents: whether the system samples latents; others sample pixels.
@@ -140,7 +140,7 @@ def of_file(path: str, config: str | Mapping[str, Any] | None, *, base: Release 
         config: what its denoising network is, see the module; None for what is published of the file or for that of
             `base`.
         base: release of the preset on this data set, None where there is none. With no `config` its process and its
-            other networks are kept; those of a latent diffusion model are taken from the same file. With a `config`
+            other networks are kept. Those of a latent diffusion model are taken from the same file. With a `config`
             its other networks are kept where they fit.
 
     Raises:

@@ -28,7 +28,7 @@ def tokenize(captions: Sequence[str], known: Sequence[str], length: int) -> Tens
     """Token numbers of captions.
 
     Args:
-        known: the vocabulary; every other word becomes `UNKNOWN`.
+        known: the vocabulary. Every other word becomes `UNKNOWN`.
         length: of every row; longer captions are cut, shorter ones filled with `PADDING`. The empty caption, all
             padding, is the null condition of guidance.
 

@@ -1,7 +1,7 @@
 """Networks, most of them built from the one vocabulary of blocks in `blocks`.
 
 A kind is the name of a network in descriptions of weights. Each module of this folder has a table `KINDS` of its own
-kinds to their configurations; a configuration is a frozen dataclass of plain values with a method `build`.
+kinds to their configurations. A configuration is a frozen dataclass of plain values with a method `build`.
 """
 
 from __future__ import annotations

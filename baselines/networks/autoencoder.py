@@ -126,7 +126,7 @@ class AutoencoderKL(nn.Module):
             x: (b, in_channels, h, w) in [-1, 1]; h and w multiples of f.
 
         Returns:
-            (b, 2 * code_channels, h / f, w / f): means, then log-variances as the network gives them; see `posterior`.
+            (b, 2 * code_channels, h / f, w / f): means, then log-variances as the network gives them. See `posterior`.
         """
         return self.to_code(self.encoder(x))
 
@@ -203,7 +203,7 @@ class AutoencoderVQ(nn.Module):
         """Maps latents (b, code_channels, h, w) to images (b, out_channels, f * h, f * w), nominally in [-1, 1].
 
         Args:
-            z: of any dtype; a code is looked for before z is rounded to the precision of the decoder.
+            z: of any dtype. A code is looked for before z is rounded to the precision of the decoder.
             quantise: False for latents that are rows of the codebook already.
         """
         codes = self.quantise(z) if quantise else z

@@ -1,4 +1,4 @@
-"""The blocks that every network here is built from; each published block is a setting, not a copy.
+"""The blocks that every network here is built from. Each published block is a setting, not a copy.
 
 Attention keeps its query, key and value rows in the order (3, heads, channels per head). Published files use
 three different orders of the same shape, which load without an error and compute nonsense; `checkpoints`

@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         """Maps (b, c, h, w) images, nominally in [-1, 1] plus noise, and (b,) timesteps to (b, classes) logits.
 
         With attention pooling h and w must be the `image_size` of the configuration. The conditions of a U-Net are
-        there so that every network is called alike; a classifier has none.
+        there so that every network is called alike. A classifier has none.
 
         Raises:
             ValueError: a condition.

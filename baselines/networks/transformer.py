@@ -18,7 +18,7 @@ class TextEncoderConfig:
         length: longest sequence, and the length that captions are padded to.
         width, layers, heads, head_width: of the transformer; heads * head_width need not be `width`.
         activation: see `FeedForward`.
-        bias, causal: see `Attention`; both true for the text encoder of CLIP, which Stable Diffusion v1 uses.
+        bias, causal: see `Attention`. Both true for the text encoder of CLIP, which Stable Diffusion v1 uses.
     """
 
     vocabulary: int = 30522

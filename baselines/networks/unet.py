@@ -34,7 +34,7 @@ class UNetConfig:
         in_channels, out_channels: of the images; twice as many out for a learned variance.
         width: channels of the first stage.
         multipliers: channels of each level, as multiples of `width`; every level halves the resolution.
-        blocks: residual blocks a level in the encoder; the decoder has one more.
+        blocks: residual blocks a level in the encoder. The decoder has one more.
         attention: factors of downsampling (1 is the full resolution) whose residual blocks are followed by attention.
         heads: attention heads, unless `head_width` fixes the channels of a head instead.
         decoder_heads: attention heads of the decoder where they differ (improved diffusion's `num_heads_upsample`).
@@ -42,7 +42,7 @@ class UNetConfig:
         resample: "conv" (DDPM), "block" (ADM: residual blocks change the resolution) or "pool" (without weights).
         asymmetric: padding of strided convolutions, see `Downsample`.
         embedding_order: see `timestep_embedding`.
-        classes: rows of the class embedding, None without one; a null class counts as a row.
+        classes: rows of the class embedding, None without one. A null class counts as a row.
         patch: side of the pixel blocks that are folded into channels before the first convolution.
         stem: channels of the first convolution where they differ from those of the first level.
         context: width of the context tokens of cross-attention, None without one; with it every attention is a
@@ -79,7 +79,7 @@ class UNetConfig:
 
 
 class Stage(nn.ModuleList):
-    """Blocks applied in order; those that take the embedding or the context get it."""
+    """Blocks applied in order. Those that take the embedding or the context get it."""
 
     def forward(self, x: Tensor, embedding: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         for block in self:

@@ -117,7 +117,7 @@ def adm_u(
     """Small images by `adm_g`, enlarged four times by a second diffusion model that sees them.
 
     Args:
-        scale, steps, sampler, eta, spacing: of the small images; see `adm_g`.
+        scale, steps, sampler, eta, spacing: of the small images. See `adm_g`.
         enlarging_steps: of the second model, ancestral, which is not guided.
 
     Source: Dhariwal and Nichol 2021 sec. 4.4; openai/guided-diffusion `super_res_sample.py`.

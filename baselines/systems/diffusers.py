@@ -291,7 +291,7 @@ def _pipeline_class(folder: Path, index: Config) -> type:
 
 
 def _check_weights(folder: Path, index: Config) -> None:
-    """Refuses pickles and incomplete files before anything is sampled; a header is read, the weights are not."""
+    """Refuses pickles and incomplete files before anything is sampled. A header is read, the weights are not."""
     import diffusers
     from safetensors import SafetensorError, safe_open
 

@@ -31,7 +31,7 @@ def dpm_solver(
 
     Args:
         steps: levels that are visited; an evaluation each ("multistep"), or `order` of them ("singlestep").
-        spacing: "karras" spreads the ratios of noise to signal as EDM does, which needs the fewest steps here; the
+        spacing: "karras" spreads the ratios of noise to signal as EDM does, which needs the fewest steps here. The
             papers take "log-snr" for small and "time" for large images.
 
     Source: Lu et al. 2022a, 2022b; LuChengTHU/dpm-solver. The predicted image is limited to [-1, 1].

@@ -31,7 +31,7 @@ def edm(
 
     Args:
         steps: number of noise levels.
-        low, high: their range of sigma; it is narrowed to what the network was trained on.
+        low, high: their range of sigma. It is narrowed to what the network was trained on.
         rho: how they are spread.
         churn, churn_low, churn_high, inflation: S_churn, S_min, S_max and S_noise of the stochastic sampler.
         clip: limit the predicted image to [-1, 1], which the original does not.

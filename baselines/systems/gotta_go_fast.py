@@ -16,7 +16,7 @@ from baselines.systems.score_sde import PROCESSES, end_of
 def gotta_go_fast(
     weights: Weights, *, process: Literal["ve", "vp"] = "vp", relative: float = 0.05, absolute: float = 0.0078
 ) -> System:
-    """The reverse equation by an adaptive solver of two orders; every image takes as many steps as it needs.
+    """The reverse equation by an adaptive solver of two orders. Every image takes as many steps as it needs.
 
     Args:
         process: whose reverse equation is solved.

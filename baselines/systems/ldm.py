@@ -311,7 +311,7 @@ def _process(high: float = 0.0195, low: float = 0.0015) -> Discrete:
 
 
 def _release(file: str, latent: Latent, process: Discrete, side: int = 256, **more: Any) -> Release:
-    """All networks of a system in one file; a file of a condition too where there are labels or captions."""
+    """All networks of a system in one file. A file of a condition too where there are labels or captions."""
     parts = {"unet": Part(file=file, process=process), "first_stage": Part(file=file)}
     if more:
         parts["condition"] = Part(file=file)

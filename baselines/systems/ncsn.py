@@ -39,7 +39,7 @@ def ncsn(
         version: 1 or 2, whose numbers stand where others are not given: 10 levels from sigma 2 to 0.02 with 100 steps,
             from uniform noise, or 232 levels from 100 with 5 steps.
         rate: length of a step on the last level, for images in [-1, 1].
-        denoise: end with the clean image, by one evaluation more; the second paper does and the first does not.
+        denoise: end with the clean image, by one evaluation more. The second paper does and the first does not.
 
     Source:
         Song and Ermon 2019 Alg. 1, 2020 Alg. 1; ermongroup/ncsn `anneal_runner.py`, ncsnv2 `configs/cifar10.yml`.

@@ -20,7 +20,7 @@ def progressive_distillation(weights: Weights, *, steps: int = 4) -> System:
     """DDIM with a network that was distilled for exactly this number of steps.
 
     Args:
-        steps: as many as the network was taught; there are networks of `shapes` for 4 and 8.
+        steps: as many as the network was taught. There are networks of `shapes` for 4 and 8.
 
     Source:
         Salimans and Ho 2022 Alg. 2; google-research/diffusion_distillation. Differs: levels are spread as EDM's, and

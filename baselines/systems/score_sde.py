@@ -42,11 +42,11 @@ def score_sde(
     """Samplers of the reverse equation of three processes, and the probability-flow ODE, on one network.
 
     Args:
-        process: whose levels are walked; the network is brought to them.
+        process: whose levels are walked. The network is brought to them.
         sampler: "pc" alternates a Langevin corrector and the reverse-diffusion predictor, two evaluations a step; "ode"
             takes as many as `tolerance` asks for.
         steps: of every sampler but "ode".
-        snr: of the corrector; the paper's is 0.16 for CIFAR-10.
+        snr: of the corrector. The paper's is 0.16 for CIFAR-10.
         tolerance: of the ODE's solver, relative and absolute.
         clip: limit the predicted image to [-1, 1], which the original does not.
 

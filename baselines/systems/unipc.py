@@ -27,9 +27,9 @@ def unipc(
 
     Args:
         steps: levels that are visited.
-        order: of the predictor; the corrector has one more.
+        order: of the predictor. The corrector has one more.
         variant: B(h) = h, "bh1", or e^h - 1, "bh2".
-        spacing: as of `dpm_solver`; the paper's is "log-snr".
+        spacing: as of `dpm_solver`. The paper's is "log-snr".
 
     Source: Zhao et al. 2023 Alg. 5 to 8; wl-zhao/UniPC. The predicted image is limited to [-1, 1].
     """

@@ -164,7 +164,7 @@ def show(file: Path, allow_code: bool, format: str) -> None:
 @batch_option
 def calibrate(file: Path, **options: Any) -> None:
     """Sample the model of a baseline anew with what must not matter (another batch size, one thread, bfloat16, the CPU
-    in place of another device) and with other seeds. The differences are stored; a margin below them is refused.
+    in place of another device) and with other seeds. The differences are stored. A margin below them is refused.
 
     \b
     genbench baseline calibrate baseline.safetensors

@@ -29,7 +29,7 @@ def load(split: str, *, directory: str | Path | None = None) -> Samples:
 
     Raises:
         UsageError: an unknown split.
-        MissingAsset: a file is absent or is not the published one; nothing is downloaded.
+        MissingAsset: a file is absent or is not the published one. Nothing is downloaded.
 
     Source:
         Krizhevsky 2009, "Learning multiple layers of features from tiny images"; `torchvision.datasets.CIFAR10`.

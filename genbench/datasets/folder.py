@@ -12,7 +12,7 @@ def load(split: str, *, path: str) -> Samples:
     """All images, as `genbench.images.open_images` reads them; subfolders are classes.
 
     Args:
-        split: "all"; a folder has no held-out part that could be told from the rest.
+        split: "all". A folder has no held-out part that could be told from the rest.
         path: of a folder, a .zip, an .npz or an .npy file.
 
     Raises:

@@ -28,7 +28,7 @@ def _loader(name: str, side: int, reference: str, batch: str | None, classes: in
 
         Args:
             split: of the reference, or "test", which are the images of `<name>-test` in place of `<name>`.
-            directory: the folder that holds the published reference batch, `<name>/`, `<name>.zip` or `<name>.npz`; the
+            directory: the folder that holds the published reference batch, `<name>/`, `<name>.zip` or `<name>.npz`. The
                 first of these that is there is read. Papers compare with the batch, hence it comes first.
 
         Returns:

@@ -58,7 +58,7 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factors:
-    """The generating factors of n images; every field is an (n,) array.
+    """The generating factors of n images. Every field is an (n,) array.
 
     Attributes:
         label: int64 in [0, 10), index into `CLASSES`.
@@ -96,7 +96,7 @@ def factors(split: str, indices: Sequence[int] | NDArray[np.integer], *, seed: i
     Args:
         split: one of `SPLITS`; splits are disjoint streams of the same distribution.
         indices: (n,) non-negative integers.
-        seed: of the whole data set; the published data set is seed 0.
+        seed: of the whole data set. The published data set is seed 0.
 
     Raises:
         ValueError: an unknown split.
@@ -277,7 +277,7 @@ def load(split: str, *, seed: int = 0) -> Samples:
 
     Args:
         split: "train" (50,000 images), "validation" or "test" (10,000 each).
-        seed: of the whole data set; the published data set is seed 0.
+        seed: of the whole data set. The published data set is seed 0.
 
     Raises:
         UsageError: an unknown split.

@@ -46,7 +46,7 @@ class Block:
     """Branches on one input, whose outputs are concatenated, that of the pool branch last.
 
     Attributes:
-        branches: each a chain of stages; the units of one stage share their input and their outputs are concatenated.
+        branches: each a chain of stages. The units of one stage share their input and their outputs are concatenated.
         pool: how the pool branch pools 3x3: "average" and "maximum" keep the size and are followed by `projection`;
             "halving" is the maximum with stride 2, without a convolution.
     """
@@ -304,7 +304,7 @@ def _pair(size: Kernel) -> tuple[int, int]:
 
 @cache
 def _rectifies() -> bool:
-    """Whether oneDNN's convolution with a rectifier can be called; it is a third faster than the two one after the
+    """Whether oneDNN's convolution with a rectifier can be called. It is a third faster than the two one after the
     other.
 
     The operator is what `torch.compile` emits and is not part of torch's public interface, hence the trial.

@@ -100,7 +100,7 @@ def load(
         on "vgg", 16 times as much at 256x256.
 
     Raises:
-        UsageError, MissingAsset, InputRejected: of the arguments and the weights; images that are too small.
+        UsageError, MissingAsset, InputRejected: of the arguments and the weights. Images that are too small.
 
     Source:
         Zhang et al. 2018 (arXiv:1801.03924) eq. 1; agrees with richzhang/PerceptualSimilarity 0.1 and with torchmetrics

@@ -73,7 +73,7 @@ def write_grid(images: Images, path: str | os.PathLike[str], columns: int = 8) -
 
 
 def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
-    """Writes images to `arr_0`, uint8 (n, h, w, c), and labels, if there are any, to `arr_1`; the layout that the
+    """Writes images to `arr_0`, uint8 (n, h, w, c), and labels, if there are any, to `arr_1`. The layout that the
     evaluation of guided diffusion reads. Captions go to `captions`. Equal samples give equal bytes. No more than a
     block of images is held in memory.
     """

@@ -1,1 +1,1 @@
-"""Metrics, one family a module; each is a `genbench.contracts.Metric` that the registry names."""
+"""Metrics, one family a module. Each is a `genbench.contracts.Metric` that the registry names."""

@@ -18,7 +18,7 @@ from genbench.neighbours import ARITHMETICS
 Widths = Mapping[str, int]
 
 MOST_CLASSES = 1 << 16
-"""Three times as many as the largest collection of labelled images in use has; a larger label is no class."""
+"""Three times as many as the largest collection of labelled images in use has. A larger label is no class."""
 
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> None:

@@ -126,16 +126,16 @@ def cas(
             and flips, tested on the middle), or "auto": resnet50 for images larger than 32 pixels, else compact-cas for
             fewer than 20,000 images, else resnet56. The rest of the recipes is in `RECIPES`.
         epochs: other than the recipe's, and then exactly so many.
-        batch_size: other than the recipe's; the learning rate is scaled with it.
+        batch_size: other than the recipe's. The learning rate is scaled with it.
         flip: whether to mirror images; None as the recipe. compact-cas does not, because mirrored digits, arrows and
             crescents are other things.
         seed: of the initial weights, the order and the augmentation.
-        repeats: trainings with the seeds seed..seed + repeats - 1; the value is their mean.
+        repeats: trainings with the seeds seed..seed + repeats - 1. The value is their mean.
         device: of torch. On the CPU equal samples and seed give an equal value on one machine with one number of
             threads; on CUDA up to the order of sums.
 
     Returns:
-        In [0, 1], larger is better; the floor is the same training on as many real images, and the ratio of the two is
+        In [0, 1], larger is better. The floor is the same training on as many real images, and the ratio of the two is
         what to compare between data sets. With one training there is no error, because another seed or another set of
         generated images would train another classifier; `test_stderr` in the detail is the binomial error over the test
         images alone. With repeats the variances over test images and over trainings are added, which counts their

@@ -127,7 +127,7 @@ def _sides(generated: Evidence, reference: Evidence, tap: str) -> tuple[Features
 
 
 def _fits(generated: Features, reference: Features | Factored) -> tuple[Fit, Fit]:
-    """Both fits, remembered for the next metric on the same features; see `_forms`."""
+    """Both fits, remembered for the next metric on the same features. See `_forms`."""
 
     def fit(features: Features) -> Fit:
         return remember((features,), ("fit",), lambda: fit_of(features))
@@ -305,13 +305,13 @@ def fid_per_class(*, generated: Evidence, reference: Evidence, error: str = "aut
     """Mean over classes of the Frechet distance between the images of that class on both sides.
 
     Args:
-        error: "auto", or "none" for the value alone. Every image is left out of its class in turn; the images of
+        error: "auto", or "none" for the value alone. Every image is left out of its class in turn. The images of
             different classes are independent, so that their variances add.
 
     Returns:
         The mean with every class weighted alike. Detail: `class_<name or index>` for each. A class has fewer images
         than the whole, and more bias for it: compare at equal numbers a class only. A class of three images or fewer
-        has no error; the mean then has none either, and `error_method` names the class.
+        has no error. The mean then has none either, and `error_method` names the class.
 
     Raises:
         UsageError: an unknown error method.
@@ -363,7 +363,7 @@ def fid_per_class(*, generated: Evidence, reference: Evidence, error: str = "aut
 def _nearest(features: Features, others: Features, groups: NDArray[np.int64]) -> Array:
     """Cosine distance 1 - |cos| of every feature to its nearest other of each group: (n, number of groups).
 
-    Rows whose sum is zero have no direction; they are left out of `features`, and are nobody's neighbour.
+    Rows whose sum is zero have no direction. They are left out of `features`, and are nobody's neighbour.
     """
     count = int(groups.max()) + 1
     found = []

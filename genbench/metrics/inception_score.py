@@ -123,7 +123,7 @@ def inception_score(
     """Exponential of the mean Kullback-Leibler divergence of predicted classes from their average.
 
     Args:
-        generated: with logits (n, classes); the softmax is over all of them, for the network of 2015-12-05 over 1008
+        generated: with logits (n, classes). The softmax is over all of them, for the network of 2015-12-05 over 1008
             without their bias.
         splits: the score is the mean over so many parts, cut at i n // splits. One part is the default: parts of few
             images bias the score down, and 10 parts of 1,000 images gave 6.49 where all of them gave 6.84.

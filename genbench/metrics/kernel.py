@@ -1,6 +1,6 @@
 """Maximum mean discrepancies: distances between mean embeddings of two sets of features under a kernel.
 
-Everything is made from sums of the kernel over pairs of jackknife blocks. Sums are float64; the kernel's entries are
+Everything is made from sums of the kernel over pairs of jackknife blocks. Sums are float64. The kernel's entries are
 float32 and made in tiles, so that no matrix of n x n entries exists. The discrepancy without a block of images is exact
 arithmetic on the same sums.
 """

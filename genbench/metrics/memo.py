@@ -19,7 +19,7 @@ _SIZE = 12
 
 
 def remember(arrays: tuple[Features, ...], key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
-    """What `make` gave for these very features before, or what it gives now; see `recalled`. None is not kept."""
+    """What `make` gave for these very features before, or what it gives now. See `recalled`. None is not kept."""
     known = recalled(arrays, key)
     if known is None:
         known = make()

@@ -74,7 +74,7 @@ def signal_to_noise(x: Images, y: Images) -> Array:
 def psnr(*, generated: Evidence, reference: Evidence) -> Score:
     """Mean peak signal-to-noise ratio of the pairs, in decibels, over all channels.
 
-    `detail` holds the number of identical pairs, whose ratio would be infinite; see `signal_to_noise`.
+    `detail` holds the number of identical pairs, whose ratio would be infinite. See `signal_to_noise`.
 
     Raises:
         NotComparable: other counts or shapes.

@@ -23,7 +23,7 @@ AT_LEAST_ONE = (1.0, math.inf)
 
 
 def effective_number(spectrum: Array, q: float = 1.0) -> float:
-    """exp of the Renyi entropy of order q of eigenvalues that sum to 1; those that are not positive count as 0.
+    """exp of the Renyi entropy of order q of eigenvalues that sum to 1. Those that are not positive count as 0.
 
     Source: Pasarkar and Dieng 2024 (arXiv:2310.12952), eq. 2; orders 1 and infinity are its limits.
     """
@@ -41,7 +41,7 @@ def vendi_scores(
     """The score of a set, and without each of its blocks.
 
     Args:
-        values: (n, d), any float; rows are scaled to length 1.
+        values: (n, d), any float. Rows are scaled to length 1.
         blocks: int64 (n,), block of every row, from 0 up; None for no blocks. Every block must leave some row.
         q: order of the entropy.
 
@@ -51,7 +51,7 @@ def vendi_scores(
     Raises:
         InputRejected: a row whose length is 0 or not finite.
 
-    The similarity matrix of n rows and the Gram matrix of d columns have the same eigenvalues but for zeros; the
+    The similarity matrix of n rows and the Gram matrix of d columns have the same eigenvalues but for zeros. The
     smaller one is taken, and without a block it is a submatrix or a difference.
     """
     x = np.asarray(values, dtype=np.float64)
