@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genbench import generation, measuring, pipeline, protocols, registry
-from genbench.arrays import Images, Samples
+from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset
 from genbench.errors import InputRejected, MissingAsset, UsageError, nearest, shown
 from genbench.outcome import Outcome
@@ -153,16 +153,29 @@ def of_score(
     )
 
 
-def measured(request: ScoreRequest, execution: measuring.Execution) -> Outcome:
-    """What was asked of images that exist, measured."""
-    assert request.generated is not None
+def measured(
+    request: ScoreRequest,
+    execution: measuring.Execution,
+    *,
+    generated: Samples | None = None,
+    extracted: Mapping[str, Evidence] | None = None,
+) -> Outcome:
+    """What was asked of images that exist, measured.
+
+    Args:
+        generated: the images, where the request has none.
+        extracted: see `pipeline.score`.
+    """
+    generated = generated or request.generated
+    assert generated is not None
     return pipeline.score(
-        request.generated,
+        generated,
         request.reference,
         request.measurements,
         protocol=request.protocol,
         held_out=request.held_out,
         test=request.test,
+        extracted=extracted,
         execution=execution,
     )
 

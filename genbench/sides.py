@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench import baseline as baselines
-from genbench import comparability, identities, images, pipeline, report, requests
+from genbench import comparability, identities, images, report, requests
 from genbench.arrays import Evidence, Samples
 from genbench.baseline import Baseline
 from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError, shown
@@ -223,16 +223,7 @@ def measured_from(
         NotComparable: the features are of another version of their extractor.
     """
     request = requests.of_score(samples, reference, metrics=tuple(metrics), protocol=protocol, execution=execution)
-    outcome = pipeline.score(
-        samples,
-        request.reference,
-        request.measurements,
-        protocol=request.protocol,
-        held_out=request.held_out,
-        test=request.test,
-        extracted=kept,
-        execution=execution,
-    )
+    outcome = requests.measured(request, execution, generated=samples, extracted=kept)
     for result in outcome.results:
         known = kept.get(result.extractor or "")
         for features in known.taps.values() if known else ():

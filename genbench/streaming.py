@@ -339,17 +339,7 @@ class Evaluator:
                         file.write(features.npy_header(self._count, width))
                     found[tap] = Features(extractor=extractor.key, tap=tap, path=path)
             extracted[name] = Evidence(samples=samples, taps=found)
-        request = self._request
-        return pipeline.score(
-            samples,
-            request.reference,
-            request.measurements,
-            protocol=request.protocol,
-            held_out=request.held_out,
-            test=request.test,
-            extracted=extracted,
-            execution=self._execution,
-        )
+        return requests.measured(self._request, self._execution, generated=samples, extracted=extracted)
 
     def _read(self, start: int, stop: int) -> Images:
         assert self._shape is not None
