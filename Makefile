@@ -22,5 +22,10 @@ parity:
 	$(PYTHON) -m pytest -m parity
 
 tables:
-	$(PYTHON) -m scripts.measure_leaderboard
-	$(PYTHON) -m scripts.render_leaderboards
+	for file in shapes-systems shapes-sweeps shapes-bfloat16; do \
+	  $(PYTHON) -m genbench bench leaderboards/$$file.toml --output runs --leaderboard leaderboards/shapes.csv || exit; \
+	done
+	$(PYTHON) -m genbench bench leaderboards/zoo.toml --output runs --leaderboard leaderboards/zoo.csv
+	for name in shapes zoo; do \
+	  $(PYTHON) -m genbench leaderboard render leaderboards/$$name.csv --output leaderboards/$$name.md || exit; \
+	done

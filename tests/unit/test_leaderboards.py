@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from genbench import benchmark, leaderboard, report, standings, tables
 from genbench.records import Ref
 
 Row = dict[str, str]
@@ -82,7 +81,38 @@ def test_captions_are_drawn(root: Path) -> None:
         assert float(row["ci_low"]) >= 0.8 and int(row["num_samples"]) >= 1000
 
 
+def measured(root: Path) -> list[Path]:
+    """The committed leaderboards of measured rows."""
+    header = ",".join(report.COLUMNS)
+    paths = sorted((root / "leaderboards").glob("*.csv"))
+    return [path for path in paths if path.read_text(encoding="utf-8").partition("\n")[0] == header]
+
+
+def test_every_leaderboard_is_sound(root: Path) -> None:
+    assert [path.name for path in measured(root)][:1] == ["shapes.csv"]
+    for path in measured(root):
+        found = leaderboard.check(path)
+        assert not found.problems and not found.unlike, path
+        earlier = [note for note in found.notes if "before 2026-11-29" in note]
+        assert found.notes == tuple(earlier), path
+        assert bool(earlier) == (path.name == "shapes.csv"), path
+
+
 def test_tables_are_those_of_their_csv(root: Path) -> None:
-    command = [sys.executable, "-m", "scripts.render_leaderboards", "--check"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    for path in measured(root):
+        text = standings.render(leaderboard.sound(path), title=path.stem, form="md", source=path.name)
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == text, path
+
+
+@pytest.mark.parametrize("name", ["shapes"])
+def test_a_board_has_the_cells_of_its_benchmark_files_and_no_others(root: Path, name: str) -> None:
+    files = [benchmark.read(path) for path in (root / "leaderboards").glob(f"{name}*.toml")]
+    wanted = {
+        (str(run.spec.model), run.spec.precision, run.spec.seed, cell.metric.name)
+        for file in files
+        for run in file.runs
+        for cell in run.measurements
+    }
+    rows = tables.read(root / "leaderboards" / f"{name}.csv", report.COLUMNS)
+    found = [(r["model"], r["precision"], int(r["seed"]), Ref.parse(r["metric"]).name) for r in rows]
+    assert len(found) == len(set(found)) and set(found) == wanted
