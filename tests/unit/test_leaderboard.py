@@ -143,7 +143,7 @@ def test_order_and_duplicates_are_looked_at(board: Path) -> None:
 def test_two_protocols_in_one_ranking_end_with_exit_code_4(board: Path, runs: Path, tmp_path: Path) -> None:
     args = ["run", "--model", "ddim(steps=2)", "-n", "25", "--metric", "fid", "-o", str(tmp_path / "more")]
     assert main(args) == 0
-    with pytest.raises(NotComparable, match="num_samples 2[45] and 2[45]"):
+    with pytest.raises(NotComparable, match=r"num_samples 2\d and 2\d"):
         leaderboard.build([runs, tmp_path / "more"], tmp_path / "mixed.csv")
     assert not (tmp_path / "mixed.csv").exists()
     more = report.read_results(next((tmp_path / "more").iterdir())).values()
