@@ -55,6 +55,8 @@ def subset(samples: Samples, count: int, *, seed: int = SEED, workers: int = 2) 
 
 def outline(samples: Samples, count: int) -> Samples:
     """What `subset` will be, before any pixel is read: the number of images and, up to rounding, the classes."""
+    if count == samples.count or samples.exchangeable:
+        return samples.subset(0, count)
     places = np.arange(count) * samples.count // count
     if samples.labels is not None:
         places = np.argsort(samples.labels, kind="stable")[places]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import random_images
 from PIL import Image
 
 from genbench import pipeline, subsets
@@ -22,16 +23,12 @@ from genbench.protocols import PROTOCOLS
 from genbench.records import Measurement
 
 
-def pictures(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
-
-
 def contents(samples: Samples) -> list[bytes]:
     return [image.tobytes() for image in samples.read(0, samples.count)]
 
 
 def test_every_layout_of_the_same_images_gives_the_same_choice(tmp_path: Path) -> None:
-    images, labels = pictures(60), np.repeat(np.arange(3), [30, 20, 10])
+    images, labels = random_images(60), np.repeat(np.arange(3), [30, 20, 10])
     for i, image in enumerate(images):
         path = tmp_path / "folder" / "abc"[labels[i]] / f"{997 * i % 60:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,10 +86,10 @@ def test_copies_of_one_image_are_chosen_in_proportion() -> None:
 
 
 def test_all_images_and_images_in_a_random_order_stay_in_their_order() -> None:
-    samples = Samples.of(pictures(9))
+    samples = Samples.of(random_images(9))
     assert subsets.subset(samples, 9)[0] is samples
     drawn = replace(samples, exchangeable=True)
-    assert contents(subsets.subset(drawn, 4)[0]) == contents(samples)[:4]
+    assert contents(subsets.subset(drawn, 4)[0]) == contents(samples)[:4] == contents(subsets.outline(drawn, 4))
     for count in (0, 10):
         with pytest.raises(UsageError, match=f"9 images; {count}"):
             subsets.subset(samples, count)
