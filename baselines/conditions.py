@@ -14,7 +14,7 @@ from baselines.files.weights import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a caller asks for, all on the device of the model; None for what the model does not take.
+    """What a caller asks for, all on the device of the model, None for what the model does not take.
 
     Attributes:
         seeds: (b,) int64, of the noise.

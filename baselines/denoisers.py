@@ -26,7 +26,7 @@ class Prediction:
     Attributes:
         x0: the clean image, of the shape of x.
         eps: the noise, of the shape of x.
-        variance: output of a learned variance, nominally in [-1, 1]; None if the network has none.
+        variance: output of a learned variance, nominally in [-1, 1], None if the network has none.
         gradient: scale * grad_x log p(y | x) of a classifier. It is carried, not applied, because ancestral steps
             shift their mean by it and deterministic ones their noise.
     """

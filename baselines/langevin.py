@@ -27,7 +27,7 @@ def euler_maruyama(process: Continuous, *, width: float | None = None) -> Step:
 
     Args:
         process: of the grid.
-        width: length of every step in time; None for the distance of the two levels. The original takes 1 / N on a
+        width: length of every step in time, None for the distance of the two levels. The original takes 1 / N on a
             grid of N levels from 1 to `end`, whose distance is a little less.
 
     Source:

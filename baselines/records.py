@@ -89,7 +89,7 @@ class Part:
         process: how noise was added where a network was trained on noise, else None.
         kind: what a denoising network predicts, see `baselines.denoisers.from_output`.
         learned_variance: whether half of its output channels belong to the variance.
-        variance: the fixed variance of ancestral steps that its arguments name; empty where they name none.
+        variance: the fixed variance of ancestral steps that its arguments name, empty where they name none.
     """
 
     file: str
@@ -107,7 +107,7 @@ class Latent:
     Attributes:
         channels: of the latents.
         factor: of downsampling.
-        scale: factor from the first stage's latents to what the denoising network sees; None where its file holds it.
+        scale: factor from the first stage's latents to what the denoising network sees, None where its file holds it.
     """
 
     channels: int
@@ -124,11 +124,11 @@ class Release:
             "classifier", "first_stage" (of latents), "condition" (what makes context tokens) and "vocabulary" (a file
             of the tokenizer). Another system names its own.
         shape: of the images, (c, h, w).
-        name: by which it is asked for; empty for a system of a user.
-        classes: that labels choose among; 0 without labels.
-        null: the label that means none; None if the network was not trained with one.
+        name: by which it is asked for, empty for a system of a user.
+        classes: that labels choose among, 0 without labels.
+        null: the label that means none, None if the network was not trained with one.
         latent: None for a model of pixels.
-        tokenizer: of captions: "words", "clip" or "bert"; empty without captions.
+        tokenizer: of captions: "words", "clip" or "bert", empty without captions.
         words: the vocabulary of the tokenizer "words".
         class_captions: for each class, the caption that names only the class.
     """
@@ -176,7 +176,7 @@ class Preset:
     Attributes:
         release: the weights.
         arguments: of the system, where the paper's differ from its defaults.
-        num_samples, protocol, quantise: of the evaluation; None leaves them to the data set and its protocol.
+        num_samples, protocol, quantise: of the evaluation, None leaves them to the data set and its protocol.
         differs: sentences: what this project does otherwise than the paper although the preset is kept.
         source: where the paper says so.
         base: the system of the small images that `release` enlarges, for cascades.

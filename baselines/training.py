@@ -35,7 +35,7 @@ class Recipe:
         rate: peak learning rate of Adam, after a linear warm-up.
         decay: "cosine" lets the rate fall to zero over all steps, so that a run cannot be made longer afterwards;
             "none" keeps it.
-        warmup: steps over which the rate rises; 0 for none.
+        warmup: steps over which the rate rises, 0 for none.
         average: decay of the exponential moving average of the weights; during the first steps it is
             min(average, (1 + step) / (10 + step)), so that the random start is forgotten.
         clip: largest norm of the gradient.

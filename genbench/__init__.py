@@ -2,6 +2,11 @@
 
 Start at `genbench.run` and `genbench.score`, or at `genbench --help`. Names are imported when they are first used, so
 that `import genbench` costs nothing.
+
+Where to look: `contracts` says what a component is and `registry` where each one stands. `pipeline` is the order of a
+run: `preflight` refuses, `generation` samples into shards, `measuring` makes every number and its floor, `report`
+writes. `uncertainty` has the error bars of one number and `differences` those of two. `comparability` says whether two
+results were measured alike, `papers` whether a published number was. `streaming` is the `Evaluator`.
 """
 
 from importlib import import_module

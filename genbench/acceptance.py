@@ -163,7 +163,7 @@ class Variation:
     Attributes:
         spec: how a run is sampled instead.
         execution: how its work is done instead.
-        threads: of torch; None leaves them.
+        threads: of torch, None leaves them.
     """
 
     spec: Callable[[RunSpec], RunSpec] = lambda spec: spec

@@ -109,7 +109,7 @@ def score(
             set; images (n, c, h, w) as an array or a tensor; or `genbench.Samples`, which may have labels and
             captions. `reference` may be None for metrics that compare with nothing.
         metrics: texts such as "fid" and "precision(k=5)@compact", or one; "all" stands for what the protocol lists.
-        protocol: name; None for that of the data set which `reference` names, else "embedded".
+        protocol: name, None for that of the data set which `reference` names, else "embedded".
         held_out: real images that are not in the reference; they give the floors. None for those of the data set.
         test: labelled real images, for metrics that test a classifier. None for those of the data set.
         value_range: of images given as floats, (-1, 1) or (0, 1); uint8 ones are in [0, 255].

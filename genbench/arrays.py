@@ -57,8 +57,8 @@ class Samples:
         statistics: by tap, published for the set that these images are a part of; metrics that read no more of a
             reference take them in place of the images.
         quantise: how floats became these 8-bit pixels, "round" or "truncate", where it is known.
-        dataset: what names these images everywhere: a data set with its arguments; empty for files of the user.
-        format: of the files, such as "PNG" or "JPEG and PNG"; empty where there are none.
+        dataset: what names these images everywhere: a data set with its arguments, empty for files of the user.
+        format: of the files, such as "PNG" or "JPEG and PNG", empty where there are none.
         exchangeable: whether the images come in a random order, as drawn ones do, so that the first ones are a fair
             choice of them.
     """

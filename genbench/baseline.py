@@ -52,7 +52,7 @@ class Acceptance:
 
     Attributes:
         date: of day and time, ISO 8601.
-        commit: of the checkout that accepted it; None where there is none.
+        commit: of the checkout that accepted it, None where there is none.
         reason: in the words of whoever accepted it.
         values: measurement to value.
     """
@@ -71,7 +71,7 @@ class Baseline:
         name: for people: where it was read from, or what was accepted.
         results: of the accepted images; their environment tells versions, device and commit.
         samples: the images without their pixels: number, shape, digests, labels and captions.
-        asked: see `genbench.identities.asked`; None of images that no run made.
+        asked: see `genbench.identities.asked`, None of images that no run made.
         features: of every tap that a metric reads.
         precision: of the stored features.
         shifts: measurement to the change of its value when it is measured from the stored features. Results themselves
@@ -92,7 +92,7 @@ class Baseline:
 
     @property
     def spec(self) -> RunSpec | None:
-        """The run that was accepted; None of images that no run made."""
+        """The run that was accepted, None of images that no run made."""
         return self.results[0].spec
 
     def floor_of_noise(self, measurement: str) -> float | None:

@@ -79,7 +79,7 @@ class Progress:
     Attributes:
         done, total: runs.
         failed: cells so far.
-        seconds_left: from the runs of this call that had something to do; None as long as there are none.
+        seconds_left: from the runs of this call that had something to do, None as long as there are none.
         cells: of the run that ended.
     """
 

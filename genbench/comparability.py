@@ -34,7 +34,7 @@ def _shown(value: object) -> str:
 
 
 def differing_fields(first: Result, second: Result) -> tuple[Difference, ...]:
-    """What was measured unlike in two results; empty where their numbers are comparable.
+    """What was measured unlike in two results, empty where their numbers are comparable.
 
     The fields are "metric", "metric_version", every argument of the metric that can change its value ("metric.k"),
     "extractor" and its arguments ("extractor.resize"), "extractor_key" (its weights and code), "num_samples",

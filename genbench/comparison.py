@@ -35,7 +35,7 @@ class Row:
 
     Attributes:
         name: such as "fid@compact".
-        difference: candidate - base; None where the two are not comparable.
+        difference: candidate - base, None where the two are not comparable.
         unlike: what was measured unlike, the fields by name.
     """
 
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def shown(self) -> bool | None:
-        """Whether 0 lies outside the 95 % interval; None without one."""
+        """Whether 0 lies outside the 95 % interval, None without one."""
         if self.difference is None or self.difference.ci95 is None:
             return None
         low, high = self.difference.ci95
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def better(self) -> bool | None:
-        """Whether the candidate's value is the better one; None where neither is, or they are equal."""
+        """Whether the candidate's value is the better one, None where neither is, or they are equal."""
         up = self.base.higher_is_better
         if self.difference is None or up is None or self.difference.value == 0:
             return None
@@ -204,7 +204,7 @@ def signed(value: float, stderr: float | None) -> str:
 
 
 def interval(found: Difference) -> str:
-    """The 95 % interval; empty without one."""
+    """The 95 % interval, empty without one."""
     if found.ci95 is None:
         return ""
     wide = found.stderr or (found.ci95[1] - found.ci95[0]) / 4

@@ -50,7 +50,7 @@ class _Side:
 
 
 def broken_invariances(metric: Metric, **args: Any) -> tuple[str, ...]:
-    """Declared invariances that do not hold, in alphabetical order; empty for a metric that keeps its word.
+    """Declared invariances that do not hold, in alphabetical order, empty for a metric that keeps its word.
 
     The metric is computed of random features, and again of the same ones in another order, moved by one vector, turned
     by one rotation, and enlarged by one factor. All taps of both sides are changed alike; of pairs the order stays the

@@ -35,7 +35,7 @@ class Metric:
         version: raised when a published value may change.
         compute: compute(*, generated: Evidence, reference: Evidence, **args) -> Score. Roles by keyword only. A metric
             without a reference does not name that role. All other parameters have literal defaults.
-        taps: outputs of the extractor that it reads; empty for metrics on pixels. "captions" is the text tap, and
+        taps: outputs of the extractor that it reads, empty for metrics on pixels. "captions" is the text tap, and
             "classifier" the tap of its classifier, whatever the name: `compute` and `check` then take a parameter
             `classifier`, a `Classifier`, and labels count its classes.
         images, labels, captions: what else of the samples it reads.
@@ -49,7 +49,7 @@ class Metric:
         minimum: fewest images a side.
         moments: True if the mean and covariance of the reference features suffice, so that published statistics can
             replace the images (`Evidence.statistics`).
-        extractor: the extractor this metric is defined on, when it is defined on one only; else None.
+        extractor: the extractor this metric is defined on, when it is defined on one only, else None.
         check: check(*, generated: Samples, reference: Samples | None, widths: Mapping[str, int], **args) raises, before
             any work, what `compute` would raise because of its arguments and of the numbers of images, labels and
             features. No pixel can be read yet. `widths` are those of the extractor's taps, empty where it is not there.
@@ -161,17 +161,17 @@ class Dataset:
     named: bool = True
 
 
-class Preset(Protocol):
+class PresetLike(Protocol):
     """What a paper did with its system on a data set.
 
     Attributes:
         arguments: of the loader, where they differ from its defaults.
-        num_samples, protocol: of the evaluation; None leaves them to the data set.
+        num_samples, protocol: of the evaluation, None leaves them to the data set.
         files: names of the files of weights that are needed: of shipped ones, or of cards of published ones.
         differs: sentences: what is done otherwise than in the paper although the preset is kept.
         source: of the preset, such as paper and table.
 
-    It may also have `quantise` ("round" or "truncate"; None leaves it to the protocol) and `rows`, the rows of
+    It may also have `quantise` ("round" or "truncate", None leaves it to the protocol) and `rows`, the rows of
     `leaderboards/reported.csv` that its runs stand beside, see `genbench.papers.wanted`.
     """
 
@@ -196,7 +196,7 @@ class Model(Protocol):
     A loader `load(*, dataset, device, precision, **args) -> Model` is what the registry names; `dataset` is the name of
     the data set whose weights are wanted. A loader that names a parameter `fetch` is given a function of a card (see
     `genbench.weights.Published`) to the path of the file, from the cache or downloaded. It may have an attribute
-    `presets`, a mapping from data set to `Preset`.
+    `presets`, a mapping from data set to `PresetLike`.
 
     Attributes:
         shape: (c, h, w) of its images.

@@ -13,7 +13,7 @@ from genbench.errors import UsageError, nearest
 from genbench.records import Ref
 
 if TYPE_CHECKING:
-    from genbench.contracts import Preset
+    from genbench.contracts import PresetLike
     from genbench.weights import Card
 
 
@@ -88,7 +88,7 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
     return {**found, "arguments": arguments, **more, "documentation": "\n" + text}
 
 
-def _preset(preset: Preset) -> str:
+def _preset(preset: PresetLike) -> str:
     """One line on what a run on the data set starts from, and who did so."""
     parts = [", ".join(f"{name}={value!r}" for name, value in preset.arguments.items()) or "the defaults"]
     parts += [f"{preset.num_samples} samples"] if preset.num_samples else []
@@ -110,7 +110,7 @@ class Weights:
     """What a model needs on a data set, or an extractor.
 
     Attributes:
-        dataset: of a model; empty for extractors.
+        dataset: of a model, empty for extractors.
         files: names of shipped files or of cards of published ones.
         size: of all files together, in words; "about" where it was counted from the parameters.
         where: "shipped", "in the cache", "not in the cache", or which are missing.

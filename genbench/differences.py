@@ -33,9 +33,9 @@ class Difference:
 
     Attributes:
         value: candidate - base, in the units of the metric.
-        stderr: standard error; None where there is no sound one.
+        stderr: standard error, None where there is no sound one.
         ci95: 95 % interval, (low, high), which need not be symmetric.
-        df: degrees of freedom of Student's t; None without a standard error.
+        df: degrees of freedom of Student's t, None without a standard error.
         method: "paired jackknife-20", "unpaired", "identical", or "none: " and the reason.
         below, above: standard errors towards the low and the high end of the interval.
     """
@@ -59,7 +59,7 @@ class Difference:
     def p_above(self, limit: float) -> float:
         """One-sided p-value of "the true difference is at most `limit`": small where it is shown to be above.
 
-        1 without an error, and for a difference without any error that is not above; 0 for one that is.
+        1 without an error, and for a difference without any error that is not above, 0 for one that is.
         """
         return _p(self.value - limit, self.below, self.df)
 
@@ -201,7 +201,7 @@ class Worsening:
         low, high: one-sided bounds of it, each at 1 - alpha.
         p_regressed: of "the worsening is at most the margin": small where a regression is shown.
         p_tolerable: of "the worsening is at least the margin": small where non-inferiority is shown.
-        deciding_count: images with which the present value would decide with a power of 80 %; None where it lies on the
+        deciding_count: images with which the present value would decide with a power of 80 %, None where it lies on the
             margin or has no error.
     """
 

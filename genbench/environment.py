@@ -38,7 +38,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of what a number depends on; None for what is not installed. Imports none of it."""
+    """Versions of what a number depends on, None for what is not installed. Imports none of it."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -74,7 +74,7 @@ def choose_device(wanted: str) -> str:
     )
 
 
-def describe(device: str) -> dict[str, Any]:
+def snapshot(device: str) -> dict[str, Any]:
     """The record of machine and software that every result carries."""
     import torch
 

@@ -51,7 +51,7 @@ def rows_of_part(call: int, width: int | None) -> int:
     """Rows of every part but the last: a multiple of the images of a call of the network, and few enough for memory.
 
     Args:
-        width: of the widest table; None where only the network tells it.
+        width: of the widest table, None where only the network tells it.
     """
     limit = min(PART, _PART_BYTES // (4 * width)) if width else 0
     return max(limit // call, 1) * call
@@ -166,7 +166,7 @@ class Table:
 
 
 def writable(directory: Path) -> Path | None:
-    """The directory, if files can be made in it, after what killed processes left there was removed; else None.
+    """The directory, if files can be made in it, after what killed processes left there was removed, else None.
 
     Raises:
         OutOfResources: it cannot take a file because the disk is full.

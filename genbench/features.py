@@ -40,7 +40,7 @@ CALL_BYTES = 64 << 20
 _PIXELS = " pixels"
 """Name of the table of digests beside those of taps, which have no space in their names."""
 
-Watch = Callable[[int], None]
+Advance = Callable[[int], None]
 """Called with the number of images done since the last call."""
 Blocks = Iterator[Mapping[str, NDArray[Any]]]
 """Rows of tables, by name, of consecutive images."""
@@ -54,7 +54,7 @@ def evidence(
     cache: Path,
     device: str,
     workers: int = 2,
-    watch: Watch | None = None,
+    advance: Advance | None = None,
 ) -> Evidence:
     """The samples with the features of the taps, from the cache or by one pass of the extractor.
 
@@ -63,7 +63,7 @@ def evidence(
 
     Args:
         cache: directory of feature files.
-        watch: called with the number of images done since the last call.
+        advance: called with the number of images done since the last call.
 
     Raises:
         UsageError: a tap that the extractor does not have, or captions that the samples do not have.
@@ -104,11 +104,11 @@ def evidence(
     def look_at_texts(some: Samples, start: int, names: Set[str]) -> Blocks:
         return ({CAPTIONS: values} for values in caption_blocks(some, extractor))
 
-    tables = _filled(tables, samples, look, watch) if tables else {}
+    tables = _filled(tables, samples, look, advance) if tables else {}
     if CAPTIONS in taps:
         part = rows_of_part(extractor.block, 1024)
         texts = Table(directory=cache, key=_key(samples, extractor, CAPTIONS), rows=samples.count, part=part)
-        tables |= _filled({CAPTIONS: texts}, samples, look_at_texts, None if tables else watch)
+        tables |= _filled({CAPTIONS: texts}, samples, look_at_texts, None if tables else advance)
     found = {tap: Features(extractor=extractor.key, tap=tap, path=tables[tap].path) for tap in taps}
     for tap in widths:
         if samples.count > 1 and _constant(found[tap]):
@@ -136,7 +136,7 @@ def pair_evidence(
     cache: Path,
     device: str,
     workers: int = 2,
-    watch: Watch | None = None,
+    advance: Advance | None = None,
 ) -> Evidence:
     """The generated side with taps of pairs added: what `Extractor.compare` gives for image i of both sides.
 
@@ -176,7 +176,7 @@ def pair_evidence(
                 found = compare(x, y, sorted(names))
             yield {tap: _array(values)[: len(ours)] for tap, values in found.items()}
 
-    made = _filled(tables, samples, look, watch)
+    made = _filled(tables, samples, look, advance)
     of_pairs = {tap: Features(extractor=extractor.key, tap=tap, path=made[tap].path) for tap in taps}
     return replace(generated, taps={**generated.taps, **of_pairs})
 
@@ -187,7 +187,7 @@ def _filled_up(images: Images, count: int) -> Images:
 
 
 def pixel_digests(
-    samples: Samples, *, cache: Path | None = None, workers: int = 2, watch: Watch | None = None
+    samples: Samples, *, cache: Path | None = None, workers: int = 2, advance: Advance | None = None
 ) -> NDArray[np.uint8]:
     """`image_digests` of all samples, in their order: uint8 (n, 32).
 
@@ -195,8 +195,8 @@ def pixel_digests(
     kept under the fingerprint of the samples.
 
     Args:
-        cache: directory of feature files; None for that of the user.
-        watch: called with the number of images done since the last call.
+        cache: directory of feature files, None for that of the user.
+        advance: called with the number of images done since the last call.
     """
     if samples.hashes is not None:
         return samples.hashes(0, samples.count)
@@ -206,7 +206,7 @@ def pixel_digests(
     def look(some: Samples, start: int, names: Set[str]) -> Blocks:
         return ({_PIXELS: image_digests(images)} for images in prefetch(some, size, workers=workers))
 
-    made = _filled({_PIXELS: replace(table, part=rows_of_part(size, 8))}, samples, look, watch)[_PIXELS]
+    made = _filled({_PIXELS: replace(table, part=rows_of_part(size, 8))}, samples, look, advance)[_PIXELS]
     return np.array(np.load(made.path, allow_pickle=False))
 
 
@@ -219,7 +219,7 @@ def _filled(
     tables: Mapping[str, Table],
     samples: Samples,
     look: Callable[[Samples, int, Set[str]], Blocks],
-    watch: Watch | None = None,
+    advance: Advance | None = None,
 ) -> dict[str, Table]:
     """The tables with all their rows, from the cache, from parts that are there, or by looking at the samples.
 
@@ -234,8 +234,8 @@ def _filled(
     missing = {name: set(() if table.finished() else table.missing()) for name, table in lacking.items()}
     left = sorted(set().union(*missing.values()))
     one = next(iter(tables.values()))  # all have the same parts
-    if watch is not None and (done := samples.count - sum(stop - start for start, stop in map(one.span, left))):
-        watch(done)
+    if advance is not None and (done := samples.count - sum(stop - start for start, stop in map(one.span, left))):
+        advance(done)
     for first, last in _runs(left):
         start, stop = one.span(first)[0], one.span(last)[1]
         number, position = first, start
@@ -251,8 +251,8 @@ def _filled(
                         lacking[name].write(number, np.concatenate(pieces))
                     pieces.clear()
                 number += 1
-            if watch is not None:
-                watch(rows)
+            if advance is not None:
+                advance(rows)
     for table in lacking.values():
         table.assemble()
     return {**tables, **lacking}

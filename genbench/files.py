@@ -200,7 +200,7 @@ def seal(digest: str) -> bytes:
 
 
 def read_sealed(path: Path) -> bytes | None:
-    """The content of a sealed file; None if there is none that is whole. One that is damaged is removed with a warning.
+    """The content of a sealed file, None if there is none that is whole. One that is damaged is removed with a warning.
 
     Raises:
         OSError: a file that is there and may not be read.
@@ -209,7 +209,7 @@ def read_sealed(path: Path) -> bytes | None:
 
 
 def kept(path: Path) -> bytes | None:
-    """What `keep` stored in a cache; None if nothing whole is there that may be read."""
+    """What `keep` stored in a cache, None if nothing whole is there that may be read."""
     try:
         return read_sealed(path)
     except OSError:

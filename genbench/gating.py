@@ -56,7 +56,7 @@ class Verdict:
         margin: in the units of the metric.
         alpha: of each of the two one-sided statements.
         p_regressed: adjusted for the number of metrics that gate.
-        upwards: whether more is better; None where neither direction is.
+        upwards: whether more is better, None where neither direction is.
         reason: further words.
         strict: whether "inconclusive" fails.
     """
@@ -93,7 +93,7 @@ class Gate:
         count: images a side of the last look.
         looks: images of every look, and the alpha that it spent.
         confirmation: what a disjoint block of seeds said of "regressed", in sentences.
-        problem: why there is no verdict at all; empty where there are some.
+        problem: why there is no verdict at all, empty where there are some.
         notes: further sentences.
     """
 
@@ -205,11 +205,11 @@ def gate(
         rules: of `genbench.rules`, or the path of a gate.toml or pyproject.toml; None looks for them in the working
             folder.
         margins: metric to margin, such as {"fid": 0.5} or {"fid": "5%"}. They take the place of those of the rules.
-        reference: of images; None for the data set of the baseline.
+        reference: of images, None for the data set of the baseline.
         paired: see `genbench.compare`.
         escalate: whether to look at a quarter of the images first, then at half, then at all, and to stop when it is
             decided; for models.
-        max_n: most images a side of an escalation; None for all of the baseline.
+        max_n: most images a side of an escalation, None for all of the baseline.
         output: directory of runs of a model.
 
     Returns:

@@ -33,7 +33,7 @@ class Factored:
     """Count and mean of features, and a factor F of their covariance F^T F.
 
     Attributes:
-        count: n; None for published statistics, which do not tell it.
+        count: n, None for published statistics, which do not tell it.
         mean: (d,).
         factor: (r, d); r is at least the rank of the covariance.
         triangular: whether the factor is square and upper triangular.

@@ -117,7 +117,7 @@ class Conditions:
     """What some images of a run are asked for.
 
     Attributes:
-        labels, captions: of the images, for whoever measures them; None where there are none.
+        labels, captions: of the images, for whoever measures them, None where there are none.
         given: what `Model.sample` gets beside the seeds.
     """
 
@@ -439,7 +439,7 @@ def _images_of(spec: RunSpec, number: int) -> int:
 
 
 def _load(path: Path) -> Any:
-    """The JSON value of a file; None where there is none that can be read."""
+    """The JSON value of a file, None where there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

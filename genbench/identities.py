@@ -92,7 +92,7 @@ def side_of_statistics(samples: Samples, statistics: Sequence[Statistics]) -> Si
 
 
 def conditions(samples: Samples, what: frozenset[str]) -> str | None:
-    """Digest of the different classes and texts that images were made for, however often and in what order; None where
+    """Digest of the different classes and texts that images were made for, however often and in what order, None where
     the metric reads neither."""
     named = sorted(_names(samples).values()) if "labels" in what and samples.labels is not None else []
     texts = sorted(set(samples.captions)) if "captions" in what and samples.captions is not None else []
@@ -118,7 +118,7 @@ def protocol_hash(
     """16 hexadecimal digits of how a number was measured. Numbers of two hashes are not comparable.
 
     Args:
-        reference: what the generated images were compared with; None for metrics without a reference.
+        reference: what the generated images were compared with, None for metrics without a reference.
         modelled: for these: what the images are meant to be, see `modelled`.
         generated: how many there are, how they became 8-bit pixels where that is not by rounding, and what they were
             asked for. What they show is no part of the protocol.
@@ -171,7 +171,7 @@ def keyed(component: Any, key: object) -> str:
 
 
 def code(component: Any) -> str | None:
-    """Digest of the source files of a component of somebody else; None for this package, whose code has versions.
+    """Digest of the source files of a component of somebody else, None for this package, whose code has versions.
 
     The files are all Python files of the package that the component's module lies in, or the one file of a module that
     lies in none.

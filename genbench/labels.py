@@ -29,7 +29,7 @@ class Aligned:
 
     Attributes:
         roles: the sets; unchanged where the labels cannot be brought together.
-        problem: why they cannot, in a sentence; empty where they can, or where there are none.
+        problem: why they cannot, in a sentence, empty where they can, or where there are none.
         notes: sentences about what was taken for granted.
     """
 
@@ -44,7 +44,7 @@ def in_order(names: Sequence[str]) -> list[str]:
 
 
 def _numbers(names: Sequence[str]) -> list[int]:
-    """The numbers that the names are; empty where one of them is no number, or two are the same."""
+    """The numbers that the names are, empty where one of them is no number, or two are the same."""
     if not all(name.isascii() and name.isdecimal() and len(name) < 11 for name in names):
         return []
     found = [int(name) for name in names]
@@ -135,7 +135,7 @@ def _of_numbers(roles: Mapping[str, Samples | None], labelled: Mapping[str, Samp
 
 
 def _difference(mine: str, names: Sequence[str], owner: str, theirs: Sequence[str]) -> str:
-    """What one list of names has and the other has not, in a sentence; empty where they are the same."""
+    """What one list of names has and the other has not, in a sentence, empty where they are the same."""
     more, fewer = [n for n in names if n not in set(theirs)], [n for n in theirs if n not in set(names)]
     if not more and not fewer:
         return ""

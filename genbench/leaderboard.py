@@ -246,7 +246,7 @@ def _wrong_together(row: Row) -> Iterable[str]:
 
 
 def _metric(text: str) -> Any:
-    """The metric that a row names; None where it is code of somebody, or not known here."""
+    """The metric that a row names, None where it is code of somebody, or not known here."""
     if not _is_ref(text) or ":" in Ref.parse(text).name:
         return None
     try:

@@ -116,7 +116,7 @@ class Comparison:
 
     Attributes:
         classes: of the data set, in whose order labels count. See `labels.aligned`, which is done here.
-        dataset: name of the data set that the images were made for; empty where only they know.
+        dataset: name of the data set that the images were made for, empty where only they know.
         modelled: see `identities.modelled`, where there is no reference.
         short_of_floor: by split, why there are no real images in the place of the generated ones, in a sentence.
         problem, notes: of the labels.
@@ -194,7 +194,7 @@ class Comparison:
             taps = self.taps(name, role, samples)
             done = 0
 
-            def watch(count: int) -> None:
+            def advance(count: int) -> None:
                 nonlocal done
                 done += count
                 self.execution.report(f"features of {_WORDS.get(role, role)} images", done, samples.count)
@@ -207,7 +207,7 @@ class Comparison:
                     cache=weights.cache_directory() / "features",
                     device=self.device,
                     workers=self.execution.workers,
-                    watch=watch,
+                    advance=advance,
                 )
         return self.found[name, role]
 
@@ -352,7 +352,7 @@ def _limited(cell: Cell, role: str, samples: Samples) -> Samples:
 
 
 def limit_of(cell: Cell, role: str) -> int | None:
-    """How many images of a role the protocol lets the metric see; None for all."""
+    """How many images of a role the protocol lets the metric see, None for all."""
     protocol, metric = cell.protocol, cell.metric
     return (protocol.references if role == metric.against else protocol.samples).get(metric.name)
 
@@ -445,7 +445,7 @@ class Identity:
     """What a measurement is of, see `genbench.identities`.
 
     Attributes:
-        floor: the real images that stand in for the generated ones; None where there are none.
+        floor: the real images that stand in for the generated ones, None where there are none.
     """
 
     extractor_key: str | None

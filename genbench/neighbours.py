@@ -53,8 +53,8 @@ class Points:
         centre: float64 (d,), subtracted in "float32": it changes no distance, and makes lengths as small as the
             distances, so that less cancels. ADM's arithmetic knows no centre.
         scale: a power of two, which keeps squares within the range of float32.
-        crowded: bool (n,), whose close distances are made in float64; None for nobody's.
-        full: the values and lengths before rounding, for blocks that overflow in half precision; None for "float32".
+        crowded: bool (n,), whose close distances are made in float64, None for nobody's.
+        full: the values and lengths before rounding, for blocks that overflow in half precision, None for "float32".
     """
 
     values: Tensor
@@ -82,7 +82,7 @@ class Neighbours:
     Attributes:
         squared: float32 (n, m), squared distances, ascending.
         index: int64 (n, m).
-        crowded: bool (n,), see `Points`; None for nobody.
+        crowded: bool (n,), see `Points`, None for nobody.
     """
 
     squared: Tensor

@@ -20,9 +20,9 @@ class Outcome(Sequence[Result]):
     """Results in the order that they were asked for, as a sequence.
 
     Attributes:
-        spec: what was sampled, with every default written out; None where the images existed before.
+        spec: what was sampled, with every default written out, None where the images existed before.
         results: see `genbench.Result`.
-        directory: runs/<id>, with samples, result.json, row.csv and grid.png; None where nothing was sampled.
+        directory: runs/<id>, with samples, result.json, row.csv and grid.png, None where nothing was sampled.
         cached: whether nothing had to be sampled or measured.
     """
 

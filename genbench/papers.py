@@ -51,14 +51,14 @@ class Reported:
         factor: of a CLIP score: what the cosine was multiplied with.
         estimator: of an extrapolated distance: "line" is a line through subsets.
         quantise: rule from floats to 8 bits.
-        runs: whether the number is the least or the mean of several; empty where nothing is said of several.
-        candidates: of how many images each is the best one; empty where nothing is said of a choice.
+        runs: whether the number is the least or the mean of several, empty where nothing is said of several.
+        candidates: of how many images each is the best one, empty where nothing is said of a choice.
         prompts: captions that were drawn, of systems that are conditioned on text.
         origin: "own" (by the authors of the system), "quoted" from elsewhere, or "remeasured" by other people.
         source: table, figure or section of the paper.
         read_in: where the number was read for this list.
         verified: one of TIERS.
-        disputed: why the number should not be relied on; empty for almost all.
+        disputed: why the number should not be relied on, empty for almost all.
         note: what else must be known.
     """
 
@@ -219,7 +219,7 @@ Want = Mapping[str, Scalar]
 
 
 def wanted(row: Mapping[str, Any], args: Mapping[str, Scalar]) -> Want | None:
-    """A row that a system names, for a run with these arguments; None where it holds of others.
+    """A row that a system names, for a run with these arguments, None where it holds of others.
 
     Args:
         row: columns of `reported.csv` to values; "{steps}" as a value is the argument of that name, and inside a text

@@ -87,7 +87,7 @@ def given_weights(execution: Execution) -> list[str]:
 
 
 def differs(spec: RunSpec) -> list[str]:
-    """What a run does otherwise than the paper of its system, in words; empty where no paper used the data set."""
+    """What a run does otherwise than the paper of its system, in words, empty where no paper used the data set."""
     preset = registry.preset(spec.model.name, spec.dataset.name)
     if preset is None or preset.protocol is None:
         return []
@@ -154,7 +154,7 @@ def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> S
 
 
 def name_of(dataset: Dataset, ref: Ref) -> str:
-    """What names the images of a data set everywhere; empty where only their content does."""
+    """What names the images of a data set everywhere, empty where only their content does."""
     return str(Ref(f"{dataset.name} {dataset.version}", ref.brief().args)) if dataset.named else ""
 
 
@@ -193,7 +193,7 @@ def _floors(
     execution: Execution,
     choose: Callable[[Samples | None, int | None, Execution], Samples | None],
 ) -> dict[str, Samples | None]:
-    """The real images that stand in for the generated ones, as many of them, by role; None where there are fewer."""
+    """The real images that stand in for the generated ones, as many of them, by role, None where there are fewer."""
     there = {"held_out": held_out, "reference": reference}
     wanted = {cell.metric.floor for cell in cells}
     return {
@@ -214,7 +214,7 @@ def _splits(dataset: Dataset, ref: Ref, cells: Sequence[Cell], execution: Execut
 
 
 def number_of_reference(dataset: Dataset, protocol: Protocol) -> int | None:
-    """Most reference images; None for all."""
+    """Most reference images, None for all."""
     return (dataset.reference_count if protocol.num_reference is None else protocol.num_reference) or None
 
 
@@ -320,7 +320,7 @@ def run(
         samples = _generate(model, spec, dataset, directory, execution, ready.device, key=key, prompts=prompts)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         real = ready.splits.get("reference")
-        made_with = environment.describe(ready.device) | {
+        made_with = environment.snapshot(ready.device) | {
             "evaluations": model.evaluations, "model_key": key, "differs": differs(spec),
             "samples": samples.fingerprint(), "real": real and real.fingerprint(),
             "asked": identities.asked(spec.seed, samples),
@@ -555,7 +555,7 @@ def _generate(
     prompts: Samples | None,
 ) -> Samples:
     classes = _classes(model, dataset, spec, execution)
-    how = environment.describe(device)
+    how = environment.snapshot(device)
     size = execution.batch_size or (64 if device == "cpu" else 256)
     if size < 1:
         raise UsageError(f"The batch size must be at least 1; got {size}.")
@@ -579,7 +579,7 @@ def _generate(
 
 def _prompts(model: Model, dataset: Dataset, spec: RunSpec, execution: Execution) -> Samples | None:
     """Captions and images to sample from: of images that are no reference, or of the reference where there are no
-    others; None where the model takes none."""
+    others, None where the model takes none."""
     if taken_by(model) <= {"labels"}:
         return None
     held_out = load_split(dataset, spec.dataset, "held_out", execution)
@@ -686,7 +686,7 @@ def score(
     preflight.check_disk(None, None, None, plan, cells)
     comparison = _compared(generated, splits, cells, execution, device, number=number, extractors=plan.extractors)
     comparison.found |= {(name, "generated"): evidence for name, evidence in (extracted or {}).items()}
-    made_with = environment.describe(device)
+    made_with = environment.snapshot(device)
     results = tuple(_measured(dict(enumerate(cells)), comparison, None, made_with).values())
     return Outcome(spec=None, results=results, directory=None, cached=False)
 

@@ -27,7 +27,7 @@ class Plan:
     Attributes:
         directory: where the run would lie; `id` is its last part.
         device: that "auto" resolves to.
-        evaluations: network evaluations an image; None where the model cannot be made.
+        evaluations: network evaluations an image, None where the model cannot be made.
         sampling_seconds: estimated from one step of a batch of at most 32; 0 when the samples are there, None where it
             is not known, as when weights are missing.
         disk_bytes, free_bytes: of samples and features, None where it is not known; on the disk of the output.

@@ -17,7 +17,7 @@ class Bars:
 
     Args:
         stream: to write to, usually stderr; None, a stream that is closed and the like show nothing.
-        interval: seconds between lines where the stream is no terminal; None for `INTERVAL`.
+        interval: seconds between lines where the stream is no terminal, None for `INTERVAL`.
 
     On a terminal and in a notebook, each stage has a bar, which is removed when the stage ends. `close` ends the last
     one. A table must not be printed before.

@@ -25,8 +25,8 @@ class Protocol:
         references, samples: metrics that see only so many of the reference images, and of the generated ones or of the
             real ones in their place. A seeded choice by content, see `genbench.subsets`.
         quantise: rule from floats to 8 bits.
-        num_samples: of the protocol; None leaves it to the data set.
-        num_reference: most images of the reference, chosen likewise; None leaves it to the data set, 0 is the whole
+        num_samples: of the protocol, None leaves it to the data set.
+        num_reference: most images of the reference, chosen likewise, None leaves it to the data set, 0 is the whole
             split.
         metrics: measured by `--metric all`.
     """

@@ -208,13 +208,13 @@ class Score:
 
     Attributes:
         value: of the metric, in the units its contract names.
-        stderr: standard error over the sampling of generated images, for this reference; None where no sound method is
+        stderr: standard error over the sampling of generated images, for this reference, None where no sound method is
             known.
         ci95: 95 % interval, (low, high), of the expectation of the metric at this number of images.
         error_method: how `stderr` and `ci95` were made, such as "jackknife-20"; where there are none, "none: " and the
             reason.
         detail: further numbers, such as the mean and covariance terms of a Frechet distance.
-        blocks: the value without each jackknife block, for `genbench.differences`; None where there is none.
+        blocks: the value without each jackknife block, for `genbench.differences`, None where there is none.
     """
 
     value: float
@@ -230,7 +230,7 @@ class Side:
     """One of the two sets of images of a comparison: where it came from and what it contained.
 
     Attributes:
-        count: number of images; None for a reference of published statistics, which do not tell it.
+        count: number of images, None for a reference of published statistics, which do not tell it.
         digest: of what the metric reads of the images (see `genbench.identities.content`), or of the statistics.
         shape: (c, h, w) of the images, None where there are none.
         quantise: how floats became 8-bit pixels, where it is known.

@@ -322,7 +322,7 @@ _LITERALS: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str"
 
 
 def _types(component: Any, name: str, default: Any) -> tuple[type, ...]:
-    """What an argument may be, by its default or, where that says nothing, by its annotation; empty if neither does."""
+    """What an argument may be, by its default or, where that says nothing, by its annotation, empty if neither does."""
     if isinstance(default, bool | int | float | str):
         return (type(default),)
     told = inspect.signature(_function(component)).parameters[name].annotation
@@ -370,7 +370,7 @@ def published() -> Mapping[str, Any]:
 
 
 def preset(model: str, dataset: str) -> Any:
-    """What the paper of a model did on a data set, as `genbench.contracts.Preset` describes it, or None.
+    """What the paper of a model did on a data set, as `genbench.contracts.PresetLike` describes it, or None.
 
     Raises:
         UsageError: an unknown model.

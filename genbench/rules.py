@@ -72,9 +72,9 @@ class Rule:
     Attributes:
         margin: None for the default, see `DEFAULT_SHARE`.
         gating: whether it decides on the exit code.
-        direction: what is better, "lower" or "higher"; None for what the metric says.
+        direction: what is better, "lower" or "higher", None for what the metric says.
         min_n: fewest images a side.
-        inconclusive: "warn" or "fail"; None for that of the gate.
+        inconclusive: "warn" or "fail", None for that of the gate.
         min, max: limits of the value itself.
     """
 

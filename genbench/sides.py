@@ -35,8 +35,8 @@ class Measured:
     Attributes:
         name: for people.
         results: in the order of their measurement.
-        asked: see `genbench.identities.asked`; None where it is not known.
-        samples: the images; None where there are results alone. Those of a baseline have no pixels.
+        asked: see `genbench.identities.asked`, None where it is not known.
+        samples: the images, None where there are results alone. Those of a baseline have no pixels.
         stored: whether the results had been there before.
     """
 
@@ -48,7 +48,7 @@ class Measured:
 
     @property
     def spec(self) -> RunSpec | None:
-        """The run; None of images that no run made."""
+        """The run, None of images that no run made."""
         return self.results[0].spec if self.results else None
 
 
@@ -57,7 +57,7 @@ class Wanted:
     """What is to be measured where results are not there.
 
     Attributes:
-        metrics: texts; empty for what a side has, or for what the side it is compared with has.
+        metrics: texts, empty for what a side has, or for what the side it is compared with has.
         reference, protocol: None for those of the run, or of the side it is compared with.
     """
 

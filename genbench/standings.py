@@ -35,10 +35,10 @@ class Standing:
 
     Attributes:
         model: its reference; of images that were scored, their name.
-        precision, evaluations: of its sampling, as the rows say; empty where they do not.
+        precision, evaluations: of its sampling, as the rows say, empty where they do not.
         seeds: rows that the mean is of.
         score: of one row as it is; of several the mean, with the standard error over seeds and Student's interval.
-        groups: letters of the groups of ties that it is in; empty where there is no order.
+        groups: letters of the groups of ties that it is in, empty where there is no order.
     """
 
     model: str

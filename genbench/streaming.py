@@ -33,10 +33,10 @@ class Evaluator:
     """Collects generated images and measures them against a reference.
 
     Args:
-        reference: real images, or a path or the name of a data set; None for metrics without a reference.
+        reference: real images, or a path or the name of a data set, None for metrics without a reference.
         metrics: measurement texts, such as "fid" and "precision@compact", or one; "all" stands for what the protocol
             lists.
-        protocol: name; None for that of the data set which `reference` names, else "embedded".
+        protocol: name, None for that of the data set which `reference` names, else "embedded".
         held_out: real images that are not in the reference. They give the floors. None for those of the data set.
         test: labelled real images, for metrics that test a classifier. None for those of the data set.
         device, workers, data_dir, weights: see `genbench.run`.

@@ -216,7 +216,7 @@ def blocks_of_effects(value: float, effects: NDArray[np.float64]) -> Blocks:
 
 
 def blocks_of_mean(values: ArrayLike) -> Blocks | None:
-    """The mean of values (n,), one an image, without each block; None for fewer than two."""
+    """The mean of values (n,), one an image, without each block, None for fewer than two."""
     x = np.asarray(values, dtype=np.float64)
     return blocks_of_effects(float(x.mean()), (x - x.mean()) / len(x)) if len(x) > 1 else None
 
@@ -324,7 +324,7 @@ def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = No
     Args:
         value: the statistic on all n images.
         left_out: (K,), the statistic without block k.
-        sizes: (K,), images in each block; None for equal blocks.
+        sizes: (K,), images in each block, None for equal blocks.
 
     Returns:
         With h_k = n / size_k and pseudo-values p_k = h_k value - (h_k - 1) left_out_k: the corrected value

@@ -45,9 +45,9 @@ class Card:
     Attributes:
         name: of the extractor, the NAME of `--weights NAME=PATH`.
         file: its name in the package and in the cache, unique over all cards.
-        url: https address; None for files that are shipped or only given by path.
-        bytes: size; None where it is not known.
-        sha256: hexadecimal digest, or its first digits; None if unknown. The content is then not checked.
+        url: https address, None for files that are shipped or only given by path.
+        bytes: size, None where it is not known.
+        sha256: hexadecimal digest, or its first digits, None if unknown. The content is then not checked.
         licence: of the weights.
         note: one sentence for people, such as who trained them.
         fetch: what `genbench fetch` takes, where arguments choose among several files; `name` if empty.
@@ -142,7 +142,7 @@ def shipped_card(name: str) -> Card:
 
 
 def cached(card: Card) -> Path | None:
-    """The file where it is on this machine already, without looking at its digest; else None."""
+    """The file where it is on this machine already, without looking at its digest, else None."""
     places = (SHIPPED / card.file, cache_directory() / "weights" / card.file)
     return next((path for path in places if path.is_file()), None)
 

@@ -484,16 +484,16 @@ def measure(sizes: Sizes, folder: Path, task: str, chosen: Sequence[str], rounds
 
 
 def measured(
-    sizes: Sizes, folder: Path, task: Task, rounds: int, watch: Callable[[str], None], *, memory: bool = True
+    sizes: Sizes, folder: Path, task: Task, rounds: int, say: Callable[[str], None], *, memory: bool = True
 ) -> dict[str, Measured]:
     """Times of all tools in turn and memory of each alone, in calls of their own unless every call is one already."""
-    watch(task.name)
+    say(task.name)
     if task.alone:
         names: list[str] = fresh(names_of, sizes, folder, task.name)
         found = {name: Measured() for name in names}
         for number in range(rounds):
             for name in names:
-                watch(f"{task.name}: {name}, round {number + 1} of {rounds}")
+                say(f"{task.name}: {name}, round {number + 1} of {rounds}")
                 if not found[name].failure:
                     one: Measured = fresh(measure, sizes, folder, task.name, [name], 1)[name]
                     one.seconds = found[name].seconds + one.seconds
@@ -504,7 +504,7 @@ def measured(
         if not times.failure and not memory:
             times.extra_mib = None
         elif not times.failure:
-            watch(f"{task.name}: memory of {name}")
+            say(f"{task.name}: memory of {name}")
             times.extra_mib = fresh(measure, sizes, folder, task.name, [name], 1)[name].extra_mib
     return found
 
@@ -593,12 +593,12 @@ def main() -> None:
         if any(name.startswith(("features", "evaluation")) for name in wanted):
             fresh(write_inputs, folder, sizes)
 
-        def watch(text: str) -> None:
+        def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
         for task in wanted.values():
             found = measured(
-                sizes, folder, task, args.rounds or (1 if args.quick else 3), watch, memory=not args.no_memory
+                sizes, folder, task, args.rounds or (1 if args.quick else 3), say, memory=not args.no_memory
             )
             table = rows(task, found, args.threads)
             agree &= not found["genbench"].failure

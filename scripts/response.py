@@ -148,14 +148,14 @@ def respond(
     strengths: Mapping[str, Sequence[float]] | None = None,
     test: Samples | None = None,
     device: str = "cpu",
-    watch: Callable[[str], None] = print,
+    say: Callable[[str], None] = print,
 ) -> list[Response]:
     """Every measurement under every corruption that the pool allows.
 
     Args:
         pool: held-out images. The first `count` of them are the clean set.
         strengths: of some corruptions, other than those of the table.
-        watch: called with what is done next, or what was left out and why.
+        say: called with what is done next, or what was left out and why.
 
     Raises:
         UsageError: too few images in the pool, or an unknown corruption.
@@ -163,21 +163,21 @@ def respond(
     unknown = [name for name in corruptions if name not in CORRUPTIONS]
     if unknown:
         raise UsageError(f"No corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}.")
-    watch("clean")
+    say("clean")
     baseline: dict[Measurement, Score] = {}
     for measurement, found in measure(pool.subset(0, count), reference, wanted, test=test, device=device).items():
         if isinstance(found, str):
-            watch(f"{measurement} is left out: {found}")
+            say(f"{measurement} is left out: {found}")
         else:
             baseline[measurement] = found
     responses = []
     for name in corruptions:
         corruption = CORRUPTIONS[name]
         if corruption.needs and getattr(pool, corruption.needs) is None:
-            watch(f"{name} is left out: there are no {corruption.needs}")
+            say(f"{name} is left out: there are no {corruption.needs}")
             continue
         for strength in (strengths or {}).get(name, corruption.strengths):
-            watch(f"{name} {strength:g}")
+            say(f"{name} {strength:g}")
             samples = corruption.apply(pool, count, strength, seed)
             scores = measure(samples, reference, list(baseline), test=test, device=device)
             responses += [
@@ -273,7 +273,7 @@ def main() -> None:
     common = {"count": args.num, "seed": args.seed, "corruptions": args.corruptions, "device": args.device}
     progress = tqdm(desc="response", unit="set")
 
-    def watch(text: str) -> None:
+    def say(text: str) -> None:
         if "left out" in text:
             progress.write(text)
         else:
@@ -286,14 +286,14 @@ def main() -> None:
         os.environ["GENBENCH_CACHE"] = cache
         if args.only != "photographs":
             pool, reference = shapes.load("validation"), shapes.load("train").subset(0, args.reference)
-            found["shapes"] = respond(pool, reference, measurements(args.metrics or METRICS), watch=watch, **common)
+            found["shapes"] = respond(pool, reference, measurements(args.metrics or METRICS), say=say, **common)
             if args.cas:
                 test = shapes.load("test")
-                found["shapes"] += respond(pool, reference, measurements(["cas"]), test=test, watch=watch, **common)
+                found["shapes"] += respond(pool, reference, measurements(["cas"]), test=test, say=say, **common)
         if args.photographs and args.only != "shapes":
             pool, reference = split(open_images(args.photographs), args.reference, args.seed)
             wanted = measurements(args.metrics) if args.metrics else measurements(of_features(), "compact", "pixels")
-            found[args.name or args.photographs.stem] = respond(pool, reference, wanted, watch=watch, **common)
+            found[args.name or args.photographs.stem] = respond(pool, reference, wanted, say=say, **common)
     progress.close()
     write(args.output, [row for name, responses in found.items() for row in rows(name, responses)])
     for name, responses in found.items():

@@ -23,7 +23,7 @@ class _Dialect(NamedTuple):
     Attributes:
         knows: whether these arguments, of a class of this name (empty if they do not say), are of the dialect.
         network: the architecture that they mean.
-        training: the process that they name; None where they name none.
+        training: the process that they name, None where they name none.
     """
 
     knows: Callable[[Arguments, str], bool]
@@ -95,7 +95,7 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
 
 
 def training(config: str | Arguments) -> Training | None:
-    """The process that arguments name; None for arguments of a network alone, such as those of LDM's U-Net.
+    """The process that arguments name, None for arguments of a network alone, such as those of LDM's U-Net.
 
     Raises:
         ConfigurationError: an unknown name, or a process that this package does not implement.

@@ -24,7 +24,7 @@ def shipped(file: str) -> bool:
     return path is not None and path.parent == SHIPPED
 
 
-def card(file: str) -> dict[str, Any]:
+def description(file: str) -> dict[str, Any]:
     """The description of shipped weights, or of a file that `scripts/train_baselines.py` wrote.
 
     Raises:
@@ -50,7 +50,7 @@ def file_of(file: str) -> Path:
     Raises:
         FileNotFoundError: no such description, or no such file beside it.
     """
-    about, path = card(file), _path(file)
+    about, path = description(file), _path(file)
     assert path is not None
     if not (path.parent / about["file"]).is_file():
         raise FileNotFoundError(f"{path} describes {about['file']}, which is not beside it.")
@@ -64,7 +64,7 @@ def release(file: str) -> Release:
         FileNotFoundError: no such weights.
         ValueError: weights that are part of a system and no system.
     """
-    about = card(file)
+    about = description(file)
     if "process" not in about or "shape" not in about:
         raise ValueError(f"{file!r} is part of a model; name the weights of its denoising network.")
     null, (c, h, w) = about["process"].get("null_label"), about["shape"]
@@ -86,7 +86,7 @@ def release(file: str) -> Release:
 
 def part(file: str) -> Part:
     """The network that a description speaks of."""
-    about = card(file)
+    about = description(file)
     # Descriptions of a U-Net that a user trained before there were kinds name none.
     network = {"kind": about.get("kind", "unet"), **about["network"]}
     told = {key: value for key, value in about.get("process", {}).items() if key != "null_label"}

@@ -97,7 +97,7 @@ def _parsed(path: Path) -> Any:
 
 
 def configuration_of(part: records.Part, role: str) -> str | Mapping[str, Any]:
-    """What network a part holds, by the part itself or by the published file; empty where nothing says it."""
+    """What network a part holds, by the part itself or by the published file, empty where nothing says it."""
     if part.configuration or part.file not in files():
         return part.configuration
     return files()[part.file].networks.get("unet" if role == "unconditional" else role, "")

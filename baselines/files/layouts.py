@@ -72,7 +72,7 @@ _ENDS = {"ddpm": ("conv_in", "norm_out", "conv_out"), "diffusers": ("conv_in", "
 
 
 def parts(network: nn.Module, layout: str, qkv: str) -> dict[str, Part]:
-    """Every weight of the network with what it is made of in a layout; empty if the layout has no such network."""
+    """Every weight of the network with what it is made of in a layout, empty if the layout has no such network."""
     if layout == "baselines":
         return {key: Part((key,)) for key in network.state_dict()}
     if isinstance(network, UNet) and layout in _OUTER:

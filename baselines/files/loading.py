@@ -137,7 +137,7 @@ def of_file(path: str, config: str | Mapping[str, Any] | None, *, base: Release 
 
     Args:
         path: of the file, or the name of a published one.
-        config: what its denoising network is, see the module; None for what is published of the file or for that of
+        config: what its denoising network is, see the module, None for what is published of the file or for that of
             `base`.
         base: release of the preset on this data set, None where there is none. With no `config` its process and its
             other networks are kept. Those of a latent diffusion model are taken from the same file. With a `config`

@@ -35,7 +35,7 @@ class Weights:
 
     Attributes:
         precision: of the networks, "float32" or "bfloat16". What conditions and guides runs in float32 always.
-        fetch: finds published files; None where there is nobody who has a cache.
+        fetch: finds published files, None where there is nobody who has a cache.
         own: whether a user named the file and its configuration, instead of the paper's.
     """
 
@@ -181,7 +181,7 @@ class Weights:
 
     def _sha256(self, file: str) -> str:
         if cards.described(file):
-            return str(cards.card(file)["sha256"])
+            return str(cards.description(file)["sha256"])
         path = self._locate(file)
         status = path.stat()
         return _sha256(path, status.st_size, status.st_mtime_ns)
@@ -214,7 +214,7 @@ def _sha256(path: Path, size: int, changed: int) -> str:
 
 
 def _described(file: str, config: NetworkConfig) -> nn.Module:
-    about, path = cards.card(file), cards.file_of(file)
+    about, path = cards.description(file), cards.file_of(file)
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise FileNotFoundError(f"{path} is not the file its card describes: the digests differ.")
@@ -227,7 +227,7 @@ def _described(file: str, config: NetworkConfig) -> nn.Module:
 
 
 def network_of(part: Part, role: str) -> NetworkConfig | None:
-    """The configuration of a part's network; None where nothing says it.
+    """The configuration of a part's network, None where nothing says it.
 
     Raises:
         ValueError: arguments that mean no network.

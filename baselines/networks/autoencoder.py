@@ -25,7 +25,7 @@ class AutoencoderConfig:
         middle_attention: whether the middle has attention.
         latent_channels: of the encoder's and the decoder's feature map (`z_channels`).
         code_channels: of the latent image itself (`embed_dim`).
-        codes: rows of the codebook; None for a Gaussian latent, whose encoder gives means and log-variances.
+        codes: rows of the codebook, None for a Gaussian latent, whose encoder gives means and log-variances.
         resample: see `UNetConfig`.
     """
 

@@ -129,7 +129,7 @@ class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, with an embedding in between.
 
     Args:
-        embedding: width of the embedding vector; None for a block without one (autoencoders).
+        embedding: width of the embedding vector, None for a block without one (autoencoders).
         modulation: "add" adds the projected embedding before the second norm (DDPM); "scale_shift" applies it
             after that norm as h * (1 + scale) + shift (AdaGN of improved diffusion and ADM, eq. 9 of ADM's App.).
         resample: "up" or "down" changes the resolution inside the block, between the first activation and the
@@ -209,7 +209,7 @@ class Attention(nn.Module):
     Args:
         width: of the tokens.
         heads, head_width: their product need not be `width`.
-        context: width of the tokens that are attended to; None for the tokens themselves.
+        context: width of the tokens that are attended to, None for the tokens themselves.
         bias: whether queries, keys and values have one (CLIP, not LDM).
         causal: whether a token attends to no later one.
     """

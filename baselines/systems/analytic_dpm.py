@@ -7,7 +7,7 @@ from typing import Literal
 from baselines.analytic import analytic, between
 from baselines.conditions import Given
 from baselines.denoisers import Condition, Denoiser
-from baselines.files.cards import card, shipped
+from baselines.files.cards import description, shipped
 from baselines.files.cards import release as shipped_release
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
@@ -57,7 +57,7 @@ def squares(weights: Weights) -> dict[float, float]:
         ValueError: weights of which it was not measured.
     """
     file = weights.release.parts["unet"].file
-    told = card(file).get("noise_squares") if shipped(file) else None
+    told = description(file).get("noise_squares") if shipped(file) else None
     if told is None:
         raise ValueError(
             f"Of {file!r} it is not known how much noise the network predicts on every level, which the optimal "

@@ -20,7 +20,7 @@ def gotta_go_fast(
 
     Args:
         process: whose reverse equation is solved.
-        relative: tolerance relative to the image; 0.01 to 0.5 in the paper.
+        relative: tolerance relative to the image, 0.01 to 0.5 in the paper.
         absolute: least tolerance; one 8-bit step is 0.0078.
 
     Source: Jolicoeur-Martineau et al. 2021 Alg. 1, with the differences that `baselines.adaptive` names.

@@ -31,7 +31,7 @@ def ldm(
     """Latent diffusion: DDIM in the latent space of an autoencoder, conditioned by cross-attention.
 
     Args:
-        scale: of classifier-free guidance, as of `cfg`; 1 for networks without a condition.
+        scale: of classifier-free guidance, as of `cfg`, 1 for networks without a condition.
         spacing, last: "offset" and "first" are those of the original code, whose last step lands on the noise level of
             timestep 0 instead of on the clean latent.
         condition: "auto" is what the weights were trained for; "label" gives a network of captions the caption that

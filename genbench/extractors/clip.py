@@ -132,7 +132,7 @@ def build(
 
     Args:
         architecture: see `configuration`.
-        state: weights in open_clip's or OpenAI's names, of any floating dtype; None leaves the initial ones, which are
+        state: weights in open_clip's or OpenAI's names, of any floating dtype, None leaves the initial ones, which are
             drawn from a generator of their own.
 
     Returns:

@@ -32,7 +32,7 @@ def load(*, device: str = "cpu", precision: str = "float32", weights: Path | Non
 
     Args:
         precision: "float32" with folded batch normalisation, or "exact".
-        weights: of the same network, trained otherwise; None for those that are shipped.
+        weights: of the same network, trained otherwise, None for those that are shipped.
 
     Returns:
         Taps "pooled" (64); "spatial" (256, in (h, w, c) order); "logits" (10) of the classes of `shapes`; "colour" (8),

@@ -17,7 +17,7 @@ POOLED = 64
 
 
 class CompactNetwork(nn.Module):
-    """Six convolutions with batch normalisation; 0.43 M parameters."""
+    """Six convolutions with batch normalisation, 0.43 M parameters."""
 
     def __init__(self) -> None:
         super().__init__()

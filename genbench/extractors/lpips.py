@@ -91,7 +91,7 @@ def load(
         weights: a state dict of the network with torchvision's names, to which the shipped weights of channels are
             added; or one of the whole of the package `lpips` (`net.slice1.0.weight`, ..., `lin0.model.1.weight`, ...).
         network: "alex" (AlexNet, what the authors evaluate with), "vgg" or "squeeze".
-        size: side to which images are brought first, by the mean of areas or bilinearly (torch-fidelity takes 64);
+        size: side to which images are brought first, by the mean of areas or bilinearly (torch-fidelity takes 64),
             0 leaves them as they are, as the package `lpips` does.
 
     Returns:

@@ -80,7 +80,7 @@ def load(
 
     Args:
         precision: "exact" computes attention by its definition, "float32" by what is fastest on the device.
-        weights: of the same network, trained otherwise; None for those that are shipped.
+        weights: of the same network, trained otherwise, None for those that are shipped.
         prefix: put before every caption. The network was trained without one, with "a photo of " and with
             "A photo depicts ".
 

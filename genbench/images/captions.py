@@ -104,7 +104,7 @@ def fault_of(caption: object) -> str:
 
 
 def _json_lines(text: str, place: str) -> list[tuple[str, str]] | None:
-    """Pairs of `file_name` and caption of one JSON object a line; None where there is no such column."""
+    """Pairs of `file_name` and caption of one JSON object a line, None where there is no such column."""
     column, pairs = None, []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -125,7 +125,7 @@ def _json_lines(text: str, place: str) -> list[tuple[str, str]] | None:
 
 
 def _comma_separated(text: str, place: str) -> list[tuple[str, str]] | None:
-    """Pairs of `file_name` and caption of a CSV file with a header; None where there is no such column."""
+    """Pairs of `file_name` and caption of a CSV file with a header, None where there is no such column."""
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     header = next(rows, [])
     column = _caption_column(header, place)

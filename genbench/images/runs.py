@@ -28,7 +28,7 @@ SCHEMAS = ("genbench.samples/1", "genbench.samples/2")
 
 
 def run_in(place: Path) -> Path | None:
-    """The folder of shards, where `place` is a run or that folder itself; else None."""
+    """The folder of shards, where `place` is a run or that folder itself, else None."""
     for folder in (place / "samples", place):
         if (folder / "000000.npy").is_file():
             return folder

@@ -127,7 +127,7 @@ def cas(
             fewer than 20,000 images, else resnet56. The rest of the recipes is in `RECIPES`.
         epochs: other than the recipe's, and then exactly so many.
         batch_size: other than the recipe's. The learning rate is scaled with it.
-        flip: whether to mirror images; None as the recipe. compact-cas does not, because mirrored digits, arrows and
+        flip: whether to mirror images, None as the recipe. compact-cas does not, because mirrored digits, arrows and
             crescents are other things.
         seed: of the initial weights, the order and the augmentation.
         repeats: trainings with the seeds seed..seed + repeats - 1. The value is their mean.

@@ -406,7 +406,7 @@ def mifid(
         blocks: of the jackknife.
 
     Returns:
-        FID / (d + 1e-14), d being the mean over images of the smallest 1 - |cos| to an image of the other side; 0 where
+        FID / (d + 1e-14), d being the mean over images of the smallest 1 - |cos| to an image of the other side, 0 where
         FID is at most 1e-8. Detail: `fid`, and `nearest`, the mean distance before the threshold. Where the threshold
         lies within 4 standard errors of that distance, images that were not drawn may lie on its other side, and
         the value jumps there: the interval then reaches from the low end with one of the two to the high end with the

@@ -133,7 +133,7 @@ def inception_score(
         blocks: of the jackknife.
 
     Returns:
-        At least 1, at most the number of classes; 1 where all predictions are equal. The error is a block jackknife
+        At least 1, at most the number of classes, 1 where all predictions are equal. The error is a block jackknife
         over the generated images. Detail: `splits`, and for more than one `split_std`, the deviation of parts (ddof 0)
         that papers print after a plus-minus sign: the error of one part of n / splits images and not of the score.
 

@@ -62,7 +62,7 @@ class Memberships:
     Attributes:
         inside: bool (generated,): lies in some ball of the reference.
         covered: bool (reference,): lies in some ball of the generated images.
-        covered_without: bool (reference, blocks): the same when a jackknife block of generated images does not exist;
+        covered_without: bool (reference, blocks): the same when a jackknife block of generated images does not exist,
             None where its deletion leaves some point without k neighbours, or where no jackknife was asked for.
     """
 

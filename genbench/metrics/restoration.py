@@ -194,7 +194,7 @@ def consistency(*, generated: Evidence, reference: Evidence, factor: int = 4) ->
 
 
 def lpips(*, generated: Evidence, reference: Evidence) -> Score:
-    """Mean LPIPS of the pairs, as the extractor `lpips` compares them; 0 for equal images.
+    """Mean LPIPS of the pairs, as the extractor `lpips` compares them, 0 for equal images.
 
     Images are compared at their own size, on AlexNet, unless the extractor is told otherwise: `lpips@lpips(network=
     'vgg')`, `lpips@lpips(size=64)`.

@@ -58,7 +58,7 @@ def sliced_distances(
         generated, reference: float32 (n, d) and (m, d).
         projections: number of directions.
         seed: of the directions.
-        blocks: int64 (n,), jackknife block of every generated image; None for no blocks.
+        blocks: int64 (n,), jackknife block of every generated image, None for no blocks.
 
     Returns:
         Root of the mean over directions of the squared distance between projections, in the units of the features; and

@@ -42,7 +42,7 @@ def vendi_scores(
 
     Args:
         values: (n, d), any float. Rows are scaled to length 1.
-        blocks: int64 (n,), block of every row, from 0 up; None for no blocks. Every block must leave some row.
+        blocks: int64 (n,), block of every row, from 0 up, None for no blocks. Every block must leave some row.
         q: order of the entropy.
 
     Returns:

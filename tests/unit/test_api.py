@@ -72,10 +72,10 @@ TYPED = """
 import genbench
 from baselines.files import catalogue
 from baselines.systems import ddim
-from genbench.contracts import Model, Preset
+from genbench.contracts import Model, PresetLike
 from genbench.weights import Published
 model: Model = ddim.load(dataset="shapes", device="cpu", precision="float32")
-preset: Preset = ddim.PRESETS["shapes"]
+preset: PresetLike = ddim.PRESETS["shapes"]
 card: Published = catalogue.files()["ddpm-ema-cifar10"]
 good: tuple[genbench.Result, ...] = genbench.score("a", "b", metrics="fid", device="cpu").results
 genbench.score(3)

@@ -190,7 +190,7 @@ def test_an_interrupted_pass_goes_on_with_the_part_it_was_in(tmp_path: Path) -> 
         features.evidence(Samples.of(IMAGES), broken, ["pooled"], cache=tmp_path, device="cpu")
     again, seen = Counting(), []
     found = features.evidence(
-        Samples.of(IMAGES), again.extractor, ["pooled"], cache=tmp_path, device="cpu", watch=seen.append
+        Samples.of(IMAGES), again.extractor, ["pooled"], cache=tmp_path, device="cpu", advance=seen.append
     )
     assert len(again.calls) == 1 and seen == [16, 5]
     np.testing.assert_allclose(found.features().values(), IMAGES.mean((2, 3)), rtol=1e-6)

@@ -143,7 +143,7 @@ def found(pool: Samples, session_cache: Path) -> dict[tuple[str, str], list[Resp
             measurements(["fid", "precision", "recall", "top1"]),
             count=COUNT,
             corruptions=["noise", "blur", "dropped-classes", "duplicates", "swapped-labels", "fewer-samples"],
-            watch=lambda text: None,
+            say=lambda text: None,
         )
     table: dict[tuple[str, str], list[Response]] = {}
     for r in responses:
@@ -194,7 +194,7 @@ def test_clip_score_falls_with_shuffled_captions(pool: Samples) -> None:
     except (GenbenchError, FileNotFoundError) as error:
         pytest.skip(f"tiny-clip is not there: {error}")
     wanted, name = measurements(["clip-score"]), "shuffled-captions"
-    graded = respond(pool, pool, wanted, count=COUNT, corruptions=[name], watch=lambda text: None)
+    graded = respond(pool, pool, wanted, count=COUNT, corruptions=[name], say=lambda text: None)
     assert [r.score.value for r in graded] == sorted((r.score.value for r in graded), reverse=True)
     assert graded[-1].z < -3
 
@@ -292,7 +292,7 @@ def test_z_counts_both_errors() -> None:
 def test_what_refuses_is_named_and_costs_the_others_nothing(pool: Samples) -> None:
     seen: list[str] = []
     wanted, name = measurements(["fid-per-class", "vendi", "no-such-metric"]), "dropped-classes"
-    responses = respond(pool, pool, wanted, count=200, corruptions=[name], strengths={name: [0.5]}, watch=seen.append)
+    responses = respond(pool, pool, wanted, count=200, corruptions=[name], strengths={name: [0.5]}, say=seen.append)
     assert [(str(r.measurement), r.responds) for r in responses] == [("fid-per-class", "refused"), ("vendi", "yes")]
     assert any(text.startswith("no-such-metric is left out: No metric named") for text in seen)
 

@@ -168,7 +168,7 @@ def test_bad_arguments_name_their_range(
 
 def test_weights_that_are_not_there() -> None:
     with pytest.raises(FileNotFoundError, match="'nothing' are not in"):
-        cards.card("nothing")
+        cards.description("nothing")
 
 
 # Parts that are exchanged.

@@ -176,7 +176,7 @@ def test_a_named_configuration_brings_its_process_its_size_and_its_classes() -> 
 
 
 def test_a_file_with_a_card_beside_it_needs_nothing_else(tmp_path: Path) -> None:
-    told = cards.card("shapes-pixel") | {"name": "mine", "file": "mine.safetensors"}
+    told = cards.description("shapes-pixel") | {"name": "mine", "file": "mine.safetensors"}
     (tmp_path / "mine.json").write_text(json.dumps(told))
     path = str(tmp_path / "mine.safetensors")
     assert cards.described(path) and not cards.described(str(tmp_path / "other.safetensors"))

@@ -24,8 +24,8 @@ def test_words_are_numbered_padded_cut_and_known_or_not() -> None:
 
 
 def test_the_shipped_vocabulary_reads_every_caption_of_shapes() -> None:
-    known = cards.card("shapes-latent")["vocabulary"]
-    length = cards.card("shapes-latent")["network"]["text"]["length"]
+    known = cards.description("shapes-latent")["vocabulary"]
+    length = cards.description("shapes-latent")["network"]["text"]["length"]
     captions = shapes.caption(shapes.factors("test", range(500)))
     assert max(len(text.words(caption)) for caption in captions) <= length
     assert int((text.tokenize(captions, known, length) == text.UNKNOWN).sum()) == 0

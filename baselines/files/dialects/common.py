@@ -46,8 +46,8 @@ class Training:
         process: how noise was added.
         kind: what the network predicts, see `baselines.denoisers.from_output`.
         learned_variance: whether half of the output channels belong to the variance.
-        variance: the fixed variance of ancestral steps; empty where the arguments name none.
-        side: of the images; None where the arguments do not say.
+        variance: the fixed variance of ancestral steps, empty where the arguments name none.
+        side: of the images, None where the arguments do not say.
     """
 
     process: Discrete
