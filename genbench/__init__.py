@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from genbench.gating import Gate as Gate
     from genbench.gating import gate as gate
     from genbench.generation import quantise as quantise
+    from genbench.housekeeping import results as results
     from genbench.measuring import Execution as Execution
     from genbench.records import Measurement as Measurement
     from genbench.records import Ref as Ref
@@ -52,6 +53,7 @@ _HOMES = {
     "arrays": ("Evidence", "Features", "Moments", "Samples"),
     "comparison": ("Comparison", "compare"),
     "contracts": ("Dataset", "Extractor", "Metric", "Model"),
+    "housekeeping": ("results",),
     "errors": (
         "ComponentError",
         "GenbenchError",

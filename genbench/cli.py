@@ -424,7 +424,7 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         report.merge_leaderboard(options["leaderboard"], outcome.results)
 
 
-for command in (act.compare, act.baseline, act.gate, boards.bench, boards.leaderboard):
+for command in (act.compare, act.baseline, act.gate, boards.bench, boards.leaderboard, boards.runs, boards.cache):
     cli.add_command(command)
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import OutOfResources, shown
-from genbench.files import SEALED, atomic_write, digest_of, intact, remove, replacing, seal, sweep
+from genbench.files import SEALED, atomic_write, digest_of, intact, lock, remove, replacing, seal, sweep
 
 PART = 1024
 """Images a part: what a kill may cost."""
@@ -98,10 +98,12 @@ class Table:
 
     def finished(self) -> bool:
         """Whether the file of all parts is there and undamaged."""
+        use(self.path)
         return self._good(self.path, self.rows)
 
     def missing(self) -> list[int]:
         """Numbers of the parts that must be made."""
+        use(self.parts)
         return [i for i in range(len(self)) if not self._good(self.part_path(i), self.span(i)[1] - self.span(i)[0])]
 
     def _sealed_as(self, path: Path) -> str:
@@ -165,6 +167,51 @@ class Table:
             file.write(seal(digest_of(self._sealed_as(self.path), pieces(file))))
 
 
+USERS = ".users"
+"""Folder of a directory of feature files with a locked file of every process that works with it."""
+
+
+def use(path: Path) -> None:
+    """Notes that this process uses a file of features, or a folder of parts, so that nobody tidies it away."""
+    if path.exists():
+        _join_users(path.parent, os.getpid())
+        _touch(path, os.getpid())
+
+
+@cache
+def _touch(path: Path, process: int) -> None:
+    # Once a process, and before the file is looked at: its digest is remembered by its times.
+    with suppress(OSError):
+        now = time.time()
+        os.utime(path, (now, now if path.is_dir() else path.stat().st_mtime))
+
+
+@cache
+def _join_users(directory: Path, process: int) -> None:
+    """Makes this process known as one that uses the directory, until it ends, however it ends."""
+    with suppress(OSError):
+        (directory / USERS).mkdir(mode=0o700, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{process}-", dir=directory / USERS)
+        lock(handle)  # the file stays open and locked to the end
+        atexit.register(lambda: Path(name).unlink(missing_ok=True) if os.getpid() == process else None)
+
+
+def began(directory: Path) -> float | None:
+    """When the oldest process that uses the directory began to, in seconds since the epoch; None where none does."""
+    times = []
+    for path in (directory / USERS).glob("*"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                if lock(handle):  # its process has ended
+                    path.unlink()
+                else:
+                    times.append(path.stat().st_mtime)
+            finally:
+                os.close(handle)
+    return min(times, default=None)
+
+
 def writable(directory: Path) -> Path | None:
     """The directory, if files can be made in it, after what killed processes left there was removed, else None.
 
@@ -179,6 +226,7 @@ def writable(directory: Path) -> Path | None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfResources(f"No space left for features in {shown(directory)}; free some.") from error
         return None
+    _join_users(directory, os.getpid())
     sweep(directory)
     for parts in directory.glob("*.parts"):
         sweep(parts)

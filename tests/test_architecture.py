@@ -84,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"errors", "records", "differences"},
     "benchmark": FOUNDATION | {"measuring", "pipeline", "planning", "preflight", "registry", "report", "requests"},
     "leaderboard": FOUNDATION | {"comparability", "measuring", "pipeline", "registry", "report", "requests"},
+    "housekeeping": FOUNDATION | {"feature_files", "generation", "report"},
     "standings": {"differences", "display", "errors", "records", "registry", "tables", "uncertainty"},
     "commands": FOUNDATION
     | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}

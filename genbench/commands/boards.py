@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from genbench import console
-from genbench.commands.options import batch_option, execution_of, option, place_options, together, weights_option
+from genbench.commands.options import (
+    batch_option,
+    execution_of,
+    format_option,
+    option,
+    place_options,
+    together,
+    weights_option,
+)
 from genbench.console import FileToWrite, say
-from genbench.errors import shown
+from genbench.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from genbench.benchmark import Progress
@@ -22,6 +31,8 @@ runs_option = option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
     help="Directory of the runs.",
 )  # fmt: skip
+STATES = ("finished", "sampled", "unfinished", "running", "damaged")
+"""As in `genbench.housekeeping`, which would import numpy."""
 work_options = together(weights_option, place_options, batch_option, runs_option)
 
 
@@ -180,3 +191,128 @@ def render(file: Path, to: str, title: str | None, output: Path | None) -> None:
     else:
         atomic_write(output, text.encode())
         say(shown(f"{output} shows {file}"))
+
+
+@click.group(cls=console.Group, default="list", short_help="List and remove runs.")
+def runs() -> None:
+    """List what lies in a directory of runs, or remove some of it.
+
+    \b
+    genbench runs
+    genbench runs list --model ddim --state finished
+    genbench runs rm f346ff15a959
+    """
+
+
+@runs.command("list", short_help="List runs: model, images, seed, metrics, size, state.")
+@runs_option
+@option("--model", metavar="TEXT", help="Only runs whose model has this text in it.")
+@option("--metric", metavar="NAME", help="Only runs with this metric.")
+@option("--state", type=click.Choice(STATES), help="Only runs in this state.")
+@format_option("table", "json")
+def list_runs(output: Path, model: str | None, metric: str | None, state: str | None, format: str) -> None:
+    """List the runs of a directory, the last changed first.
+
+    \b
+    genbench runs list --state unfinished
+    """
+    from genbench import housekeeping
+    from genbench.display import wrapped
+
+    found = housekeeping.selected(housekeeping.runs(output), model=model, metric=metric, state=state)
+    if format == "json":
+        say(json.dumps([run.as_dict() for run in found], indent=2))
+        return
+    for run in found:
+        what, told = "no manifest", run.state
+        if (spec := run.spec) is not None:
+            what = f"{spec.model} on {spec.dataset}, n {spec.num_samples}, seed {spec.seed}"
+            what += "" if spec.precision == "float32" else f", {spec.precision}"
+            told += f" ({run.kept} of {spec.num_samples})" if run.state == "unfinished" else ""
+        measured = f"; {', '.join(run.metrics)}" if run.metrics else ""
+        line = f"{run.path.name}  {told}, {megabytes(run.size)}: {what}{measured}"
+        say(wrapped(shown(line), console.width(), indent=14))
+    say(shown(f"{len(found)} runs in {output}, {megabytes(sum(run.size for run in found))}"))
+
+
+@runs.command("rm", short_help="Remove runs.")
+@click.argument("ids", nargs=-1, cls=console.Argument)
+@runs_option
+@option("--unfinished", is_flag=True, help="Remove all runs that lack images or whose manifest cannot be read.")
+def remove_runs(ids: tuple[str, ...], output: Path, unfinished: bool) -> None:
+    """Remove the runs IDS (ids, or how they begin), with images and results. A run that is worked on stays.
+
+    \b
+    genbench runs rm f346ff15a959
+    genbench runs rm --unfinished
+    """
+    from genbench import housekeeping
+
+    if bool(ids) == unfinished:
+        raise UsageError("Say which runs to remove: by ids, or by --unfinished.")
+    found = housekeeping.runs(output)
+    left = [run for run in found if run.state in ("unfinished", "damaged")]
+    chosen = left if unfinished else housekeeping.named(found, ids)
+    for run in chosen:
+        housekeeping.remove(run)
+        say(shown(f"{run.path} is removed ({megabytes(run.size)})"))
+    if not chosen:
+        say(shown(f"no unfinished run lies in {output}"))
+
+
+@click.group(cls=console.Group, default="list", short_help="Show and prune the cache of features and weights.")
+def cache() -> None:
+    """Show what lies in the cache and how large it is, or remove what was not used for long.
+
+    \b
+    genbench cache
+    genbench cache prune --older-than 30d
+    """
+
+
+@cache.command("list", short_help="Say what lies in the cache, and how large it is.")
+@format_option("table", "json")
+def list_cache(format: str) -> None:
+    """Say what lies in the cache, and how large it is.
+
+    \b
+    genbench cache list --format json
+    """
+    import time
+    from dataclasses import asdict
+
+    from genbench import housekeeping, weights
+    from genbench.planning import duration
+
+    found = housekeeping.cache()
+    if format == "json":
+        say(json.dumps([asdict(part) | {"path": str(part.path)} for part in found], indent=2))
+        return
+    say(shown(f"{weights.cache_directory()}: {megabytes(sum(part.size for part in found))}"))
+    rows = []
+    for part in found:
+        age = "" if part.oldest is None else f"oldest use {duration(max(0.0, time.time() - part.oldest))} ago"
+        rows.append((part.name, f"{part.count} files", megabytes(part.size), age))
+    for line in console.aligned(rows):
+        say(line)
+
+
+@cache.command(short_help="Remove features and floors that were not used for long.")
+@option("--older-than", required=True, metavar="TIME", help="How long not used, such as 30d, 12h or 2w.")
+@option("--dry-run", is_flag=True, help="Say how much would go, and remove nothing.")
+def prune(older_than: str, dry_run: bool) -> None:
+    """Remove features and floors that were not used for a time; they are made again when they are needed. Weights stay,
+    and so does everything that a running process uses.
+
+    \b
+    genbench cache prune --older-than 30d
+    """
+    from genbench import housekeeping
+
+    count, size = housekeeping.prune(housekeeping.seconds_of(older_than), dry=dry_run)
+    say(f"{count} files{' would be' if dry_run else ''} removed, {megabytes(size)}")
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
