@@ -167,15 +167,17 @@ class Table:
             file.write(seal(digest_of(self._sealed_as(self.path), pieces(file))))
 
 
-USERS = ".users"
-"""Folder of a directory of feature files with a locked file of every process that works with it."""
+def _users(directory: Path) -> Path:
+    """The folder beside a directory of feature files with a locked file of every process that works with it."""
+    return directory.with_name(f".{directory.name}.users")
 
 
 def use(path: Path) -> None:
     """Notes that this process uses a file of features, or a folder of parts, so that nobody tidies it away."""
-    if path.exists():
-        _join_users(path.parent, os.getpid())
-        _touch(path, os.getpid())
+    with suppress(OSError):  # such as a name that is too long
+        if path.exists():
+            _join_users(path.parent, os.getpid())
+            _touch(path, os.getpid())
 
 
 @cache
@@ -190,8 +192,8 @@ def _touch(path: Path, process: int) -> None:
 def _join_users(directory: Path, process: int) -> None:
     """Makes this process known as one that uses the directory, until it ends, however it ends."""
     with suppress(OSError):
-        (directory / USERS).mkdir(mode=0o700, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{process}-", dir=directory / USERS)
+        _users(directory).mkdir(mode=0o700, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{process}-", dir=_users(directory))
         lock(handle)  # the file stays open and locked to the end
         atexit.register(lambda: Path(name).unlink(missing_ok=True) if os.getpid() == process else None)
 
@@ -199,7 +201,7 @@ def _join_users(directory: Path, process: int) -> None:
 def began(directory: Path) -> float | None:
     """When the oldest process that uses the directory began to, in seconds since the epoch; None where none does."""
     times = []
-    for path in (directory / USERS).glob("*"):
+    for path in _users(directory).glob("*"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY)
             try:

@@ -220,7 +220,8 @@ class Part:
 def cache() -> list[Part]:
     """The parts of the cache that are there."""
     home = weights.cache_directory()
-    return [_part(path) for path in sorted(home.iterdir()) if path.is_dir()] if home.is_dir() else []
+    folders = sorted(home.iterdir()) if home.is_dir() else []
+    return [_part(path) for path in folders if path.is_dir() and not path.name.startswith(".")]
 
 
 def _part(path: Path) -> Part:
@@ -231,8 +232,7 @@ def _part(path: Path) -> Part:
 
 
 def _files(path: Path) -> list[Path]:
-    there = (one for one in path.rglob("*") if one.is_file() and not one.is_symlink())
-    return [one for one in there if feature_files.USERS not in one.parts]
+    return [one for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
 
 
 def _used(path: Path) -> float:
