@@ -307,7 +307,14 @@ def run(group: click.Group, args: Sequence[str] | None, name: str) -> int:
     try:
         with _signals() as came, warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _ending(lambda: _invoke(group, args, name), came)
+            try:
+                _warn_of_unknown(group)
+                code = group.main(args=None if args is None else list(args), prog_name=name, standalone_mode=False)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+            except BaseException as error:
+                return _ending(error, came)
+            return code if isinstance(code, int) else 0
     finally:
         logger.removeHandler(handler)
 
@@ -316,17 +323,14 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object, *
     _tell(f"{category.__name__}: {message}")
 
 
-def _invoke(group: click.Group, args: Sequence[str] | None, name: str) -> int:
-    _warn_of_unknown(group)
-    code = group.main(args=None if args is None else list(args), prog_name=name, standalone_mode=False)
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    return code if isinstance(code, int) else 0
+def _ending(ended: BaseException, came: Sequence[int]) -> int:
+    """Tells how a command ended and gives its exit code.
 
-
-def _ending(work: Callable[[], int], came: Sequence[int]) -> int:
+    Args:
+        came: the signals that were received.
+    """
     try:
-        return work()
+        raise ended
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.message, err=True)
         return 2

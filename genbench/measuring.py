@@ -510,18 +510,6 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
     )
 
 
-def attempt(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with: Mapping[str, Any]) -> Result | None:
-    """`measure`, or a warning and None where that is allowed."""
-    comparison.execution.report(f"measuring {cell.metric.name}", 0, 0)
-    try:
-        return measure(cell, comparison, spec, made_with)
-    except (InputRejected, MissingAsset, NotComparable) as error:
-        if not cell.optional:
-            raise
-        _log.warning("%s is left out: %s", cell.metric.name, error)
-        return None
-
-
 def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Score | None:
     """The metric of real images in the place of the generated ones; kept in the cache, because no model changes it."""
     role = cell.metric.floor

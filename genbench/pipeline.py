@@ -32,7 +32,7 @@ from genbench import (
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Model, taken_by
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, UsageError, calling, shown
-from genbench.measuring import Cell, Comparison, Execution, attempt, identify, uses_reference
+from genbench.measuring import Cell, Comparison, Execution, identify, measure, uses_reference
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
 from genbench.records import Measurement, Ref, Result, RunSpec
@@ -709,13 +709,17 @@ def _measured(
     found: dict[Key, Result] = {}
     problems: list[GenbenchError] = []
     for key, cell in cells.items():
-        with preflight.collecting(problems):
-            result = attempt(cell, comparison, spec, {**made_with, "notes": list(told[key])})
-            if result is not None:
-                found[key] = result
-                keep(key, result)
+        comparison.execution.report(f"measuring {cell.metric.name}", 0, 0)
+        try:
+            found[key] = measure(cell, comparison, spec, {**made_with, "notes": list(told[key])})
+            keep(key, found[key])
+        except GenbenchError as error:
+            if cell.optional and isinstance(error, InputRejected | MissingAsset | NotComparable):
+                _log.warning("%s is left out: %s", cell.metric.name, error)
+            else:
+                problems.append(error)
     if problems or (cells and not found):
-        error = preflight.together(problems) if problems else NotComparable("None of the metrics could be measured.")
-        error.results = tuple(found.values())
-        raise error
+        refusal = preflight.together(problems) if problems else NotComparable("None of the metrics could be measured.")
+        refusal.results = tuple(found.values())
+        raise refusal
     return found
