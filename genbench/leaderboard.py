@@ -417,9 +417,7 @@ def rerun(row: Row, *, output: Path, allow_code: bool = False, execution: Execut
         exact=row["exact"] == "True", quantise=row["quantise"],  # type: ignore[arg-type]
     )  # fmt: skip
     measurement = Measurement(Ref.parse(row["metric"]), Ref.parse(row["extractor"]) if row["extractor"] else None)
-    (result,) = pipeline.run(
-        how.spec, [measurement], protocol=how.protocol, output=output, execution=execution
-    ).results
+    (result,) = pipeline.run(how.spec, [measurement], protocol=how.protocol, output=output, execution=execution).results
     return Rerun(row=row, result=result, verdict=_verdict(row, result), differing=tuple(_unlike_today(row, result)))
 
 
@@ -441,5 +439,3 @@ def _unlike_today(row: Row, result: Result) -> Iterable[str]:
             yield f"{name} {row[name] or 'none'} and {new[name] or 'none'}"
     if row["protocol_hash"] != new["protocol_hash"] and row["date"] >= IDENTITIES_SINCE:
         yield f"protocol_hash {row['protocol_hash']} and {new['protocol_hash']}"
-
-

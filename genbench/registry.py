@@ -58,6 +58,10 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "baselines.systems.analytic_dpm:load",
             "steps with the variance that is optimal for the network (Bao et al. 2022)",
         ),
+        "consistency": (
+            "baselines.systems.consistency:load",
+            "from any noise to the image in one or two evaluations (Song et al. 2023)",
+        ),
         "progressive-distillation": (
             "baselines.systems.progressive_distillation:load",
             "a network that was taught to do many steps in few (Salimans and Ho 2022)",

@@ -10,6 +10,7 @@ import torch
 
 from baselines.systems import (
     analytic_dpm,
+    consistency,
     dpm_solver,
     edm,
     gotta_go_fast,
@@ -37,6 +38,8 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "gotta-go-fast": (gotta_go_fast.load, {"relative": 2.0, "absolute": 2.0}, None),
     "analytic-dpm": (analytic_dpm.load, {"steps": 3}, 3),
     "analytic-dpm, ddim": (analytic_dpm.load, {"steps": 3, "form": "ddim", "pixels": 2.0}, 3),
+    "consistency": (consistency.load, {}, 2),
+    "consistency, one step": (consistency.load, {"via": ""}, 1),
     "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
