@@ -180,7 +180,7 @@ DRAW = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[*DRAW, []], help="which pictures; all without one")
-    parser.add_argument("--folder", type=Path, default=HOME / "pictures")
+    parser.add_argument("--folder", type=Path, default=HOME / "pictures", help="to write to (leaderboards/pictures)")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     for what in args.what or DRAW:

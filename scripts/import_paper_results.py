@@ -557,7 +557,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collection", type=Path, help="CSV with one published number a row")
     home = Path(__file__).resolve().parent.parent / "leaderboards" / "reported.csv"
-    parser.add_argument("--output", type=Path, default=home)
+    parser.add_argument("--output", type=Path, default=home, help="table to write (leaderboards/reported.csv)")
     args = parser.parse_args(arguments)
     with args.collection.open(encoding="utf-8", newline="") as file:
         content = leaderboard(csv.DictReader(file, strict=True))

@@ -36,8 +36,8 @@ def batches(count: int, size: int = 64) -> Iterator[tuple[Tensor, Noise, Conditi
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="shapes-pixel", help="name of shipped weights")
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--levels", type=int, default=96)
+    parser.add_argument("--images", type=int, default=256, help="images that are made noisy")
+    parser.add_argument("--levels", type=int, default=96, help="levels of noise")
     args = parser.parse_args()
     weights = Weights(release=release(args.weights), device="cpu", precision="float32")
     process = weights.process

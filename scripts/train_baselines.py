@@ -426,10 +426,10 @@ def train(name: str, args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=TASKS)
-    parser.add_argument("--steps", type=int, default=4500)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("what", choices=TASKS, help="network to make")
+    parser.add_argument("--steps", type=int, default=4500, help="of the training")
+    parser.add_argument("--batch-size", type=int, default=128, help="images a step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--average", type=float, default=0.999, help="decay of the moving average of the weights")
     parser.add_argument("--decay", choices=("cosine", "none"), default="cosine", help="of the rate")
     parser.add_argument("--warmup", type=int, default=500, help="steps over which the rate rises")
@@ -442,11 +442,11 @@ def main() -> None:
         "--config", default="ddpm-cifar10", help="pixel, with --data: a published architecture, or a .json or .yaml"
     )
     parser.add_argument("--data", type=Path, help="pixel: images of one's own instead of shapes")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=250)
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--every", type=int, default=250, help="steps between two checkpoints")
     parser.add_argument("--note", default="", help="for the card, such as how an earlier part of the run was made")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--work", type=Path, default=Path("training"))
+    parser.add_argument("--device", default="cpu", help="where the network computes")
+    parser.add_argument("--work", type=Path, default=Path("training"), help="folder of checkpoints and losses")
     args = parser.parse_args()
     if args.data is not None and args.what != "pixel":
         parser.error("--data is for pixel")

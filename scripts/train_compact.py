@@ -49,10 +49,15 @@ def accuracies(network: CompactNetwork, count: int = 10_000) -> dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=HOME / "compact.safetensors")
+    parser.add_argument("--steps", type=int, default=5000, help="of the training")
+    parser.add_argument("--batch-size", type=int, default=128, help="images a step")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=HOME / "compact.safetensors",
+        help="file of weights to write; its card goes beside it",
+    )
     args = parser.parse_args()
     started = time.time()
     torch.manual_seed(args.seed)  # of the initial weights; the data are a function of the step

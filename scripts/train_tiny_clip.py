@@ -158,12 +158,17 @@ def train(args: argparse.Namespace) -> tuple[dict[str, Tensor], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=Path("training"))
-    parser.add_argument("--output", type=Path, default=HOME / "tiny-clip.safetensors")
+    parser.add_argument("--steps", type=int, default=2000, help="of the training")
+    parser.add_argument("--batch-size", type=int, default=256, help="images a step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--work", type=Path, default=Path("training"), help="folder of checkpoints and losses")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=HOME / "tiny-clip.safetensors",
+        help="file of weights to write; its card goes beside it",
+    )
     args = parser.parse_args()
     state, seconds = train(args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
