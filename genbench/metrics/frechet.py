@@ -491,17 +491,11 @@ FID = Metric(
     invariances=_ISOMETRIES,
     neutral=_OF_ERROR,
 )
-FD = Metric(
+FD = replace(
+    FID,
     name="fd",
     summary="Frechet distance of pooled features of any extractor, such as dinov2",
     source="Stein et al. 2023, arXiv:2306.04675; dgm-eval",
-    compute=fid,
-    check=arguments.distance,
-    higher_is_better=False,
-    bounds=NONNEGATIVE,
-    moments=True,
-    invariances=_ISOMETRIES,
-    neutral=_OF_ERROR,
 )
 SFID = Metric(
     name="sfid",
