@@ -1,7 +1,7 @@
-# `make check` before every commit; `make test` is what CI runs.
+# `make quick` (a minute) while you write, `make check` before every commit; `make test` is what CI runs.
 PYTHON ?= python
 
-.PHONY: check format lint types test parity tables
+.PHONY: check format lint types quick test parity tables
 
 check: lint types
 
@@ -14,6 +14,9 @@ lint:
 
 types:
 	$(PYTHON) -m mypy
+
+quick: lint
+	$(PYTHON) -m pytest -q -m "not slow and not parity" tests/unit tests/test_architecture.py
 
 test: check
 	$(PYTHON) -m pytest

@@ -33,6 +33,7 @@ TASKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS, ids=["ddim", "ddpm", "labels", "cross-attention"])
 def test_tools_make_the_same_images_of_the_same_noise(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()

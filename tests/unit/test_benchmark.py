@@ -142,6 +142,7 @@ def test_what_is_no_toml_is_rejected(content: bytes, tmp_path: Path) -> None:
         benchmark.read(tmp_path / "bad.toml")
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_takes_no_other_along(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """One model has a wrong number, and one metric has not enough images; every other number is there."""
     text = FILE.replace('"ddim(steps=2)"', '"ddim(steps=2)", "ddim(steps=1001)"')
@@ -161,6 +162,7 @@ def test_a_cell_that_fails_takes_no_other_along(file: Path, tmp_path: Path, caps
     assert len(board) == 12 and not any("1001" in row["model"] or "precision" in row["metric"] for row in board)
 
 
+@pytest.mark.slow
 def test_an_unforeseen_error_is_a_row_too(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pipeline.run
 
@@ -185,6 +187,7 @@ def test_numbers_that_may_not_stand_together_are_failures(tmp_path: Path) -> Non
     assert len(rows(tmp_path / "leaderboard.csv")) == 1
 
 
+@pytest.mark.slow
 def test_progress_says_how_far_and_how_long(file: Path, tmp_path: Path) -> None:
     told: list[benchmark.Progress] = []
     benchmark.run(benchmark.read(file), output=tmp_path, tell=told.append)

@@ -285,6 +285,7 @@ def test_the_network_follows_from_the_size_of_images_and_set() -> None:
         architecture_for("resnet65", 100, 32)
 
 
+@pytest.mark.slow
 def test_resnet50_trains_on_larger_images() -> None:
     images = np.random.default_rng(0).integers(0, 256, (10, 1, 40, 48), dtype=np.uint8)
     samples = Samples.of(images, labels=np.arange(10) % 2)

@@ -298,6 +298,7 @@ def test_nothing_in_a_file_is_executed(state: dict[str, Tensor], tmp_path: Path)
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_files_of_lightning_load_without_lightning(state: dict[str, Tensor], tmp_path: Path) -> None:
     # Callbacks, argument namespaces and dictionaries of classes that are not installed where the file is read.
     code = """

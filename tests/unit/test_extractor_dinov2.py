@@ -110,6 +110,7 @@ def images(height: int, width: int, count: int = 2) -> Tensor:
     return torch.from_numpy(np.random.default_rng(height).integers(0, 256, (count, 3, height, width), dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_class_token_follows_the_definition_after_dgm_eval_s_resize(state: dict[str, Tensor], weights: Path) -> None:
     """Pillow's bicubic on 8-bit images to 224x224 whatever the shape, then ImageNet's mean and deviation."""
     for size in ((32, 32), (180, 301)):
@@ -124,6 +125,7 @@ def test_class_token_follows_the_definition_after_dgm_eval_s_resize(state: dict[
             assert ((found["pooled"] - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_arguments_are_in_the_key_and_images_stand_alone(weights: Path) -> None:
     extractor = dinov2.load(weights=weights, architecture=ARCHITECTURE)
     other = dinov2.load(weights=weights, architecture=ARCHITECTURE, resize="bicubic-antialias")

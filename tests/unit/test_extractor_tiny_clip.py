@@ -59,6 +59,7 @@ def other(name: str) -> list[str]:
     return shapes.caption(shapes.Factors(**changed))
 
 
+@pytest.mark.slow
 def test_the_card_tells_the_truth() -> None:
     told = json.loads((SHIPPED / "tiny-clip.json").read_text(encoding="utf-8"))
     path = resolve(tiny_clip.card())

@@ -765,6 +765,7 @@ def test_folders_that_are_linked_to_each_other_are_read_once(tmp_path: Path, cap
     assert "81 links lead to folders that were read already" in caplog.text
 
 
+@pytest.mark.slow
 def test_folders_may_lie_as_deep_as_paths_are_long(tmp_path: Path) -> None:
     deepest = tmp_path / "set" / "/".join(["d"] * 1500)  # deeper than Python's stack
     for folder in [*reversed(deepest.parents), deepest]:
@@ -1172,6 +1173,7 @@ def moments(width: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.
     return rng.normal(size=width), factor @ factor.T + np.eye(width)
 
 
+@pytest.mark.slow
 def test_statistics_are_a_reference_without_images(tmp_path: Path) -> None:
     mu, sigma = moments(2048)
     np.savez(tmp_path / "plain.npz", mu=mu, sigma=sigma)

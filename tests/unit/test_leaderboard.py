@@ -43,6 +43,7 @@ def write(board: Path, rows: list[dict[str, str]]) -> Path:
     return board
 
 
+@pytest.mark.slow
 def test_a_board_of_runs_has_every_row_once_in_order_and_is_sound(board: Path, runs: Path, tmp_path: Path) -> None:
     rows = rows_of(board)
     assert len(rows) == 9 and [*rows] == sorted(rows, key=report.sort_key)

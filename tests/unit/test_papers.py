@@ -869,6 +869,7 @@ def repeated(row: Reported) -> Result | None:
     )
 
 
+@pytest.mark.slow
 def test_whoever_repeats_a_stated_protocol_is_comparable_and_nobody_else() -> None:
     exact = {row: ours for row in reported() if (ours := repeated(row)) is not None}
     assert len(exact) > 500 and {row.metric for row in exact} == set(NAMES)

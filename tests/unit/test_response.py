@@ -154,6 +154,7 @@ def found(pool: Samples, session_cache: Path) -> dict[tuple[str, str], list[Resp
 RISES, FALLS = 1, -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "corruption", "direction"),
     [
@@ -188,6 +189,7 @@ def test_metrics_are_blind_to_what_they_do_not_look_at(found: dict[tuple[str, st
     assert [r.count for r in found["fid", "fewer-samples"]] == [125, 62, 25]
 
 
+@pytest.mark.slow
 def test_clip_score_falls_with_shuffled_captions(pool: Samples) -> None:
     try:
         registry.get("extractor", "tiny-clip")()

@@ -223,6 +223,7 @@ def test_loading_draws_and_composes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert (samples.count, len(samples.captions)) == (50_000, 50_000)
 
 
+@pytest.mark.slow
 def test_samples_are_the_images_of_the_definition() -> None:
     samples = shapes.load("validation", seed=3)
     f = factors("validation", np.arange(10_000), seed=3)

@@ -237,6 +237,7 @@ def test_a_forked_copy_neither_works_nor_removes_the_files() -> None:
     evaluator.close()
 
 
+@pytest.mark.slow
 def test_all_and_one_text_are_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     briefly = replace(RECIPES["compact-cas"], epochs=1, least=0)
     monkeypatch.setitem(RECIPES, "compact-cas", briefly)  # half a minute of training is not what is tested
