@@ -83,8 +83,15 @@ def _run(path: Path) -> Run:
     with suppress(GenbenchError):
         metrics = tuple(report.measured(result) for result in report.read_results(path).values())
     size, changed = _size(path)
-    return Run(path=path, spec=spec, kept=kept, metrics=metrics, state=_state(path, spec, kept, metrics), size=size,
-               changed=changed)  # fmt: skip
+    return Run(
+        path=path,
+        spec=spec,
+        kept=kept,
+        metrics=metrics,
+        state=_state(path, spec, kept, metrics),
+        size=size,
+        changed=changed,
+    )
 
 
 def _spec_of(path: Path) -> RunSpec | None:

@@ -53,14 +53,22 @@ def build(sources: Sequence[Path], target: Path) -> int:
         other = by_id.get(row["id"])
         if other is not None and other["value"] != row["value"]:
             _log.warning(
-                "The row %s of %s is there twice, with %s and %s; the later one of %s counts.", row["id"],
-                shown(row["model"]), other["value"], row["value"], row["date"],
-            )  # fmt: skip
+                "The row %s of %s is there twice, with %s and %s; the later one of %s counts.",
+                row["id"],
+                shown(row["model"]),
+                other["value"],
+                row["value"],
+                row["date"],
+            )
         by_id[row["id"]] = row
     return tables.merge(
-        target, report.COLUMNS, list(by_id.values()), identity=lambda row: row["id"], order=report.sort_key,
+        target,
+        report.COLUMNS,
+        list(by_id.values()),
+        identity=lambda row: row["id"],
+        order=report.sort_key,
         check=comparability.check_rankings,
-    )  # fmt: skip
+    )
 
 
 def _rows_of(source: Path) -> list[Row]:
@@ -187,14 +195,20 @@ def check(path: Path) -> Verdict:
             readable.append(row)
     problems += _duplicates(rows)
     if [*rows] != sorted(rows, key=report.sort_key):
-        first = next(i for i, pair in enumerate(zip(rows, sorted(rows, key=report.sort_key), strict=True), 1)
-                     if pair[0] is not pair[1] and pair[0] != pair[1])  # fmt: skip
+        first = next(
+            i
+            for i, pair in enumerate(zip(rows, sorted(rows, key=report.sort_key), strict=True), 1)
+            if pair[0] is not pair[1] and pair[0] != pair[1]
+        )
         problems.append(f"row {first} is out of order; rows are sorted by data set, model, metric, extractor and seed.")
     unlike = _unlike(readable)
     wrong, notes = _wrong_ids(readable)
     return Verdict(
-        rows=len(rows), problems=tuple(problems + wrong), unlike=tuple(unlike), notes=tuple(notes),
-    )  # fmt: skip
+        rows=len(rows),
+        problems=tuple(problems + wrong),
+        unlike=tuple(unlike),
+        notes=tuple(notes),
+    )
 
 
 def sound(path: Path) -> list[dict[str, str]]:
@@ -336,10 +350,14 @@ def _id(row: Row, keys: dict[tuple[str, str, str], str | GenbenchError]) -> str:
 
 def _spec(row: Row) -> RunSpec:
     return RunSpec(
-        model=Ref.parse(row["model"]), dataset=Ref.parse(row["dataset"]), num_samples=int(row["num_samples"]),
-        seed=int(row["seed"]), precision=row["precision"], exact=row["exact"] == "True",  # type: ignore[arg-type]
+        model=Ref.parse(row["model"]),
+        dataset=Ref.parse(row["dataset"]),
+        num_samples=int(row["num_samples"]),
+        seed=int(row["seed"]),
+        precision=row["precision"],
+        exact=row["exact"] == "True",  # type: ignore[arg-type]
         quantise=row["quantise"],  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def _refuse_code(row: Row, *, allow_code: bool) -> None:
@@ -412,10 +430,16 @@ def rerun(row: Row, *, output: Path, allow_code: bool = False, execution: Execut
     _refuse_code(row, allow_code=allow_code)
     text = f"{row['metric']}@{row['extractor']}" if row["extractor"] else row["metric"]
     how = requests.of_run(
-        row["model"], dataset=row["dataset"], metrics=text, num_samples=int(row["num_samples"]),
-        seed=int(row["seed"]), protocol=row["protocol"], precision=row["precision"],  # type: ignore[arg-type]
-        exact=row["exact"] == "True", quantise=row["quantise"],  # type: ignore[arg-type]
-    )  # fmt: skip
+        row["model"],
+        dataset=row["dataset"],
+        metrics=text,
+        num_samples=int(row["num_samples"]),
+        seed=int(row["seed"]),
+        protocol=row["protocol"],
+        precision=row["precision"],  # type: ignore[arg-type]
+        exact=row["exact"] == "True",
+        quantise=row["quantise"],  # type: ignore[arg-type]
+    )
     measurement = Measurement(Ref.parse(row["metric"]), Ref.parse(row["extractor"]) if row["extractor"] else None)
     (result,) = pipeline.run(how.spec, [measurement], protocol=how.protocol, output=output, execution=execution).results
     return Rerun(row=row, result=result, verdict=_verdict(row, result), differing=tuple(_unlike_today(row, result)))

@@ -105,10 +105,16 @@ def _ranking(key: tuple[str, ...], rows: Sequence[Row]) -> Ranking:
     better = _higher_is_better(metric) if kind == "measured" else None
     floors = [row for row in rows if row["floor"]]
     return Ranking(
-        kind=kind, dataset=dataset, num_samples=count, metric=metric, extractor=extractor, protocol_hash=hashed,
-        higher_is_better=better, standings=tuple(_ordered(standings, better)),
+        kind=kind,
+        dataset=dataset,
+        num_samples=count,
+        metric=metric,
+        extractor=extractor,
+        protocol_hash=hashed,
+        higher_is_better=better,
+        standings=tuple(_ordered(standings, better)),
         floor=_floor(floors[0]) if floors else None,
-    )  # fmt: skip
+    )
 
 
 def _floor(row: Row) -> Score:
@@ -238,9 +244,11 @@ def _sections(found: Sequence[Ranking]) -> list[_Section]:
         sections.append(
             _Section(
                 heading=f"{kind.capitalize()}: {dataset}, {count} samples",
-                header=("model", "evaluations", "seeds", *_names(some)), rows=tuple(rows), floors=floors,
+                header=("model", "evaluations", "seeds", *_names(some)),
+                rows=tuple(rows),
+                floors=floors,
             )
-        )  # fmt: skip
+        )
     return sections
 
 
@@ -325,10 +333,11 @@ def _html(found: Sequence[Ranking], title: str, source: str) -> str:
     for section in _sections(found):
         head = "".join(f'<th scope="col">{e(shown(cell))}</th>' for cell in section.header)
         body = "".join(
-            f"<tr><th scope=\"row\"><code>{e(shown(name))}</code></th>"
-            + "".join(f"<td>{e(shown(cell))}</td>" for cell in cells) + "</tr>"
+            f'<tr><th scope="row"><code>{e(shown(name))}</code></th>'
+            + "".join(f"<td>{e(shown(cell))}</td>" for cell in cells)
+            + "</tr>"
             for name, *cells in section.rows
-        )  # fmt: skip
+        )
         floors = "".join(f"<td>{e(cell)}</td>" for cell in section.floors)
         foot = f"<tfoot><tr><td>real held-out images (floor)</td><td></td><td></td>{floors}</tr></tfoot>"
         parts.append(

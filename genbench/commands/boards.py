@@ -28,9 +28,13 @@ code_option = option(
     "--allow-code", is_flag=True, help="Let the file name components by module:attribute, which are imported."
 )
 runs_option = option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs"), show_default=True,
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
     help="Directory of the runs.",
-)  # fmt: skip
+)
 STATES = ("finished", "sampled", "unfinished", "running", "damaged")
 """As in `genbench.housekeeping`, which would import numpy."""
 work_options = together(weights_option, place_options, batch_option, runs_option)
@@ -71,9 +75,11 @@ def _tell(progress: Progress) -> None:
     console.bars().close()
     spec = progress.cells[0].run.spec
     bad = [cell for cell in progress.cells if cell.state == "failed"]
-    left = "" if progress.seconds_left is None or progress.done == progress.total else (
-        f", about {duration(progress.seconds_left)} left"
-    )  # fmt: skip
+    left = (
+        ""
+        if progress.seconds_left is None or progress.done == progress.total
+        else (f", about {duration(progress.seconds_left)} left")
+    )
     failed = f", {len(bad)} of {len(progress.cells)} failed" if bad else ""
     name = f"{spec.model.brief()} on {spec.dataset.brief()}, seed {spec.seed}"
     click.echo(shown(f"{progress.done} of {progress.total}: {name}{failed}{left}"), err=True)

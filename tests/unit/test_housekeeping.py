@@ -130,8 +130,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a file of features of every age in days, a folder of parts, a floor and weights."""
     home = tmp_path / "cache"
     monkeypatch.setenv("GENBENCH_CACHE", str(home))
-    for name in ("features/1.npy", "features/10.npy", "features/40.npy", "features/50.parts/000000.npy",
-                 "floors/60.json", "weights/70.pth"):  # fmt: skip
+    for name in (
+        "features/1.npy",
+        "features/10.npy",
+        "features/40.npy",
+        "features/50.parts/000000.npy",
+        "floors/60.json",
+        "weights/70.pth",
+    ):
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 100)

@@ -175,8 +175,11 @@ def test_reading_rows_of_others_runs_no_code(board: Path, tmp_path: Path, monkey
             leaderboard.rerun(rows_of(board)[0], output=tmp_path / "runs")
         assert not seen.exists() and "somebodys_code" not in sys.modules, name
     with pytest.raises(UsageError, match="cannot be imported"):
-        leaderboard.rerun(rows_of(board)[0] | {"extractor": row["extractor"], "model": "somebodys_code:load"},
-                          output=tmp_path / "runs", allow_code=True)  # fmt: skip
+        leaderboard.rerun(
+            rows_of(board)[0] | {"extractor": row["extractor"], "model": "somebodys_code:load"},
+            output=tmp_path / "runs",
+            allow_code=True,
+        )
     assert seen.exists()
 
 
