@@ -123,8 +123,9 @@ def swd(*, generated: Evidence, reference: Evidence, projections: int = 256, see
     return score(value, error, bounds=NONNEGATIVE)
 
 
-HEAVY = 0.3
-"""Shape of the tail of squared distances from the mean; 1/2 is that of features without fourth moments."""
+HEAVY = 0.15
+"""Shape of the tail of squared distances from the mean that is still light enough; 1/2 is that of features without
+fourth moments."""
 
 
 SWD = Metric(
