@@ -116,7 +116,10 @@ def parse(data: Mapping[str, Any], *, title: str = "", allow_code: bool = False)
     """What the content of a benchmark file asks for.
 
     Args:
-        data: keys and values; README, "Benchmark files", says what they mean.
+        data: `datasets`, `models` and `metrics` are lists of reference texts, `seeds` one of whole numbers ([0]);
+            `num_samples`, `protocol`, `precision` and `exact` hold for all runs and have the defaults of
+            `genbench.run`. Each table of the list `sweep` has a `model` and lists of its arguments, of which every
+            combination is one more model.
         title: where the file has none.
 
     Raises:
