@@ -354,8 +354,8 @@ def _spec(row: Row) -> RunSpec:
         dataset=Ref.parse(row["dataset"]),
         num_samples=int(row["num_samples"]),
         seed=int(row["seed"]),
-        precision=row["precision"],
-        exact=row["exact"] == "True",  # type: ignore[arg-type]
+        precision=row["precision"],  # type: ignore[arg-type]
+        exact=row["exact"] == "True",
         quantise=row["quantise"],  # type: ignore[arg-type]
     )
 
