@@ -138,11 +138,15 @@ def _shifts(made: Baseline, wanted: Wanted, execution: Execution) -> dict[str, f
     """By measurement, its value from the stored features less the one of the unrounded features."""
     alike = {str(cell): cell for cell in cells_of(made.results)}
     texts = tuple(
-        result.measurement for result in made.results
-        if (cell := alike.get(result.measurement)) and cell.metric.taps and not cell.metric.pairwise
-        and not cell.metric.images and features.CAPTIONS not in cell.metric.taps
+        result.measurement
+        for result in made.results
+        if (cell := alike.get(result.measurement))
+        and cell.metric.taps
+        and not cell.metric.pairwise
+        and not cell.metric.images
+        and features.CAPTIONS not in cell.metric.taps
         and limit_of(cell, "generated") is None
-    )  # fmt: skip
+    )
     if not texts:
         return {}
     first = made.results[0]

@@ -127,14 +127,20 @@ def encoded(baseline: Baseline) -> bytes:
         tensors["labels"] = np.ascontiguousarray(samples.labels)
     tensors |= {f"features.{i}": np.ascontiguousarray(kept.values) for i, kept in enumerate(baseline.features)}
     told = {
-        "schema": SCHEMA, "results": [report.write_result(result) for result in baseline.results],
-        "asked": baseline.asked, "shape": list(samples.shape), "origin": samples.origin,
-        "captions": None if samples.captions is None else list(samples.captions), "classes": list(samples.classes),
-        "quantise": samples.quantise, "precision": baseline.precision, "shifts": dict(baseline.shifts),
+        "schema": SCHEMA,
+        "results": [report.write_result(result) for result in baseline.results],
+        "asked": baseline.asked,
+        "shape": list(samples.shape),
+        "origin": samples.origin,
+        "captions": None if samples.captions is None else list(samples.captions),
+        "classes": list(samples.classes),
+        "quantise": samples.quantise,
+        "precision": baseline.precision,
+        "shifts": dict(baseline.shifts),
         "features": [{"extractor": kept.extractor, "key": kept.key, "tap": kept.tap} for kept in baseline.features],
         "noise": {name: dict(found) for name, found in baseline.noise.items()},
         "history": [asdict(entry) for entry in baseline.history],
-    }  # fmt: skip
+    }
     told["digest"] = _digest(told, tensors)
     return save(tensors, {SCHEMA: canonical(told)})
 
@@ -332,11 +338,14 @@ def _brief(found: Mapping[str, Any]) -> dict[str, Any]:
 def as_dict(baseline: Baseline) -> dict[str, Any]:
     """What a baseline holds as JSON, without its features."""
     return {
-        "schema": SCHEMA, "results": [report.write_result(result) for result in baseline.results],
-        "num_samples": baseline.samples.count, "precision": baseline.precision, "shifts": dict(baseline.shifts),
+        "schema": SCHEMA,
+        "results": [report.write_result(result) for result in baseline.results],
+        "num_samples": baseline.samples.count,
+        "precision": baseline.precision,
+        "shifts": dict(baseline.shifts),
         "features": [
             {"extractor": kept.extractor, "tap": kept.tap, "width": kept.values.shape[1]} for kept in baseline.features
         ],
         "noise": {name: dict(found) for name, found in baseline.noise.items()},
         "history": [asdict(entry) for entry in baseline.history],
-    }  # fmt: skip
+    }

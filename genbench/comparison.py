@@ -101,23 +101,29 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The document of `genbench compare --format json`; `schemas/comparison.schema.json` describes it."""
         return {
-            "schema": SCHEMA, "exit_code": self.exit_code, "covers": COVERS,
+            "schema": SCHEMA,
+            "exit_code": self.exit_code,
+            "covers": COVERS,
             "base": side_as_dict(self.pairs[0].base),
             "candidates": [
-                side_as_dict(pair.candidate) | {
-                    "paired": pair.in_pairs, "why": pair.why, "alone": list(pair.alone),
+                side_as_dict(pair.candidate)
+                | {
+                    "paired": pair.in_pairs,
+                    "why": pair.why,
+                    "alone": list(pair.alone),
                     "differences": [row_as_dict(row) for row in pair.rows],
                 }
                 for pair in self.pairs
             ],
             "ties": {
                 name: {
-                    "order": list(ties.order), "groups": [list(group) for group in ties.groups],
+                    "order": list(ties.order),
+                    "groups": [list(group) for group in ties.groups],
                     "p_values": [{"sides": list(two), "p": p} for two, p in ties.p_values.items()],
                 }
                 for name, ties in self.ties.items()
             },
-        }  # fmt: skip
+        }
 
     def text(self, width: int = 120) -> str:
         """The tables that a person reads."""
@@ -142,10 +148,12 @@ def side_as_dict(side: Measured) -> dict[str, Any]:
     """A side as JSON."""
     spec = side.spec
     return {
-        "name": side.name, "model": str(spec.model) if spec else None, "dataset": str(spec.dataset) if spec else None,
+        "name": side.name,
+        "model": str(spec.model) if spec else None,
+        "dataset": str(spec.dataset) if spec else None,
         "seed": spec.seed if spec else None,
         "num_samples": side.results[0].generated.count if side.results else None,
-    }  # fmt: skip
+    }
 
 
 def told(side: Measured) -> str:
@@ -160,21 +168,30 @@ def row_as_dict(row: Row) -> dict[str, Any]:
     found = row.difference
     low, high = (found.ci95 if found else None) or (None, None)
     return {
-        "metric": row.name, "measurement": row.base.measurement, "protocol": row.base.protocol,
-        "protocol_hash": row.base.protocol_hash, "higher_is_better": row.base.higher_is_better,
-        "base": _value(row.base), "candidate": _value(row.candidate),
-        "difference": finite(found.value) if found else None, "stderr": finite(found.stderr) if found else None,
-        "ci95": None if low is None else [finite(low), finite(high)], "method": found.method if found else None,
-        "shown": row.shown, "better": row.better, "unlike": list(row.unlike),
-    }  # fmt: skip
+        "metric": row.name,
+        "measurement": row.base.measurement,
+        "protocol": row.base.protocol,
+        "protocol_hash": row.base.protocol_hash,
+        "higher_is_better": row.base.higher_is_better,
+        "base": _value(row.base),
+        "candidate": _value(row.candidate),
+        "difference": finite(found.value) if found else None,
+        "stderr": finite(found.stderr) if found else None,
+        "ci95": None if low is None else [finite(low), finite(high)],
+        "method": found.method if found else None,
+        "shown": row.shown,
+        "better": row.better,
+        "unlike": list(row.unlike),
+    }
 
 
 def _value(result: Result) -> dict[str, Any]:
     low, high = result.score.ci95 or (None, None)
     return {
-        "value": finite(result.score.value), "stderr": finite(result.score.stderr),
+        "value": finite(result.score.value),
+        "stderr": finite(result.score.stderr),
         "ci95": None if low is None else [finite(low), finite(high)],
-    }  # fmt: skip
+    }
 
 
 _HEADER = ("metric", "base", "candidate", "difference", "+- s.e.", "95 % interval", "shown")
@@ -259,10 +276,11 @@ def compare(
     known = sides.opened(given[first], wanted, execution=execution, allow_code=allow_code)
     like = wanted.like(known)
     found = [
-        known if i == first
+        known
+        if i == first
         else sides.opened(side, wanted if sides.has_results(side) else like, execution=execution, allow_code=allow_code)
         for i, side in enumerate(given)
-    ]  # fmt: skip
+    ]
     pairs = tuple(pair_of(found[0], other, paired=paired) for other in found[1:])
     return Comparison(pairs=pairs, ties=_ties(found, pairs, paired) if len(found) > 2 else {})
 

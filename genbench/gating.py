@@ -282,9 +282,15 @@ def judged(
     counts = [result.generated.count for result in candidate.results if result.generated.count]
     count = max(counts, default=None)
     return Gate(
-        baseline=base.name, base=base, candidate=candidate, in_pairs=in_pairs, why=why, verdicts=tuple(verdicts),
-        count=count, looks=((count, given.alpha * share),) if count else (),
-    )  # fmt: skip
+        baseline=base.name,
+        base=base,
+        candidate=candidate,
+        in_pairs=in_pairs,
+        why=why,
+        verdicts=tuple(verdicts),
+        count=count,
+        looks=((count, given.alpha * share),) if count else (),
+    )
 
 
 def _rule_of(result: Result, given: Rules) -> tuple[str, Rule]:
@@ -333,14 +339,17 @@ def _prepared(
     margin = _margin(name, rule, result, known)
     alpha = given.alpha * share
     if up is None:
-        return replace(
-            blank, word="inconclusive", difference=row.difference, reason="neither direction is better."
-        )  # fmt: skip
+        return replace(blank, word="inconclusive", difference=row.difference, reason="neither direction is better.")
     worse = differences.worsening(row.difference, margin=margin, higher_is_better=up, count=count, alpha=alpha)
     return replace(
-        blank, word="inconclusive", difference=row.difference, worsening=worse, margin=margin, alpha=alpha,
+        blank,
+        word="inconclusive",
+        difference=row.difference,
+        worsening=worse,
+        margin=margin,
+        alpha=alpha,
         p_regressed=worse.p_regressed,
-    )  # fmt: skip
+    )
 
 
 def _margin(name: str, rule: Rule, result: Result, known: Baseline) -> float:
@@ -426,9 +435,14 @@ class _Sampler:
     """Samples the candidate as the baseline was sampled, and measures both alike."""
 
     def __init__(
-        self, known: Baseline, base: Measured, model: str | None, reference: Source | None, output: Path,
+        self,
+        known: Baseline,
+        base: Measured,
+        model: str | None,
+        reference: Source | None,
+        output: Path,
         execution: Execution,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if known.spec is None:
             raise UsageError(f"{shown(known.name)} is of images that no run made; give a candidate.")
         ref = Ref.parse(model) if model is not None else known.spec.model
@@ -441,9 +455,7 @@ class _Sampler:
 
     def candidate(self, count: int, seed: int) -> Measured:
         spec = replace(self.spec, num_samples=count, seed=seed)
-        outcome = pipeline.run(
-            spec, self.wanted, protocol=self.protocol, output=self.output, execution=self.execution
-        )  # fmt: skip
+        outcome = pipeline.run(spec, self.wanted, protocol=self.protocol, output=self.output, execution=self.execution)
         return sides.opened(outcome, Wanted(), execution=self.execution, allow_code=True)
 
     def of_baseline(self, count: int) -> Measured:
@@ -452,10 +464,13 @@ class _Sampler:
             return self.base
         samples = self.known.samples.subset(0, count)
         results = sides.measured_from(
-            samples, self.known.evidence(count), map(str, self.wanted),
+            samples,
+            self.known.evidence(count),
+            map(str, self.wanted),
             reference=self.reference if self.reference is not None else str(self.spec.dataset),
-            protocol=self.protocol.name, execution=self.execution,
-        )  # fmt: skip
+            protocol=self.protocol.name,
+            execution=self.execution,
+        )
         asked = identities.asked(self.spec.seed, samples) if self.base.asked is not None else None
         return Measured(name=self.base.name, results=results, samples=samples, asked=asked)
 
@@ -497,7 +512,7 @@ def _confirmed(found: Gate, sampler: _Sampler, count: int) -> Gate:
         difference = differences.unpaired(verdict.base.score, again.score)
         worse = differences.worsening(
             difference, margin=verdict.margin, higher_is_better=bool(verdict.upwards), count=count, alpha=verdict.alpha
-        )  # fmt: skip
+        )
         seen = f"{verdict.name} of {count} images of seed {sampler.spec.seed + 1}, not in pairs, is worse by "
         seen += f"{comparison.signed(worse.value, difference.stderr)}"
         if math.isfinite(worse.low):

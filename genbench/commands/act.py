@@ -253,11 +253,18 @@ def gate(**options: Any) -> None:
     files = {"json": options["json_file"], "junit": options["junit"], "gitlab": options["gitlab"]}
     given = rules.found_in(Path()) if options["rules"] is None else rules.of_file(options["rules"])
     found = judged(
-        options["candidate"], baseline=options["file"], model=options["model"],
-        rules=rules.with_margins(given, options["margin"]), reference=options["reference"], paired=options["paired"],
-        escalate=options["escalate"], max_n=options["max_n"], output=options["output"],
-        allow_code=options["allow_code"], execution=execution_of(options),
-    )  # fmt: skip
+        options["candidate"],
+        baseline=options["file"],
+        model=options["model"],
+        rules=rules.with_margins(given, options["margin"]),
+        reference=options["reference"],
+        paired=options["paired"],
+        escalate=options["escalate"],
+        max_n=options["max_n"],
+        output=options["output"],
+        allow_code=options["allow_code"],
+        execution=execution_of(options),
+    )
     reporters.write(found, {name: path for name, path in files.items() if path is not None})
     if options["format"] == "json":
         say(report.dumps(reporters.as_dict(found)))

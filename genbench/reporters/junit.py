@@ -38,14 +38,17 @@ def _case(suite: ElementTree.Element, verdict: Verdict) -> str | None:
     case = ElementTree.SubElement(suite, "testcase", classname="genbench.gate", name=_clean(verdict.name))
     properties = ElementTree.SubElement(case, "properties")
     told = {
-        "verdict": verdict.word, "label": verdict.label, "margin": verdict.margin, "covers": COVERS,
+        "verdict": verdict.word,
+        "label": verdict.label,
+        "margin": verdict.margin,
+        "covers": COVERS,
         "baseline": verdict.base and verdict.base.score.value,
         "candidate": verdict.candidate and verdict.candidate.score.value,
         "difference": verdict.difference and verdict.difference.value,
         "stderr": verdict.difference and verdict.difference.stderr,
         "num_samples": verdict.candidate and verdict.candidate.generated.count,
         "protocol_hash": verdict.base and verdict.base.protocol_hash,
-    }  # fmt: skip
+    }
     for name, value in told.items():
         if value is not None and value != "":
             ElementTree.SubElement(properties, "property", name=name, value=_clean(str(value)))
