@@ -95,10 +95,13 @@ class Baseline:
         """The run that was accepted, None of images that no run made."""
         return self.results[0].spec
 
-    def floor_of_noise(self, measurement: str) -> float | None:
-        """The largest difference that a change without a meaning made; None before the baseline was calibrated."""
-        found = self.noise.get(measurement)
-        return max(abs(value) for value in found.values()) if found else None
+    def floor_of_noise(self, measurement: str, *, in_pairs: bool) -> float | None:
+        """The largest difference that a change without a meaning made; None before the baseline was calibrated.
+
+        Other seeds are no such change where both sides have the same ones.
+        """
+        found = self.noise.get(measurement, {})
+        return max((abs(value) for what, value in found.items() if what != "seeds" or not in_pairs), default=None)
 
     def evidence(self, count: int | None = None) -> dict[str, Evidence]:
         """The features of the first `count` images, of all for None, by the text of the extractor."""

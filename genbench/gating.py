@@ -336,7 +336,7 @@ def _prepared(
     count = other.generated.count or 0
     if count < rule.min_n:
         return replace(blank, reason=f"{count} images are fewer than the {rule.min_n} that are asked for (min_n).")
-    margin = _margin(name, rule, result, known)
+    margin = _margin(name, rule, result, known, in_pairs)
     alpha = given.alpha * share
     if up is None:
         return replace(blank, word="inconclusive", difference=row.difference, reason="neither direction is better.")
@@ -352,8 +352,8 @@ def _prepared(
     )
 
 
-def _margin(name: str, rule: Rule, result: Result, known: Baseline) -> float:
-    floor = known.floor_of_noise(result.measurement)
+def _margin(name: str, rule: Rule, result: Result, known: Baseline, in_pairs: bool) -> float:
+    floor = known.floor_of_noise(result.measurement, in_pairs=in_pairs)
     if rule.margin is None:
         return max(Margin(value=DEFAULT_SHARE, relative=True).of(result.score.value), floor or 0.0)
     margin = rule.margin.of(result.score.value)

@@ -151,8 +151,11 @@ def test_a_margin_below_the_noise_floor_is_refused_and_is_the_default_one() -> N
     good = of(X, "1")
     known = base_of(good, noise={good.measurement: {"batch size": 0.01, "seeds": -0.3}})
     with pytest.raises(UsageError, match=r"below its noise floor.*0\.3"):
-        judge(known, of(X + NOISE, "2"), given=ruled(0.2))
-    (verdict,) = judge(known, of(X + NOISE, "2")).verdicts
+        judge(known, of(X + NOISE, "2"), given=ruled(0.2), paired=False)
+    with pytest.raises(UsageError, match=r"below its noise floor.*0\.01"):
+        judge(known, of(X + NOISE, "2"), given=ruled(0.005))
+    assert judge(known, of(X + NOISE, "2"), given=ruled(0.2)).verdicts[0].margin == 0.2, "seeds are the same in pairs"
+    (verdict,) = judge(known, of(X + NOISE, "2"), paired=False).verdicts
     assert verdict.margin == pytest.approx(0.3)
     (verdict,) = judge(base_of(good), of(X + NOISE, "2")).verdicts
     assert verdict.margin == pytest.approx(0.01 * X.mean())
