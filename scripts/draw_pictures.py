@@ -167,6 +167,11 @@ def evaluations(folder: Path, found: Mapping[str, Mapping[str, Mapping[str, str]
         axis.errorbar(x, y, yerr=(y - least, most - y), fmt=marker, markersize=5, capsize=2, label=name)
     axis.axhline(floor, color="0.5", linestyle="--", linewidth=0.8, label="FID of as many real images")
     axis.set(xscale="log", yscale="log", xlabel="evaluations of the network an image", ylabel="FID on shapes")
+    counts = sorted({point[0] for points in by_system.values() for point in points})
+    apart = [b for a, b in zip([0.0, *counts], counts, strict=False) if b > 1.1 * a]  # others would overlap
+    axis.set_xticks(apart, [f"{count:.3g}" for count in apart])
+    axis.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+    axis.minorticks_off()
     axis.legend(fontsize=7, ncols=2, frameon=False)
     figure.savefig(folder / "evaluations.png", dpi=110, metadata={"Software": None})
 
