@@ -21,7 +21,7 @@ def ddim(weights: Weights, *, steps: int = 50, eta: float = 0.0, spacing: str = 
 
     Args:
         eta: 0 is deterministic given the starting noise, 1 is ancestral with the small variance.
-        spacing: "uniform" or "quadratic" in the paper; others in `baselines.schedules.subsequence`. In few steps, such as
+        spacing: "uniform" or "quadratic" in the paper; others in `baselines.schedules.subsequence`. In as few steps as
             10, "respaced" is far better, and the system `dpm-solver` better still (docs/zoo.md).
         clip: limit the predicted image to [-1, 1] and derive the noise from it, as guided-diffusion
             does and the paper's own code does not.
