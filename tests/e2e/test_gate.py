@@ -1,13 +1,16 @@
-"""Baselines and the gate from the command line, and the rules and the test of docs/gate.md as they stand there."""
+"""Baselines and the gate from the command line, and the lines of docs/gate.md as they stand there."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from genbench import cli
 from genbench.baseline import read, write
@@ -105,6 +108,42 @@ def test_calibration_is_kept_and_refuses_small_margins(run: Path, monkeypatch: p
 
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def shell_lines(root: Path) -> list[str]:
+    """Every line of shell of docs/gate.md: of sh, of `run:` steps and of `script:` lists."""
+    found: list[str] = []
+    for kind, text in FENCE.findall((root / "docs" / "gate.md").read_text(encoding="utf-8")):
+        if kind == "sh":
+            found.append(text)
+        elif kind == "yaml":
+            told = yaml.safe_load(text)
+            jobs = told.get("jobs", {}).values() if "jobs" in told else [told.get("runs", {}), told.get("gate", {})]
+            for job in jobs:
+                found += [f"{_environment(step)}{step['run']}" for step in job.get("steps", []) if "run" in step]
+                found += job.get("script", [])
+    return [line for line in found if not line.startswith("pip ")]
+
+
+def _environment(step: dict) -> str:
+    values = {"${{ inputs.baseline }}": "baseline.safetensors", "${{ inputs.margin }}": "fid=5%"}
+    return "".join(f'export {name}="{values[text]}"\n' for name, text in step.get("env", {}).items())
+
+
+@pytest.mark.slow
+def test_the_documented_lines_do_what_they_say(root: Path, tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    lines = [line.replace("-n 1000", "-n 100").replace("steps=10", "steps=2") for line in shell_lines(root)]
+    assert sum("genbench gate" in line for line in lines) == 5 and sum("baseline" in line for line in lines) > 5
+    script = f'set -e\ngenbench() {{ "{sys.executable}" -m genbench "$@"; }}\n' + "\n".join(lines)
+    summary = tmp_path / "summary.md"
+    environment = {**clean_environment, "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("PASS (exit code 0)") == 5
+    for name in ("gate.xml", "gate.json", "gate.txt", "metrics.txt", "summary.md"):
+        assert (tmp_path / name).stat().st_size > 100, name
 
 
 def test_the_documented_test_and_rules_work(root: Path, run: Path, tmp_path: Path) -> None:
