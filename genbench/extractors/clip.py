@@ -112,8 +112,9 @@ def configuration(architecture: str | Mapping[str, Any]) -> dict[str, Any]:
         found = get_model_config(architecture)
         if found is None:
             raise UsageError(f"open_clip has no architecture {architecture!r}. {nearest(architecture, list_models())}")
-    found = deepcopy(found.get("model_cfg", found)) if isinstance(found, Mapping) else {}
-    parts = [found.get(name) for name in ("vision_cfg", "text_cfg")] if isinstance(found, Mapping) else []
+    inner = found.get("model_cfg", found) if isinstance(found, Mapping) else None
+    found = deepcopy(dict(inner)) if isinstance(inner, Mapping) else {}
+    parts = [found.get(name) for name in ("vision_cfg", "text_cfg")]
     if "embed_dim" not in found or not all(isinstance(part, Mapping) for part in parts):
         raise InputRejected("A configuration of open_clip has embed_dim, vision_cfg and text_cfg.")
     foreign = [key for key in ("hf_model_name", "hf_tokenizer_name") if found["text_cfg"].get(key)]

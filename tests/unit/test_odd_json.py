@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from baselines.files import catalogue
@@ -58,6 +58,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.parametrize("reader", READERS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=contents)
+@example(content=b'{"model_cfg": null}')
+@example(content=b'{"model_cfg": "embed_dim"}')
 def test_odd_json_is_refused_in_words(reader: str, content: bytes, tmp_path: Path) -> None:
     name, read = READERS[reader]
     path = tmp_path / name
