@@ -211,14 +211,14 @@ def export(samples: str, png: Path | None, npz: Path | None, data_dir: Path | No
     genbench export runs/f346ff15a959 --png out/
     genbench export "shapes(split='test', count=100)" --npz test.npz
     """  # fmt: skip
-    from genbench import images, pipeline
+    from genbench import images, sets
     from genbench.measuring import Execution
 
     if png is None and npz is None:
         raise UsageError("Say where to write to: --png DIR, --npz FILE.npz, or both.")
     if png is not None and png.is_dir() and any(png.iterdir()):
         raise UsageError(f"--png {shown(png)} holds files already, which images would mix with; give a new folder.")
-    opened, _, _ = pipeline.open_side(samples, Execution(data_dir=data_dir), role="held_out")
+    opened, _, _ = sets.open_side(samples, Execution(data_dir=data_dir), role="held_out")
     if png is not None:
         images.write_images(opened, png)
         if opened.captions is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genbench import generation, measuring, pipeline, protocols, registry
+from genbench import generation, measuring, pipeline, protocols, registry, sets
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset
 from genbench.errors import InputRejected, MissingAsset, UsageError, nearest, shown
@@ -141,7 +141,7 @@ def of_score(
             return _pixels(_opened(given, name, execution)[0], value_range, how)
         if data is None or ref is None or not needed:
             return None
-        return pipeline.load_split(data, ref, name, execution)
+        return sets.load_split(data, ref, name, execution)
 
     return ScoreRequest(
         generated=None if generated is None else _pixels(generated, value_range, how),
@@ -298,7 +298,7 @@ def labels_of(given: ArrayLike | Tensor | None) -> NDArray[np.int64] | None:
 def _opened(source: Source, role: str, execution: measuring.Execution) -> tuple[Any, Dataset | None, Ref | None]:
     """Samples or an array; of a text also the data set that it names."""
     if isinstance(source, str | Path):
-        return pipeline.open_side(str(source), execution, role=role)
+        return sets.open_side(str(source), execution, role=role)
     return source, None, None
 
 

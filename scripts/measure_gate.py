@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genbench import generation, pipeline, registry, requests, tables
+from genbench import generation, pipeline, registry, requests, sets, tables
 from genbench.arrays import Evidence, Features, Images, Samples
 from genbench.baseline import Baseline
 from genbench.extractors import compact
@@ -178,7 +178,7 @@ def _result(score: Score, ref: Ref, metric: object, name: str, count: int) -> Re
     )
 
 
-def sets(change: Change, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def drawn_apart(change: Change, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of the images of both sides: whole blocks, disjoint ones where the images are not in pairs."""
     total = len(change.base["pooled"]) // BLOCK
     blocks = rng.permutation(total)[: count // BLOCK * (1 if change.pairs else 2)]
@@ -191,7 +191,7 @@ def verdicts(change: Change, count: int, repetitions: int, reference: Evidence) 
     tally = {name: {"regressed": 0, "inconclusive": 0, "pass": 0} for name in (*METRICS, "gate")}
     rng = np.random.default_rng(count)
     for _ in range(repetitions):
-        left, right = sets(change, count, rng)
+        left, right = drawn_apart(change, count, rng)
         base = measured(change.base, left, reference, "base")
         candidate = measured(change.candidate, right, reference, "candidate")
         known = Baseline(
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", type=int, default=COUNTS, help="images a side")
     parser.add_argument("--only", nargs="*", default=[], help="names of changes")
     given = parser.parse_args()
-    real = pipeline.open_side(f"shapes(count={REFERENCE})", Execution(), role="reference")[0]
+    real = sets.open_side(f"shapes(count={REFERENCE})", Execution(), role="reference")[0]
     reference = Evidence(
         samples=real,
         taps={t: Features(extractor="compact", tap=t, array=v) for t, v in taps_of(real).items()},

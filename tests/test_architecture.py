@@ -63,10 +63,11 @@ ALLOWED: dict[str, set[str]] = {
     "progress": {"errors"},
     "console": {"errors", "progress", "registry", "protocols"},
     "preflight": FOUNDATION | {"measuring", "features", "generation", "report", "tables"},
+    "sets": FOUNDATION | {"measuring", "registry", "subsets"},
     "pipeline": FOUNDATION
-    | {"preflight", "measuring", "features", "subsets", "generation", "registry", "protocols", "environment"}
+    | {"sets", "preflight", "measuring", "features", "subsets", "generation", "registry", "protocols", "environment"}
     | {"identities", "report", "outcome"},
-    "requests": FOUNDATION | {"outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
+    "requests": FOUNDATION | {"sets", "outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},
     "describe": FOUNDATION | {"registry", "protocols"},
@@ -95,6 +96,7 @@ ALLOWED: dict[str, set[str]] = {
     | {
         "commands",
         "requests",
+        "sets",
         "display",
         "outcome",
         "progress",

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from genbench import files, generation, pipeline, planning, preflight, registry, weights
+from genbench import files, generation, pipeline, planning, preflight, registry, sets, weights
 from genbench.arrays import Samples
 from genbench.contracts import Classifier, Extractor
 from genbench.datasets import shapes
@@ -284,7 +284,7 @@ def told(generated: Samples, reference: Samples | None, *metrics: str, **more: A
 
 
 def real(split: str, count: int) -> Samples:
-    return pipeline.open_side(f"shapes(split={split!r}, count={count})", Execution(), role="reference")[0]
+    return sets.open_side(f"shapes(split={split!r}, count={count})", Execution(), role="reference")[0]
 
 
 def photographs(count: int, seed: int, side: int = 32) -> Samples:

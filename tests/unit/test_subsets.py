@@ -13,7 +13,7 @@ import pytest
 from made_up import random_images
 from PIL import Image
 
-from genbench import pipeline, subsets
+from genbench import pipeline, sets, subsets
 from genbench.arrays import Samples
 from genbench.datasets import shapes
 from genbench.errors import UsageError
@@ -144,7 +144,7 @@ def test_a_count_of_a_folder_and_a_limit_of_the_reference_are_by_class(tmp_path:
     images = drawn.read(0, 300).transpose(0, 2, 3, 1)
     np.savez(tmp_path / "real.npz", arr_0=images, arr_1=drawn.labels)
     text = f"folder(path={str(tmp_path / 'real.npz')!r}, count=100)"
-    opened, _, _ = pipeline.open_side(text, Execution(), role="reference")
+    opened, _, _ = sets.open_side(text, Execution(), role="reference")
     assert opened.labels is not None and drawn.labels is not None
     shares = np.bincount(drawn.labels, minlength=10) / 3
     assert (np.abs(np.bincount(opened.labels, minlength=10) - shares) < 1).all()
