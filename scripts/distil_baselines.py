@@ -14,7 +14,6 @@ import dataclasses
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from baselines.networks.unet import UNet
 from baselines.training import Loss, Recipe, fit
 from genbench.datasets import shapes
 from scripts.cards import write_card
-from scripts.train_baselines import BETA, HOME, PIXEL, PROCESS, SHAPE, batch
+from scripts.train_baselines import HOME, PIXEL, PROCESS, SHAPE, batch
 
 SHIPPED = (4, 8)
 """Numbers of steps whose networks come with the package."""
@@ -42,9 +41,8 @@ def teacher() -> UNet:
 
 def told(ratio: Tensor) -> Tensor:
     """The timestep of the cosine process with this ratio, between timesteps by the logarithm; float32 (b,)."""
-    remaining = schedules.signal(BETA)
-    known = 0.5 * np.log((1 - remaining) / remaining)
-    return torch.from_numpy(np.interp(ratio.log().numpy(), known, np.arange(len(known)))).float()
+    process = schedules.Discrete(schedule=PROCESS["schedule"], steps=PROCESS["steps"])
+    return torch.tensor([process.at(r).t for r in ratio.tolist()])
 
 
 def student(of: nn.Module) -> UNet:

@@ -132,6 +132,7 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
             f"| `{registry.bind('model', Ref.parse(model))[1].brief()}` | {evaluations} | {' | '.join(cells)} |"
         )
     lines += ["", "## What each of them is", ""]
+    lines += ["The pictures show the same sixteen seeds, under the arguments with the most evaluations.", ""]
     shown = dict.fromkeys(model.partition("(")[0] for model in found)
     for name in shown:
         lesson = LESSONS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -52,18 +51,12 @@ def ncsn(
     step = annealed_langevin(
         4 * step_lr if rate is None else rate, count or steps, denoised=version == 2 if denoise is None else denoise
     )
-    return System(
-        weights=weights, sampler=walk(lambda: step, grid), build=elsewhere(clip=False), start=uniform(grid[0].sigma)
-    )
+    return System(weights=weights, sampler=walk(lambda: step, grid), build=elsewhere(clip=False), start=uniform)
 
 
-def uniform(sigma: float) -> Callable[[Noise, Tensor, Given], Tensor]:
+def uniform(noise: Noise, like: Tensor, given: Given) -> Tensor:
     """Uniform noise in [-1, 1], in which the originals start, whatever the first level."""
-
-    def start(noise: Noise, like: Tensor, given: Given) -> Tensor:
-        return 2.0 * torch.special.ndtr(noise(0, like)) - 1.0
-
-    return start
+    return 2.0 * torch.special.ndtr(noise(0, like)) - 1.0
 
 
 _ROWS = (

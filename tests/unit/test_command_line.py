@@ -235,7 +235,7 @@ ENDINGS = [
     (MemoryError(), 7, "Out of memory"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 7, "Out of memory"),
     (OSError(28, "No space left on device", "/x"), 7, "No space left"),
-    (PermissionError(13, "Permission denied", "/root/x"), 7, "/root/x"),
+    (PermissionError(13, "Permission denied", "/elsewhere/x"), 7, "/elsewhere/x"),
     (OSError(36, "File name too long", "a" * 300), 2, "too long"),
     (KeyboardInterrupt(), 130, "interrupted; the same command continues"),
     (Interrupted(224, 384), 130, "224 of 384 images are kept"),

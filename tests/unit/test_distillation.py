@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from oracles import keyed
 from torch import Tensor, nn
 
 from baselines.denoisers import Condition, Prediction
 from baselines.distillation import consistency_loss, halving_loss
 from baselines.schedules import EDM, karras_ratios, rho_ratios
-from baselines.systems.consistency import consistent
+from baselines.systems.consistency import consistent, noising
 
 SPREAD = 0.6
 """Standard deviation of the data."""
@@ -110,6 +111,13 @@ def test_the_consistency_function_is_the_identity_on_the_lowest_level() -> None:
     own = (0.3 * x - x / (1 + s**2)) * (1 + s**2) ** 0.5 / s
     known = x / ((s - 0.01) ** 2 + 1) + (s - 0.01) / (1 + s**2) ** 0.5 * own
     torch.testing.assert_close(f(x, EDM.at(s), {}).x0, known)
+
+
+def test_the_next_level_has_its_own_noise() -> None:
+    """Up from the end of a trajectory, which has the lowest noise already: sqrt(sigma^2 - low^2) z."""
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    found = noising(0.5)(lambda x, p, c: Prediction(0.2 * x, x), x, [EDM.at(2.0), EDM.at(1.3)], 0, keyed(), {})
+    torch.testing.assert_close(found, 0.2 * x + 1.2 * keyed()(1, x))
 
 
 @pytest.mark.parametrize("via", ["banana", "0.5,2.0", "90", "0.001"])

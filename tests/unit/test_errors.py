@@ -35,7 +35,7 @@ def test_nothing_that_a_terminal_obeys_is_shown() -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfResources),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfResources),
         (OSError(errno.ENOSPC, "No space left on device", "f"), OutOfResources),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), OutOfResources),
+        (PermissionError(errno.EACCES, "Permission denied", "/elsewhere/x"), OutOfResources),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), UsageError),
         (RuntimeError("mat1 and mat2 must have the same dtype"), None),
         (ValueError("no"), None),

@@ -125,6 +125,26 @@ def test_langevin_keeps_the_law_of_its_level() -> None:
     assert float(x.std()) == pytest.approx(spread, rel=0.02)
 
 
+def test_the_size_of_a_langevin_step_shrinks_with_the_signal() -> None:
+    """2 kept^2 (snr |z| / |s|)^2, with kept^2 = 1 - beta of the transition, as the original's alpha."""
+    p, q = Level(2.0, 0.6, 0.8), Level(1.0, 0.8, 0.6)
+    x = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    score, z = -x / (p.alpha**2 * STD**2 + p.sigma**2), keyed()(1, x, 1)
+    norms = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
+    size = (2 * (0.6 / 0.8) ** 2 * (0.16 * norms) ** 2).view(-1, 1, 1, 1)
+    found = langevin(0.16)(gaussian(0.0, STD), x, [p, q], 0, keyed(), {})
+    torch.testing.assert_close(found, x + size * score + (2 * size).sqrt() * z)
+
+
+def test_the_last_noisy_step_of_the_analytic_variance_can_be_limited() -> None:
+    grid = Discrete(schedule="linear").grid(subsequence(4, 1000, "respaced"))
+    x = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    for i, limited in ((1, False), (2, True)):  # 2 leads to the last noisy level
+        steps = [analytic(gamma, pixels=pixels)(gaussian(0.0, STD), x, grid, i, keyed(), {}) for pixels in (0.0, None)]
+        assert (float(steps[0].std()) < 1e-12) is limited
+        assert float(steps[1].std()) > 1e-3
+
+
 def test_lengths_are_of_images_or_of_the_batch() -> None:
     x = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x[0] *= 10
