@@ -60,6 +60,10 @@ class OutOfResources(GenbenchError):
     exit_code = 7
 
 
+class OutOfMemory(OutOfResources):
+    """Memory of the machine or of a device does not suffice for so many images at once."""
+
+
 class Incomplete(GenbenchError):
     """Some cells of a benchmark failed, and the others are finished."""
 
@@ -97,7 +101,7 @@ def shown(text: object) -> str:
 def of_system(error: BaseException) -> GenbenchError | None:
     """The error of this package that stands for one of the system: no memory, no disk, no permission. Else None."""
     if isinstance(error, MemoryError) or _lacks_memory(error):
-        return OutOfResources(
+        return OutOfMemory(
             "Out of memory. Free some, or take fewer samples, a smaller --batch-size (images a call of the model), "
             "fewer --workers (threads that decode images), or smaller images."
         )

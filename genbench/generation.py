@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from genbench.arrays import Images, Samples, fingerprint_of, image_digests
 from genbench.contracts import Model, taken_by
-from genbench.errors import InputRejected, Interrupted, MissingAsset, UsageError, calling
+from genbench.errors import InputRejected, Interrupted, MissingAsset, OutOfMemory, UsageError, calling
 from genbench.files import atomic_write
 from genbench.mixing import mixed
 from genbench.records import QUANTISERS, Ref, RunSpec, canonical, digest
@@ -38,6 +38,8 @@ SHARD = 256
 EXACT_BLOCK = 32
 """Images of every call of the network in exact mode."""
 FIRST_SCHEMA, SCHEMA = "genbench.samples/1", "genbench.samples/2"
+SMALLER = "smaller_batches"
+"""Entry of a shard's execution: the least number of images a call, where memory did not suffice for the number asked."""
 VERSION = 1
 """Raised when the same seeds would give other images or conditions for a reason that lies in this module."""
 SAVE_SECONDS = 60.0
@@ -177,9 +179,12 @@ def sample_images(
         InputRejected: what the model returned breaks `genbench.contracts.Model`, or weights do not fit it.
         MissingAsset: weights that are not there.
     """
+    from genbench.arithmetic import float32
+
     seeds = image_seeds(spec.seed, start, stop)
     asked = conditions(model, seeds, prompts)
-    with calling(f"The model {spec.model}"):
+    # float32 means float32 on every device: CUDA would otherwise convolve in TensorFloat-32.
+    with float32(), calling(f"The model {spec.model}"):
         try:
             output = model.sample(seeds, watch=watch, **asked.given)
         except FileNotFoundError as error:
@@ -318,7 +323,8 @@ def generate(
     total = -(-spec.num_samples // SHARD)
     kept = [_verified(directory, number, made) for number in range(total)]
     if any(shard is None or shard.count < _images_of(spec, number) for number, shard in enumerate(kept)):
-        kept = [shard if shard and shard.execution == how else None for shard in kept]
+        alike = [shard is not None and {**shard.execution, SMALLER: None} == {**how, SMALLER: None} for shard in kept]
+        kept = [shard if same else None for shard, same in zip(kept, alike, strict=True)]
     shards: list[Shard] = []
     for number, shard in enumerate(kept):
         whole = shard
@@ -371,12 +377,15 @@ def _make(
     number: int,
     part: Shard | None,
     manifest: Mapping[str, Any],
-    how: Mapping[str, Any],
+    how: dict[str, Any],
     prompts: Samples | None,
     watch: Callable[[int, int, int], None] | None,
 ) -> Shard:
-    """Samples one shard, or what is missing of it."""
-    first, size = number * SHARD, EXACT_BLOCK if spec.exact else how["batch_size"]
+    """Samples one shard, or what is missing of it. `how` learns of smaller batches, which later shards then have too."""
+    first = number * SHARD
+    if part is not None and SMALLER in part.execution:
+        how.setdefault(SMALLER, part.execution[SMALLER])
+    size = EXACT_BLOCK if spec.exact else how.get(SMALLER, how["batch_size"])
     last = first + _images_of(spec, number)
     pieces = [] if part is None else [np.load(_shard_path(directory, number), allow_pickle=False)]
     saved = time.monotonic()
@@ -390,11 +399,20 @@ def _make(
         return _write_record(directory, number, images, how, manifest, model, spec, prompts)
 
     try:
-        for start in range(first + sum(map(len, pieces)), last, size):
+        start = first + sum(map(len, pieces))
+        while start < last:
             # In exact mode the last block is completed beyond the run's end: the network never sees another size.
             stop = start + size if spec.exact else min(start + size, last)
             report = None if watch is None else partial(watch, start)
-            pieces.append(sample_images(model, spec, start, stop, prompts=prompts, watch=report))
+            try:
+                pieces.append(sample_images(model, spec, start, stop, prompts=prompts, watch=report))
+            except OutOfMemory:
+                if spec.exact or stop - start == 1:
+                    raise
+                size = how[SMALLER] = (stop - start) // 2
+                _log.warning("Memory does not suffice for %d images a call; going on with %d.", stop - start, size)
+                continue
+            start = stop
             if stop < last and time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
@@ -425,7 +443,7 @@ def _write_record(
         made=_made(manifest),
         count=len(images),
         digests=image_digests(images).tobytes().hex(),
-        execution=how,
+        execution=dict(how),
         labels=None if asked.labels is None else asked.labels.tolist(),
         captions=None if asked.captions is None else list(asked.captions),
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from genbench import generation
 from genbench.arrays import Samples
 from genbench.contracts import taken_by
-from genbench.errors import InputRejected, Interrupted, UsageError
+from genbench.errors import InputRejected, Interrupted, OutOfMemory, UsageError
 from genbench.generation import quantise
 from genbench.mixing import GOLDEN, mixed
 from genbench.records import Ref, RunSpec, canonical
@@ -399,3 +399,44 @@ def test_the_mixer_is_that_of_splitmix() -> None:
     """First outputs of the generator of seed 0, as its authors' reference program prints them."""
     words = mixed(np.arange(1, 4, dtype=np.uint64) * np.uint64(GOLDEN))
     assert [f"{word:016x}" for word in words] == ["e220a8397b1dcdaf", "6e789e6aa1b965f4", "06c45d188009454f"]
+
+
+@dataclass
+class Small(Fake):
+    """A model whose device holds few images at once."""
+
+    limit: int = 20
+
+    def sample(self, seeds: np.ndarray, **more: object) -> Tensor:
+        if len(seeds) > self.limit:
+            self.batches.append(-len(seeds))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().sample(seeds, **more)
+
+
+def test_where_memory_does_not_suffice_batches_are_halved_and_the_images_are_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Small()
+    samples = make(tmp_path / "small", model)
+    assert np.array_equal(samples.read(0, 600), make(tmp_path / "large", Fake()).read(0, 600))
+    assert model.batches[:3] == [-64, -32, 16] and set(model.batches[3:]) == {16, 8}  # later shards begin small
+    assert "64 images a call; going on with 32" in caplog.text
+    told = [json.loads(path.read_text())["execution"] for path in sorted((tmp_path / "small").glob("0*.json"))]
+    assert all(each["batch_size"] == 64 and each["smaller_batches"] == 16 for each in told)
+
+
+def test_a_run_of_halved_batches_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", Small())
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "cut", Small(fail_after=12))
+    kept = sum(counts(tmp_path / "cut"))
+    second = Small()
+    assert kept > 0 and np.array_equal(make(tmp_path / "cut", second).read(0, 600), whole.read(0, 600))
+    assert sum(n for n in second.batches if n > 0) == 600 - kept
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_memory_for_not_even_one_image_or_one_block_is_an_error(tmp_path: Path, exact: bool) -> None:
+    with pytest.raises(OutOfMemory, match="Out of memory"):
+        make(tmp_path, Small(limit=0), replace(SPEC, exact=exact))
