@@ -39,7 +39,7 @@ EXACT_BLOCK = 32
 """Images of every call of the network in exact mode."""
 FIRST_SCHEMA, SCHEMA = "genbench.samples/1", "genbench.samples/2"
 SMALLER = "smaller_batches"
-"""Entry of a shard's execution: the least number of images a call, where memory did not suffice for the number asked."""
+"""Entry of a shard's execution: the least images a call, where memory did not suffice for the number asked."""
 VERSION = 1
 """Raised when the same seeds would give other images or conditions for a reason that lies in this module."""
 SAVE_SECONDS = 60.0
@@ -381,7 +381,7 @@ def _make(
     prompts: Samples | None,
     watch: Callable[[int, int, int], None] | None,
 ) -> Shard:
-    """Samples one shard, or what is missing of it. `how` learns of smaller batches, which later shards then have too."""
+    """Samples one shard, or what is missing of it. `how` learns of smaller batches, which later shards have too."""
     first = number * SHARD
     if part is not None and SMALLER in part.execution:
         how.setdefault(SMALLER, part.execution[SMALLER])
