@@ -100,7 +100,7 @@ def shown(text: object) -> str:
 
 def of_system(error: BaseException) -> GenbenchError | None:
     """The error of this package that stands for one of the system: no memory, no disk, no permission. Else None."""
-    if isinstance(error, MemoryError) or _lacks_memory(error):
+    if isinstance(error, MemoryError) or lacks_memory(error):
         return OutOfMemory(
             "Out of memory. Free some, or take fewer samples, a smaller --batch-size (images a call of the model), "
             "fewer --workers (threads that decode images), or smaller images."
@@ -120,7 +120,8 @@ def of_system(error: BaseException) -> GenbenchError | None:
     return OutOfResources(f"The system refuses{_shortened(place)}: {what}. {advice}")
 
 
-def _lacks_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception says that the machine or a device has no memory left."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     # torch has a class of its own for devices, and for the CPU only a text.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from genbench.arrays import Evidence, Features, Images, Samples, image_digests
 from genbench.contracts import Extractor
-from genbench.errors import InputRejected, NotComparable, UsageError, shown
+from genbench.errors import InputRejected, NotComparable, UsageError, lacks_memory, shown
 from genbench.feature_files import NPY_HEADER as NPY_HEADER
 from genbench.feature_files import Table, rows_of_part, temporary_directory, writable
 from genbench.feature_files import npy_header as npy_header
@@ -91,15 +92,13 @@ def evidence(
         tables[_PIXELS] = replace(_pixel_table(samples, cache), part=rows_of_part(call, widest))
 
     def look(some: Samples, start: int, names: Set[str]) -> Blocks:
-        for images in prefetch(some, call, workers=workers):
+        wanted = [tap for tap in widths if tap in names]
+        for images, found in _embedded(prefetch(some, call, workers=workers), extractor, wanted, call, device):
             digests = image_digests(images)
             if known is not None and (digests != known[start : start + len(images)]).any():
                 raise InputRejected(f"{shown(samples.origin)} was changed while it was measured; run it again.")
             start += len(images)
-            yield {
-                _PIXELS: digests,
-                **_embedded(images, extractor, [tap for tap in widths if tap in names], call, device),
-            }
+            yield {_PIXELS: digests, **found}
 
     def look_at_texts(some: Samples, start: int, names: Set[str]) -> Blocks:
         return ({CAPTIONS: values} for values in caption_blocks(some, extractor))
@@ -306,25 +305,82 @@ def image_blocks(
     were batched. The last block is filled up with its first image.
     """
     call = images_of_call(extractor, samples.shape)
-    for images in prefetch(samples, call, workers=workers):
-        yield _embedded(images, extractor, taps, call, device)
+    for _, found in _embedded(prefetch(samples, call, workers=workers), extractor, taps, call, device):
+        yield found
 
 
 def _embedded(
+    blocks: Iterator[Images], extractor: Extractor, taps: Sequence[str], call: int, device: str
+) -> Iterator[tuple[Images, dict[str, NDArray[np.float32]]]]:
+    """Blocks of images, in order, each with its features.
+
+    A GPU works on the next block while the features of one come back and whoever asked for them uses them.
+    """
+    started: deque[tuple[Images, Callable[[], dict[str, NDArray[np.float32]]]]] = deque()
+    ahead = 1 if device.startswith("cuda") else 0
+    for images in blocks:
+        started.append((images, _started(images, extractor, taps, call, device)))
+        if len(started) > ahead:
+            yield _finished(*started.popleft(), extractor)
+    while started:
+        yield _finished(*started.popleft(), extractor)
+
+
+def _started(
     images: Images, extractor: Extractor, taps: Sequence[str], call: int, device: str
-) -> dict[str, NDArray[np.float32]]:
+) -> Callable[[], dict[str, NDArray[np.float32]]]:
+    """Begins with a block, and returns what waits for its features."""
     import torch
 
+    x = torch.from_numpy(_filled_up(images, call))
     with torch.inference_mode():
-        out = extractor.embed(torch.from_numpy(_filled_up(images, call)).to(device), taps)
-    found = {tap: _array(out[tap])[: len(images)] for tap in taps}
+        if not device.startswith("cuda"):
+            found = {tap: _array(values) for tap, values in _of_network(extractor, x.to(device), taps).items()}
+            return lambda: found
+        # Copies from and to pinned memory run beside the kernels, and Python does not wait for them.
+        out = _of_network(extractor, x.pin_memory().to(device, non_blocking=True), taps)
+        copies = {}
+        for tap in taps:
+            rows = out[tap].float().flatten(1)
+            copies[tap] = torch.empty(rows.shape, pin_memory=True).copy_(rows, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(device))
+
+    def wait() -> dict[str, NDArray[np.float32]]:
+        done.synchronize()
+        return {tap: np.array(values) for tap, values in copies.items()}
+
+    return wait
+
+
+def _of_network(extractor: Extractor, x: Tensor, taps: Sequence[str]) -> Mapping[str, Tensor]:
+    """Features of a block by its taps, in smaller calls where memory does not suffice for one."""
+    import torch
+
+    try:
+        found = extractor.embed(x, taps)
+        return {tap: found[tap] for tap in taps}
+    except (RuntimeError, MemoryError) as error:
+        if len(x) == 1 or not lacks_memory(error):
+            raise
+    half = len(x) // 2
+    _log.warning("Memory does not suffice for %d images a call of the extractor; going on with %d.", len(x), half)
+    parts = [_of_network(extractor, piece, taps) for piece in (x[:half], x[half:])]
+    return {tap: torch.cat([part[tap] for part in parts]) for tap in taps}
+
+
+def _finished(
+    images: Images, wait: Callable[[], dict[str, NDArray[np.float32]]], extractor: Extractor
+) -> tuple[Images, dict[str, NDArray[np.float32]]]:
+    """A block with its features, without the rows that only filled it up."""
+    found = {tap: values[: len(images)] for tap, values in wait().items()}
     for tap, values in found.items():
         if values.shape != (len(images), extractor.widths[tap] or values.shape[1]):
             raise InputRejected(
                 f"The extractor gave {values.shape} for {len(images)} images at the tap {tap!r}; it declares "
                 f"{extractor.widths[tap]} features an image."
             )
-    return found
+    return images, found
 
 
 def caption_blocks(samples: Samples, extractor: Extractor) -> Iterator[NDArray[np.float32]]:

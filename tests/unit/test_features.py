@@ -355,3 +355,41 @@ def test_another_process_may_finish_the_same_features_first(
     found = extracted(Counting(), tmp_path / "cache", "pooled").features().values()
     assert np.array_equal(found, expected) and met
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+def test_where_memory_does_not_suffice_a_block_is_made_in_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Narrow(Counting):
+        def embed(self, images: torch.Tensor, taps: list[str]) -> dict[str, torch.Tensor]:
+            if len(images) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().embed(images, taps)
+
+    narrow = Narrow()
+    found = extracted(narrow, tmp_path, "pixels")
+    assert np.array_equal(found.features("pixels").values(), IMAGES.reshape(21, -1).astype(np.float32))
+    assert [count for count, _ in narrow.calls] == [2] * 12
+    assert "8 images a call of the extractor; going on with 4" in caplog.text
+
+
+@pytest.mark.parametrize(("device", "order"), [("cpu", "b0 e0 b1 e1 b2 e2"), ("cuda:1", "b0 b1 e0 b2 e1 e2")])
+def test_a_gpu_is_given_the_next_block_before_the_features_of_one_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, device: str, order: str
+) -> None:
+    seen: list[str] = []
+
+    def started(images: np.ndarray, *rest: object) -> Callable[[], dict[str, np.ndarray]]:
+        number = len([name for name in seen if name[0] == "b"])
+        seen.append(f"b{number}")
+
+        def wait() -> dict[str, np.ndarray]:
+            seen.append(f"e{number}")
+            return {"pooled": np.full((len(images), 3), number, dtype=np.float32)}
+
+        return wait
+
+    monkeypatch.setattr(features, "_started", started)
+    blocks = list(features.image_blocks(Samples.of(IMAGES), Counting().extractor, ["pooled"], device=device))
+    assert " ".join(seen) == order
+    assert [block["pooled"][0, 0] for block in blocks] == [0, 1, 2]
