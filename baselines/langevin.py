@@ -7,6 +7,7 @@ walk, correctors draw from other streams of the noise than predictors.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -64,13 +65,20 @@ def reverse_diffusion() -> Step:
     return step
 
 
-def langevin(snr: float, count: int = 1, *, norms: Literal["image", "batch"] = "image") -> Step:
+def langevin(
+    snr: float,
+    count: int = 1,
+    *,
+    norms: Literal["image", "batch"] = "image",
+    project: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Step:
     """A corrector: `count` Langevin steps on the level p, which leave its law as it is. It does not go to q.
 
     Args:
         snr: ratio of the lengths of drift and noise, from which the size of a step follows.
         norms: the lengths are those of each image, so that an image depends on its seed alone, or, as in the
             original, means over the batch.
+        project: an orthogonal projection to the subspace in which the steps move.
 
     Source:
         Song et al. 2021 Alg. 4 and 5; yang-song/score_sde_pytorch `LangevinCorrector`.
@@ -84,7 +92,7 @@ def langevin(snr: float, count: int = 1, *, norms: Literal["image", "batch"] = "
         p, q = grid[i], grid[i + 1]
         kept = p.alpha / q.alpha if q.sigma > 0 else p.alpha
         for k in range(count):
-            score, z = _score(denoise, x, p, condition), noise(i + 1, x, 1 + k)
+            score, z = project(_score(denoise, x, p, condition)), project(noise(i + 1, x, 1 + k))
             size = 2.0 * kept**2 * (snr * length(z) / length(score)) ** 2  # Alg. 4 and 5, line 5
             x = x + size * score + (2.0 * size).sqrt() * z
         return x

@@ -4,6 +4,8 @@
     python -m scripts.train_baselines classifier    # of noisy images
     python -m scripts.train_baselines autoencoder   # the first stage of latent diffusion
     python -m scripts.train_baselines latent        # its second stage, conditional on captions; needs the first
+    python -m scripts.train_baselines subspace      # of images of half the side, for subspace diffusion
+    python -m scripts.train_baselines patch-4       # of blocks of 4 x 4 pixels, to compare with patch-2 and patch-1
 
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Losses, a sample sheet per stop and the checkpoint go to --work.
@@ -45,6 +47,7 @@ from baselines.networks.unet import UNet, UNetConfig, zero_outputs
 from baselines.noise import image_noise
 from baselines.sampling import sample
 from baselines.steps import ddim
+from baselines.subspace import down, spread_of
 from baselines.training import Loss, Recipe, classification_loss, diffusion_loss, first_stage_loss, fit
 from genbench.arrays import Samples
 from genbench.datasets import shapes
@@ -81,6 +84,18 @@ CLASSIFIER = ClassifierConfig(
 )
 AUTOENCODER = AutoencoderConfig(width=32, multipliers=(1, 2, 2), blocks=1, groups=8)
 WORDS = text.vocabulary(shapes.caption(shapes.factors("train", np.arange(2000))))
+SUBSPACE = UNetConfig(
+    width=48,
+    multipliers=(1, 1.25, 1),
+    blocks=1,
+    attention=(2, 4),
+    heads=4,
+    groups=12,
+    classes=len(shapes.CLASSES),
+)
+SUBSPACE_PROCESS: dict[str, Any] = {"schedule": "cosine", "steps": 1000, "kind": "v", "learned_variance": False}
+PATCHES = {1: (4,), 2: (2, 4), 4: (1, 2)}
+"""Side of the blocks of pixels to the factors of downsampling with attention: everywhere maps of 8 x 8 and 4 x 4."""
 LATENT = TextUNetConfig(
     unet=UNetConfig(
         in_channels=4,
@@ -130,6 +145,23 @@ def pixel_sheet(network: torch.nn.Module, path: Path) -> None:
     predict = denoiser(network, PROCESS["kind"], learned_variance=True)
     condition = {"y": torch.arange(len(shapes.CLASSES)).repeat_interleave(8)}
     picture(sample(predict, ddim(), grid, x, noise, condition), 8, path)
+
+
+def subspace_batch(step: int, size: int) -> dict[str, torch.Tensor]:
+    """New images every step, in the subspace of sums of 2 x 2 pixels; (size, 3, 16, 16) in [-2, 2]."""
+    whole = batch(step, size)
+    return whole | {"x0": down(whole["x0"])}
+
+
+def subspace_sheet(network: torch.nn.Module, path: Path) -> None:
+    """A picture of 8 small samples of every class by 50 steps of DDIM."""
+    network.eval()
+    grid = schedules.discrete_grid(BETA, schedules.subsequence(50, len(BETA), "uniform"))
+    noise = image_noise(torch.arange(80))
+    x = noise(0, torch.empty(80, 3, shapes.SIDE // 2, shapes.SIDE // 2)).to(memory_format=torch.channels_last)
+    condition = {"y": torch.arange(len(shapes.CLASSES)).repeat_interleave(8)}
+    found = sample(denoiser(network, SUBSPACE_PROCESS["kind"]), ddim(), grid, x, noise, condition)
+    picture(found / 2, 8, path)
 
 
 @torch.no_grad()
@@ -219,7 +251,10 @@ def latent_sheet(network: torch.nn.Module, path: Path, *, decode: AutoencoderKL,
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One network to train: how it is made, what it minimises, and what its card says."""
+    """One network to train: how it is made, what it minimises, and what its card says.
+
+    `ships` says whether the weights go into the package, and not beside the checkpoint.
+    """
 
     make: Callable[[], torch.nn.Module]
     loss: Loss
@@ -229,6 +264,7 @@ class Task:
     report: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
     picture: Callable[[torch.nn.Module, Path], None] | None = None
     data: Mapping[str, Any] | None = None
+    ships: bool = True
 
 
 def from_identity(network: torch.nn.Module) -> torch.nn.Module:
@@ -338,6 +374,43 @@ def autoencoder(args: argparse.Namespace) -> Task:
     )
 
 
+def subspace(args: argparse.Namespace) -> Task:
+    return Task(
+        make=lambda: from_identity(UNet(SUBSPACE)),
+        loss=diffusion_loss(BETA, SUBSPACE_PROCESS["kind"], learned_variance=False, null_label=None),
+        batch=subspace_batch,
+        summary="class-conditional U-Net of sums of 2 x 2 pixels, the small network of subspace diffusion",
+        card={
+            "kind": "unet",
+            "network": dataclasses.asdict(SUBSPACE),
+            "process": SUBSPACE_PROCESS,
+            "shape": (3, shapes.SIDE // 2, shapes.SIDE // 2),
+            "classes": len(shapes.CLASSES),
+            "spread": round(spread_of(pixels(shapes.factors("train", np.arange(2000)))), 5),
+        },
+        picture=subspace_sheet,
+    )
+
+
+def patched(args: argparse.Namespace, *, patch: int) -> Task:
+    network = dataclasses.replace(
+        PIXEL, patch=patch, attention=PATCHES[patch], out_channels=3, classes=len(shapes.CLASSES)
+    )
+    return Task(
+        make=lambda: from_identity(UNet(network)),
+        loss=diffusion_loss(BETA, SUBSPACE_PROCESS["kind"], learned_variance=False, null_label=None),
+        summary=f"class-conditional U-Net of blocks of {patch} x {patch} pixels",
+        card={
+            "kind": "unet",
+            "network": dataclasses.asdict(network),
+            "process": SUBSPACE_PROCESS,
+            "shape": SHAPE,
+            "classes": len(shapes.CLASSES),
+        },
+        ships=False,
+    )
+
+
 def latent(args: argparse.Namespace) -> Task:
     network, scale = first_stage()
     beta = schedules.betas(LATENT_PROCESS["schedule"], LATENT_PROCESS["steps"])
@@ -360,7 +433,14 @@ def latent(args: argparse.Namespace) -> Task:
     )
 
 
-TASKS = {"pixel": pixel, "classifier": classifier, "autoencoder": autoencoder, "latent": latent}
+TASKS: dict[str, Callable[[argparse.Namespace], Task]] = {
+    "pixel": pixel,
+    "classifier": classifier,
+    "autoencoder": autoencoder,
+    "latent": latent,
+    "subspace": subspace,
+    **{f"patch-{patch}": partial(patched, patch=patch) for patch in PATCHES},
+}
 
 
 def train(name: str, args: argparse.Namespace) -> None:
@@ -402,7 +482,8 @@ def train(name: str, args: argparse.Namespace) -> None:
             # Sheets are drawn on the CPU, wherever the network is trained.
             task.picture(copy.deepcopy(average).cpu(), args.work / f"{name}.png")
     own = task.data is not None
-    output = args.work / f"{Path(args.config).stem}.safetensors" if own else HOME / f"shapes-{name}.safetensors"
+    stem = Path(args.config).stem if own else f"shapes-{name}"
+    output = (HOME if task.ships and not own else args.work) / f"{stem}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
     kind = torch.float32 if own else torch.float16
     save_file({key: value.to(kind).contiguous() for key, value in average.state_dict().items()}, output)

@@ -160,6 +160,7 @@ ROOMS: dict[str, set[str]] = {
     "langevin": {"denoisers", "noise", "processes", "schedules", "steps"},
     "ode": {"denoisers", "noise", "sampling", "schedules", "steps"},
     "adaptive": {"denoisers", "noise", "ode", "processes", "sampling", "steps"},
+    "subspace": {"denoisers", "noise", "sampling", "schedules", "steps"},
     "training": {"denoisers", "networks", "schedules"},
     "distillation": {"training"},
     "likelihood": {"analytic", "denoisers", "noise", "ode", "schedules", "steps", "training"},
