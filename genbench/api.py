@@ -12,6 +12,7 @@ from genbench.measuring import Execution, Watch
 from genbench.outcome import Outcome
 
 if TYPE_CHECKING:
+    from genbench.records import Precision
     from genbench.requests import Source
 
 
@@ -24,11 +25,12 @@ def run(
     seed: int = 0,
     protocol: str | None = None,
     output: str | Path = "runs",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     exact: bool = False,
     quantise: Literal["round", "truncate"] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    compile: bool = False,
     workers: int = 2,
     data_dir: str | Path | None = None,
     weights: Mapping[str, str | Path] | None = None,
@@ -47,6 +49,7 @@ def run(
         precision, exact: of the network; see `genbench.RunSpec`.
         device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
         batch_size: images a call of the model; None chooses by device.
+        compile: whether torch compiles the networks of the model, which pays for thousands of images.
         workers: threads that decode images.
         data_dir: where data sets that are files lie.
         weights: name of an extractor, or of a card of `genbench list models`, to the file to use.
@@ -74,6 +77,7 @@ def run(
     execution = Execution(
         device=device,
         batch_size=batch_size,
+        compile=compile,
         workers=workers,
         data_dir=_path(data_dir),
         weights=requests.weights_of(weights),

@@ -18,7 +18,7 @@ import click
 from genbench import __version__, console
 from genbench.commands import act, boards
 from genbench.commands.options import (
-    batch_option,
+    call_options,
     execution_of,
     format_option,
     leaderboard_option,
@@ -81,7 +81,7 @@ def cli() -> None:
 @measure_options
 @weights_option
 @place_options
-@batch_option
+@call_options
 @output_option
 @format_option("table", "json", "csv")
 @leaderboard_option
@@ -153,7 +153,7 @@ def score(**options: Any) -> None:
 @model_options
 @weights_option
 @place_options
-@batch_option
+@call_options
 @output_option
 @option("--grid", type=FileToWrite(".png"), help="Also write the picture of the first 64 here.")
 @option("--classes", type=FileToWrite(".png"), help="Also write a picture with a row of 8 images a class here.")
@@ -304,7 +304,7 @@ def info(name: str, format: str) -> None:
 @measure_options
 @weights_option
 @place_options
-@batch_option
+@call_options
 @output_option
 @format_option("table", "json")
 def plan(**options: Any) -> None:

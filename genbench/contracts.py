@@ -262,7 +262,7 @@ RESERVED: Mapping[str, frozenset[str]] = {
     "metric": frozenset({"generated", "reference", "device", "classifier"}),
     "extractor": frozenset({"device", "precision", "weights"}),
     "dataset": frozenset({"directory", "split"}),
-    "model": frozenset({"dataset", "device", "precision", "fetch"}),
+    "model": frozenset({"dataset", "device", "precision", "fetch", "compiled"}),
 }
 """Kind to parameters that the pipeline gives; everything else in a signature is an argument of the reference text."""
 

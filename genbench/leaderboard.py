@@ -19,7 +19,7 @@ from typing import Any
 from genbench import comparability, pipeline, registry, report, requests, tables, weights
 from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError, nearest, shown
 from genbench.measuring import Execution
-from genbench.records import Measurement, Ref, Result, RunSpec, digest
+from genbench.records import PRECISIONS, Measurement, Ref, Result, RunSpec, digest
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ _FORMS: dict[str, tuple[Callable[[str], bool], str]] = {
         lambda text: _is_number(text) and float(text) >= 0, "a number of at least 0",
     )),
     "protocol_hash": (_hex(16), "16 hexadecimal digits"), "id": (_hex(12), "12 hexadecimal digits"),
-    "precision": (_one_of("float32", "bfloat16"), "float32 or bfloat16"),
+    "precision": (_one_of(*PRECISIONS), " or ".join(PRECISIONS)),
     "quantise": (_one_of("round", "truncate"), "round or truncate"),
     "exact": (_one_of("True", "False"), "True or False"),
     "kind": (_one_of(*KINDS), "measured or reported"), "date": (_is_day, "a day such as 2026-01-31"),

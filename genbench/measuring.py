@@ -43,6 +43,7 @@ class Execution:
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:INDEX" or "mps".
         batch_size: images a call of the model; None chooses by device.
+        compile: whether torch compiles the networks of the model.
         workers: threads that decode images.
         data_dir: where data sets that are files lie.
         weights: extractor name to a weight file that is used instead of the published one.
@@ -52,6 +53,7 @@ class Execution:
 
     device: str = "auto"
     batch_size: int | None = None
+    compile: bool = False
     workers: int = 2
     data_dir: Path | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)

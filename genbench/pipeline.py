@@ -117,6 +117,10 @@ def load_model(loader: Callable[..., Model], spec: RunSpec, device: str, executi
             )
 
         more["fetch"] = fetch
+    if execution.compile:
+        if "compiled" not in inspect.signature(loader).parameters:
+            raise UsageError(f"The model {spec.model} cannot be compiled; leave --compile out.")
+        more["compiled"] = True
     with _of_model(spec):
         return loader(dataset=spec.dataset.name, device=device, precision=spec.precision, **more, **spec.model.args)
 
@@ -533,7 +537,8 @@ def _generate(
         prompts=prompts,
         classes=classes,
         watch=watch,
-        execution={k: how[k] for k in ("torch", "device", "device_name", "threads")},
+        execution={k: how[k] for k in ("torch", "device", "device_name", "threads")}
+        | ({"compiled": True} if execution.compile else {}),
     )
 
 

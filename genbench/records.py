@@ -14,13 +14,14 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from genbench.errors import UsageError, shown
 
 Scalar = str | int | float | bool | None
 SCHEMA = "genbench.run/2"
-PRECISIONS = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 QUANTISERS = ("round", "truncate")
 
 _NAME = r"[A-Za-z_][\w.\-]*(?::[A-Za-z_][\w.]*)?"
@@ -149,7 +150,7 @@ class RunSpec:
         model, dataset: with all defaults written out.
         num_samples: images 0..num_samples-1 of the seed.
         seed: of the run; image i depends on (seed, i) alone.
-        precision: of the network, "float32" or "bfloat16".
+        precision: of the network, "float32", "bfloat16" or "float16".
         exact: whether the network always sees the same blocks of images, which makes images bit-identical for every
             batch size; otherwise they agree up to rounding.
         quantise: how floats become 8-bit pixels, "round" or "truncate".
@@ -159,7 +160,7 @@ class RunSpec:
     dataset: Ref
     num_samples: int
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     exact: bool = False
     quantise: Literal["round", "truncate"] = "round"
 

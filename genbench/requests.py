@@ -22,7 +22,7 @@ from genbench.contracts import Dataset
 from genbench.errors import InputRejected, MissingAsset, UsageError, nearest, shown
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
-from genbench.records import Measurement, Ref, RunSpec
+from genbench.records import Measurement, Precision, Ref, RunSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ def of_run(
     num_samples: int | None = None,
     seed: int = 0,
     protocol: str | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     exact: bool = False,
     quantise: Literal["round", "truncate"] | None = None,
 ) -> RunRequest:

@@ -1,7 +1,8 @@
 """From a system, a function of weights, to a loader that a command line can name: whose weights, and which arguments.
 
 The last line of every system is `load = loader(system, PRESETS)`. A loader takes `dataset` (whose weights), `device`,
-`precision`, `fetch` (finds published files; given by whoever has a cache), the arguments of the system itself, and
+`precision`, `fetch` (finds published files; given by whoever has a cache), `compiled` (whether torch compiles the
+denoising networks), the arguments of the system itself, and
 
     weights: a file to use instead: a path, or the name of a published file or release.
     config: what network it holds, where that is another than the data set's: a name of a published architecture, or
@@ -59,6 +60,7 @@ def loader(
         device: str,
         precision: str,
         fetch: Fetch | None = None,
+        compiled: bool = False,
         weights: str | None = None,
         config: str | None = None,
         classes: int | None = None,
@@ -69,7 +71,8 @@ def loader(
             raise ValueError(f"{name} samples latents, and these weights are of pixels; use ddpm, ddim, cfg or adm-g.")
         if not latents and release.latent is not None:
             raise ValueError(f"{name} samples in the space of pixels, and these weights are of latents; use ldm.")
-        ready = Weights(release=release, device=device, precision=precision, fetch=fetch, own=config is not None)
+        own = config is not None
+        ready = Weights(release=release, device=device, precision=precision, fetch=fetch, compiled=compiled, own=own)
         return system(ready, **arguments)
 
     described: Any = load
@@ -93,7 +96,8 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
     signature = inspect.signature(function)
-    places = [keyword(name, kind) for name, kind in _WHERE.items()] + [keyword("fetch", "Fetch | None", None)]
+    places = [keyword(name, kind) for name, kind in _WHERE.items()]
+    places += [keyword("fetch", "Fetch | None", None), keyword("compiled", bool, default=False)]
     mine = list(signature.parameters.values())[1:]
     own = [keyword(name, kind, None) for name, kind in _OWN.items()]
     return signature.replace(parameters=[*places, *mine, *own])

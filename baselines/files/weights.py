@@ -34,7 +34,8 @@ class Weights:
     """The networks of a release, ready on a device. Files are read when a network is asked for, and kept.
 
     Attributes:
-        precision: of the networks, "float32" or "bfloat16". What conditions and guides runs in float32 always.
+        precision: of the networks, "float32", "bfloat16" or "float16". What conditions and guides runs in float32 always.
+        compiled: whether torch compiles the denoising networks, for every number of images once.
         fetch: finds published files, None where there is nobody who has a cache.
         own: whether a user named the file and its configuration, instead of the paper's.
     """
@@ -43,6 +44,7 @@ class Weights:
     device: str
     precision: str
     fetch: Fetch | None = None
+    compiled: bool = False
     own: bool = False
     _ready: dict[Any, nn.Module] = field(default_factory=dict, repr=False, compare=False)
 
@@ -112,7 +114,7 @@ class Weights:
         what its own process says of a level.
         """
         part, dtype = self.release.parts[role], getattr(torch, self.precision)
-        network = self.network(role)
+        network = self._compiled(role) if self.compiled else self.network(role)
 
         def predict(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
             missing = [name for name in network.takes if name not in condition]
@@ -126,6 +128,24 @@ class Weights:
         if part.process is None or part.process == self.process:
             return found
         return rescaled(found, part.process)
+
+    def _compiled(self, role: str) -> Any:
+        """The module of a role, compiled by torch when it is first called."""
+        key = ("compiled", role)
+        if key not in self._ready:
+            network = self.network(role)
+            # On a GPU the launches of many small kernels are recorded once and replayed.
+            mode = "reduce-overhead" if self.device.startswith("cuda") else "default"
+            compiled = torch.compile(network, mode=mode, dynamic=False)
+
+            def call(*args: Tensor, **given: Tensor) -> Tensor:
+                # A recorded graph writes every result to the same memory, and samplers keep results.
+                result: Tensor = compiled(*args, **given)
+                return result.clone()
+
+            call.takes = network.takes  # type: ignore[attr-defined]
+            self._ready[key] = call  # type: ignore[assignment]
+        return self._ready[key]
 
     def log_probability(self, role: str = "classifier") -> Callable[[Tensor, Level, Condition], Tensor]:
         """log p(y | x, t) of a classifier of noisy images, (b,), in float32 whatever the precision of the denoiser."""

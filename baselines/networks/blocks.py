@@ -44,12 +44,14 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation that is fast for small bfloat16 images in channels_last memory on a CPU.
 
     There torch's kernel takes many times as long as the sums below, most of a whole forward pass. Sums are accumulated
-    in float32. From 1024 pixels on torch goes another way, which is faster than these sums. Everywhere else: torch's
-    kernel.
+    in float32. From 1024 pixels on torch goes another way, which is faster than these sums. Everywhere else, and where
+    torch compiles: torch's kernel.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or x.ndim != 4 or x.shape[2] * x.shape[3] >= 1024:
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.bfloat16:
+            return super().forward(x)
+        if x.ndim != 4 or x.shape[2] * x.shape[3] >= 1024:
             return super().forward(x)
         groups, (count, channels, height, width) = self.num_groups, x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(count, height * width, channels)
@@ -70,9 +72,11 @@ class Linear(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or x.ndim != 3 or torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
             return super().forward(x)
-        if self.weight.dtype != x.dtype or torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+        if x.ndim != 3 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        if self.weight.dtype != x.dtype or not torch.backends.mkldnn.is_available():
             return super().forward(x)
         # Tokens as the pixels of one image in channels_last memory; asked for by name, because conv2d leaves small
         # batches of 1x1 convolutions to MKL.

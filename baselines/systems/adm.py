@@ -107,6 +107,7 @@ def adm_u(
     device: str,
     precision: str,
     fetch: Fetch | None = None,
+    compiled: bool = False,
     scale: float = 1.0,
     steps: int = 250,
     sampler: str = "ancestral",
@@ -125,7 +126,7 @@ def adm_u(
     preset = UPSAMPLED.get(dataset)
     if preset is None or preset.base is None:
         raise ValueError(f"There are no upsamplers for {dataset!r}; there are some for {', '.join(UPSAMPLED)}.")
-    small = Weights(release=preset.base, device=device, precision=precision, fetch=fetch)
+    small = Weights(release=preset.base, device=device, precision=precision, fetch=fetch, compiled=compiled)
     large = small.of(preset.release)
     grid = large.process.grid(subsequence(enlarging_steps, large.process.steps, "respaced"))
     enlarged = System(

@@ -9,7 +9,7 @@ import click
 
 from genbench import console
 from genbench.commands.options import (
-    batch_option,
+    call_options,
     execution_of,
     format_option,
     option,
@@ -161,7 +161,7 @@ def show(file: Path, allow_code: bool, format: str) -> None:
 @output_option
 @weights_option
 @place_options
-@batch_option
+@call_options
 def calibrate(file: Path, **options: Any) -> None:
     """Sample the model of a baseline anew with what must not matter (another batch size, one thread, bfloat16, the CPU
     in place of another device) and with other seeds. The differences are stored. A margin below them is refused.
@@ -229,7 +229,7 @@ def _tell_baseline(found: Any) -> None:
 @option("--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported.")
 @weights_option
 @place_options
-@batch_option
+@call_options
 @output_option
 @format_option("table", "json")
 def gate(**options: Any) -> None:

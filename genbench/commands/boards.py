@@ -10,7 +10,7 @@ import click
 
 from genbench import console
 from genbench.commands.options import (
-    batch_option,
+    call_options,
     execution_of,
     format_option,
     option,
@@ -37,7 +37,7 @@ runs_option = option(
 )
 STATES = ("finished", "sampled", "unfinished", "running", "damaged")
 """As in `genbench.housekeeping`, which would import numpy."""
-work_options = together(weights_option, place_options, batch_option, runs_option)
+work_options = together(weights_option, place_options, call_options, runs_option)
 
 
 @click.command(cls=console.Command, short_help="Run every cell of a benchmark file.")

@@ -10,6 +10,7 @@ import click
 
 from genbench import console
 from genbench.console import FileToWrite
+from genbench.records import PRECISIONS
 
 if TYPE_CHECKING:
     from genbench.measuring import Execution
@@ -54,7 +55,7 @@ model_options = together(
     option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the run."),
     option(
         "--precision",
-        type=click.Choice(["float32", "bfloat16"]),
+        type=click.Choice(PRECISIONS),
         default="float32",
         show_default=True,
         help="Arithmetic of the model's network.",
@@ -90,8 +91,9 @@ place_options = together(
     option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Threads that decode images."),
     option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie."),
 )
-batch_option = option(
-    "--batch-size", type=click.IntRange(min=1), help="Images a call of the model.  [default: by device]"
+call_options = together(
+    option("--batch-size", type=click.IntRange(min=1), help="Images a call of the model.  [default: by device]"),
+    option("--compile", is_flag=True, help="Compile the networks of the model; pays for many images."),
 )
 output_option = option(
     "-o",
@@ -134,6 +136,7 @@ def execution_of(options: dict[str, Any], *, watch: bool = True) -> Execution:
     return Execution(
         device=options["device"],
         batch_size=options.get("batch_size"),
+        compile=options.get("compile", False),
         workers=options["workers"],
         data_dir=options["data_dir"],
         weights=requests.weights_of(options["weights"]),

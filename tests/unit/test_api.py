@@ -53,6 +53,11 @@ def test_an_execution_takes_paths_as_texts() -> None:
     assert how.weights == {"compact": Path("w.pt")} and how.data_dir == Path("data")
 
 
+def test_a_model_that_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be compiled; leave --compile out"):
+        genbench.run("diffusers(pipeline='none')", output=tmp_path, compile=True)
+
+
 def test_every_public_name_is_there_and_is_listed() -> None:
     assert set(genbench.__all__) <= set(dir(genbench))
     for name in genbench.__all__:

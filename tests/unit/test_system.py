@@ -300,3 +300,39 @@ def test_a_cascade_hands_images_on_and_gives_every_stage_noise_of_its_own() -> N
     first = small.sample(seeds, labels=labels)
     assert torch.equal(seen[0], first / 2) and not torch.equal(seen[1], seen[0])
     assert not torch.equal(last, first) and not torch.equal(2 * seen[1], first), "three walks from three noises"
+
+
+@pytest.mark.parametrize("make", [ddim_system.load, ldm.load])
+def test_networks_are_compiled_whole_and_give_the_same_images(
+    make: Callable[..., System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.compile
+    given = {"captions": ["a small red circle", "a large blue star"]} if make is ldm.load else {"labels": LABELS}
+    seeds = np.array([5, 6], dtype=np.uint64)
+    plain = make(**WHERE, steps=2).sample(seeds, **given)
+
+    # No machine code is made, but whatever torch cannot look into would be an error.
+    def whole(network: object, **how: object) -> object:
+        return real(network, backend="eager", fullgraph=True, dynamic=how["dynamic"])  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "compile", whole)
+    compiled = make(**WHERE, steps=2, compiled=True).sample(seeds, **given)
+    assert (plain - compiled).abs().max() < 1e-4
+
+
+LABELS = np.array([1, 2])
+
+
+def test_what_a_compiled_network_gave_stays_when_it_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ddim(compiled=True)
+
+    def recorded(network: Callable[..., Tensor], **how: object) -> Callable[..., Tensor]:
+        memory = torch.empty(1, 6, 32, 32)  # a recorded graph writes here, whenever it is replayed
+        return lambda *args, **given: memory.copy_(network(*args, **given))
+
+    monkeypatch.setattr(torch, "compile", recorded)
+    network = model.weights._compiled("unet")
+    condition = {"y": torch.zeros(1, dtype=torch.int64)}
+    one = network(torch.ones(1, 3, 32, 32), torch.ones(1), **condition)
+    two = network(torch.zeros(1, 3, 32, 32), torch.ones(1), **condition)
+    assert not torch.equal(one, two)
