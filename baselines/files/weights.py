@@ -34,7 +34,7 @@ class Weights:
     """The networks of a release, ready on a device. Files are read when a network is asked for, and kept.
 
     Attributes:
-        precision: of the networks, "float32", "bfloat16" or "float16". What conditions and guides runs in float32 always.
+        precision: of the networks, "float32", "bfloat16" or "float16". What conditions and guides is always in float32.
         compiled: whether torch compiles the denoising networks, for every number of images once.
         fetch: finds published files, None where there is nobody who has a cache.
         own: whether a user named the file and its configuration, instead of the paper's.

@@ -55,7 +55,7 @@ def test_an_execution_takes_paths_as_texts() -> None:
 
 def test_a_model_that_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be compiled; leave --compile out"):
-        genbench.run("diffusers(pipeline='none')", output=tmp_path, compile=True)
+        genbench.run("diffusers(repo='none')", output=tmp_path, compile=True)
 
 
 def test_every_public_name_is_there_and_is_listed() -> None:
