@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from genbench import __version__, console
-from genbench.commands import act, boards
+from genbench.commands import boards, decisions, exporting
 from genbench.commands.options import (
     call_options,
     execution_of,
@@ -29,6 +29,7 @@ from genbench.commands.options import (
     output_option,
     place_options,
     run_request_of,
+    track_option,
     weights_option,
 )
 from genbench.console import FileToWrite, say
@@ -85,6 +86,7 @@ def cli() -> None:
 @output_option
 @format_option("table", "json", "csv")
 @leaderboard_option
+@track_option
 @option("--fresh", is_flag=True, help="Sample and measure anew although there are results.")
 def run(**options: Any) -> None:
     """Sample a model, measure the samples, and put the numbers beside the paper's.
@@ -96,8 +98,10 @@ def run(**options: Any) -> None:
     genbench run --model "cfg(scale=2.0)" --metric all -n 2000 --seed 1
     genbench run --model mypackage.mymodule:load --dataset "folder(path='real/')"
     """
-    from genbench import pipeline
+    from genbench import exports, pipeline
 
+    if options["track"]:
+        exports.require(options["track"])
     request, execution = run_request_of(options), execution_of(options)
     with _what_was_measured(options):
         outcome = pipeline.run(
@@ -109,6 +113,10 @@ def run(**options: Any) -> None:
             execution=execution,
         )
     _finish(outcome, options)
+    if options["track"]:
+        from genbench.exports.summary import of_outcome
+
+        exports.track(options["track"], of_outcome(outcome))
 
 
 @cli.command(short_help="Measure images that exist.")
@@ -193,41 +201,6 @@ def sample(**options: Any) -> None:
     if options["npz"]:
         images.write_npz(samples, options["npz"])
     say(shown(f"{samples.count} images of {spec.model}, seed {spec.seed}, in {directory}"))
-
-
-@cli.command(short_help="Write images as PNG files or as an npz.")
-@click.argument("samples", cls=console.Argument)
-@option(
-    "--png",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write 000000.png onwards to, with captions in metadata.jsonl; it must be new or empty.",
-)
-@option("--npz", type=FileToWrite(".npz"), help="File to write all images to, as arr_0, with labels in arr_1.")
-@option("--data-dir", type=click.Path(path_type=Path), help="Where data sets that are files lie.")
-def export(samples: str, png: Path | None, npz: Path | None, data_dir: Path | None) -> None:
-    """Write images for other tools: SAMPLES is the folder of a run, or whatever `genbench score` takes.
-
-    \b
-    genbench export runs/f346ff15a959 --png out/
-    genbench export "shapes(split='test', count=100)" --npz test.npz
-    """  # fmt: skip
-    from genbench import images, sets
-    from genbench.measuring import Execution
-
-    if png is None and npz is None:
-        raise UsageError("Say where to write to: --png DIR, --npz FILE.npz, or both.")
-    if png is not None and png.is_dir() and any(png.iterdir()):
-        raise UsageError(f"--png {shown(png)} holds files already, which images would mix with; give a new folder.")
-    opened, _, _ = sets.open_side(samples, Execution(data_dir=data_dir), role="held_out")
-    if png is not None:
-        images.write_images(opened, png)
-        if opened.captions is not None:
-            images.write_captions(opened, png)
-        lost = " The labels are not in it; --npz keeps them." if opened.labels is not None else ""
-        say(shown(f"{opened.count} images of {opened.origin} in {png}/.{lost}"))
-    if npz is not None:
-        images.write_npz(opened, npz)
-        say(shown(f"{opened.count} images of {opened.origin} in {npz}."))
 
 
 @cli.command("list", short_help="Name every component.")
@@ -424,7 +397,11 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         report.merge_leaderboard(options["leaderboard"], outcome.results)
 
 
-for command in (act.compare, act.baseline, act.gate, boards.bench, boards.leaderboard, boards.runs, boards.cache):
+for command in (
+    exporting.export,
+    *(decisions.compare, decisions.baseline, decisions.gate),
+    *(boards.bench, boards.leaderboard, boards.runs, boards.cache),
+):
     cli.add_command(command)
 
 

@@ -87,7 +87,7 @@ def opened(given: Given, wanted: Wanted, *, execution: Execution | None = None, 
         GenbenchError: nothing there, or nothing that can be measured. See `genbench.errors`.
     """
     execution = execution or Execution()
-    found = _stored(given, allow_code)
+    found = stored(given, allow_code)
     if found is None:
         assert not isinstance(given, Outcome | Baseline)
         return _measured(given, wanted, execution)
@@ -129,7 +129,12 @@ def _is_run(path: Path) -> bool:
         return False
 
 
-def _stored(given: Given, allow_code: bool) -> Measured | None:
+def stored(given: Given, allow_code: bool) -> Measured | None:
+    """The side with the results that it brings, None of images alone. Components are named, and looked up nowhere.
+
+    Raises:
+        GenbenchError: a file that cannot be read.
+    """
     if isinstance(given, Baseline):
         return Measured(name=given.name, results=given.results, asked=given.asked, samples=given.samples)
     if isinstance(given, Outcome):
@@ -142,7 +147,7 @@ def _stored(given: Given, allow_code: bool) -> Measured | None:
     if _is_run(path):
         return _run(path)
     if path.suffix == baselines.ENDING:
-        return _stored(baselines.read(path, allow_code=allow_code), allow_code)
+        return stored(baselines.read(path, allow_code=allow_code), allow_code)
     if path.suffix == ".json":
         return _document(path)
     return None

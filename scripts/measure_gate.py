@@ -14,9 +14,10 @@ five metrics that gate together, with Holm's correction.
     one class missing   images that the classifier takes for class 0 are exchanged for others, in pairs
     guidance off        cfg(scale=1.0) against cfg(scale=1.5), in pairs
 
-Margins are 0, the strictest there is: `pass` is then a shown improvement or the same images. A pool of 2,000 images
-makes sets of 500 and 1,000 that share images, so that such a share is less sure than its number of repetitions says; a
-set of 2,000 of them is one. Confirmation in other seeds is left out, which can only withdraw a regression.
+Margins are 0, the strictest there is: `pass` is then a shown improvement or the same images. Pools have 4,000 images,
+or 8,000 where no other model is sampled. Sets of one pool share images, the more the larger they are, so that a share
+is less sure than its number of repetitions says. Confirmation in other seeds is left out, which can only withdraw a
+regression.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ COLUMNS = ("change", "pairs", "metric", "n", "repetitions", "regressed", "inconc
 METRICS = ("fid", "kid", "is", "precision", "recall")
 COUNTS = (500, 1000, 2000)
 BLOCK = 100
-POOL, SMALL, REFERENCE = 8000, 2000, 2000
+POOL, SMALL, REFERENCE = 8000, 4000, 2000
 STRICT = Rules(metrics={name: Rule(margin=Margin(value=0.0)) for name in METRICS})
 
 Rows = NDArray[np.float32]

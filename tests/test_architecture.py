@@ -83,6 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"requests", "rules", "sides"},
     "reporters": {"errors", "records", "files", "report", "comparison", "gating"},
     "rules": {"errors", "records", "differences"},
+    "exports": {"display", "errors", "files", "outcome", "records", "registry", "report", "sides"},
     "benchmark": FOUNDATION | {"measuring", "pipeline", "planning", "preflight", "registry", "report", "requests"},
     "leaderboard": FOUNDATION | {"comparability", "measuring", "pipeline", "registry", "report", "requests"},
     "housekeeping": FOUNDATION | {"feature_files", "generation", "report"},
@@ -90,11 +91,12 @@ ALLOWED: dict[str, set[str]] = {
     "commands": FOUNDATION
     | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}
     | {"reporters", "requests", "rules", "sides"}
-    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping"},
+    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping", "exports", "images", "sets"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
     | {
         "commands",
+        "exports",
         "requests",
         "sets",
         "display",

@@ -16,6 +16,7 @@ from genbench.commands.options import (
     option,
     place_options,
     together,
+    track_option,
     weights_option,
 )
 from genbench.console import FileToWrite, say
@@ -45,8 +46,9 @@ work_options = together(weights_option, place_options, call_options, runs_option
 @work_options
 @option("--leaderboard", type=FileToWrite(".csv"), help="CSV for the rows.  [default: leaderboard.csv of the output]")
 @option("--fresh", is_flag=True, help="Sample and measure anew although there are results.")
+@track_option
 @code_option
-def bench(file: Path, leaderboard: Path | None, allow_code: bool, **options: Any) -> None:
+def bench(file: Path, leaderboard: Path | None, track: str | None, allow_code: bool, **options: Any) -> None:
     """Run every cell of FILE: each model on each data set, with each seed and each metric.
 
     The rows go into one leaderboard. What an earlier call finished is not done again, so that the same command
@@ -56,11 +58,22 @@ def bench(file: Path, leaderboard: Path | None, allow_code: bool, **options: Any
     genbench bench leaderboards/zoo.toml --output runs
     genbench bench mine.toml --leaderboard mine.csv
     """
-    from genbench import benchmark
+    from genbench import benchmark, exports
 
+    if track is not None:
+        exports.require(track)
     asked = benchmark.read(file, allow_code=allow_code)
     output, execution = options["output"], execution_of(options)
-    found = benchmark.run(asked, output=output, leaderboard=leaderboard, execution=execution, tell=_tell)
+
+    def tell(progress: Progress) -> None:
+        _tell(progress)
+        results = tuple(cell.result for cell in progress.cells if cell.result is not None)
+        if track is not None and results:
+            from genbench.exports.summary import Summary
+
+            exports.track(track, Summary(results=results, directory=output / progress.cells[0].run.spec.id))
+
+    found = benchmark.run(asked, output=output, leaderboard=leaderboard, execution=execution, tell=tell)
     counts = {state: sum(cell.state == state for cell in found) for state in ("done", "left out", "failed")}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     say(shown(f"{asked.title}: {len(found)} cells, {told}"))

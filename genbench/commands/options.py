@@ -10,6 +10,7 @@ import click
 
 from genbench import console
 from genbench.console import FileToWrite
+from genbench.exports import TRACKERS
 from genbench.records import PRECISIONS
 
 if TYPE_CHECKING:
@@ -102,6 +103,11 @@ output_option = option(
     default=Path("runs"),
     show_default=True,
     help="Directory of runs; each has its own folder there.",
+)
+track_option = option(
+    "--track",
+    type=click.Choice(TRACKERS),
+    help="Log runs there as they end; MLFLOW_TRACKING_URI and the variables of W&B say where.",
 )
 leaderboard_option = option("--leaderboard", type=FileToWrite(), help="CSV to merge the rows into.")
 

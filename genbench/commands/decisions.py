@@ -1,4 +1,4 @@
-"""Commands that say what numbers mean for a decision: compare, baseline, gate."""
+"""Commands that decide by numbers: compare, baseline, gate."""
 
 from __future__ import annotations
 
