@@ -162,6 +162,7 @@ ROOMS: dict[str, set[str]] = {
     "langevin": {"denoisers", "noise", "processes", "schedules", "steps"},
     "ode": {"denoisers", "noise", "sampling", "schedules", "steps"},
     "adaptive": {"denoisers", "noise", "ode", "processes", "sampling", "steps"},
+    "score_matching": set(),
     "subspace": {"denoisers", "noise", "sampling", "schedules", "steps"},
     "training": {"denoisers", "networks", "schedules"},
     "distillation": {"training"},
