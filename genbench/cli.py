@@ -121,7 +121,7 @@ def run(**options: Any) -> None:
 
 @cli.command(short_help="Measure images that exist.")
 @click.argument("samples", cls=console.Argument)
-@option("--reference", metavar="REF", help="Folder, zip, npz of images, or a data set.")
+@option("--reference", metavar="REF", help="Folder, zip, npz or shards of images, or a data set.")
 @option("--held-out", metavar="REF", help="Other real images; they give the floors.")
 @option("--test", metavar="REF", help="Labelled real images, for metrics that test a classifier.")
 @measure_options
@@ -130,8 +130,8 @@ def run(**options: Any) -> None:
 @format_option("table", "json", "csv")
 @leaderboard_option
 def score(**options: Any) -> None:
-    """Measure images that exist: SAMPLES is a folder, a zip or an npz of images, the folder of a run, or the name of
-    a data set.
+    """Measure images that exist: SAMPLES is a folder, a zip, an npz or shards (tar, parquet) of images, the folder of a
+    run, or the name of a data set.
 
     \b
     genbench score out/ --reference real/ --metric fid

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STATES = ("finished", "sampled", "unfinished", "running", "damaged")
 """With results; with all images alone; with some of them; worked on by another process; without a readable manifest."""
-PRUNED = ("features", "floors")
+PRUNED = ("features", "floors", "surveys")
 """Parts of the cache that are made again when they are missing; weights were downloaded, and stay."""
 
 

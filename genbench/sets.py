@@ -32,7 +32,7 @@ def load_split(dataset: Dataset, ref: Ref, role: str, execution: Execution) -> S
     args: dict[str, Any] = dict(ref.args)
     if "directory" in inspect.signature(dataset.load).parameters:
         args["directory"] = execution.data_dir
-    with calling(f"The data set {ref}"):
+    with calling(f"The data set {ref}"), images.watched(execution.watch):
         samples = dataset.load(dataset.splits[role], **args)
     if samples is not None and not isinstance(samples, Samples):
         raise UsageError(f"The data set {ref} gave {type(samples).__name__}; it gives genbench.arrays.Samples or None.")
@@ -60,7 +60,7 @@ def at_most(samples: Samples | None, number: int | None, execution: Execution) -
 
 
 def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, Dataset | None, Ref | None]:
-    """Images from what a user typed: a path to a folder, zip or npz, or a data set by name.
+    """Images from what a user typed: a path to a folder, zip, npz or shards, or a data set by name.
 
     A reference may also be an npz of published statistics (`images.open_reference`).
 
@@ -72,11 +72,12 @@ def open_side(text: str, execution: Execution, *, role: str) -> tuple[Samples, D
     """
     if not text.strip():
         raise UsageError("An empty text names no images; is a variable of the shell not set? Write . for this folder.")
-    if _exists(text):
-        return images.open_reference(text) if role == "reference" else images.open_images(text), None, None
-    looks_like_path = "/" in text or text.endswith((".zip", ".npz", ".npy"))
+    if _exists(text) or images.names_files(text):
+        with images.watched(execution.watch):
+            return images.open_reference(text) if role == "reference" else images.open_images(text), None, None
+    looks_like_path = "/" in text or text.endswith((".zip", ".tar", ".parquet", ".lmdb", ".npz", ".npy"))
     if looks_like_path and "(" not in text:
-        raise InputRejected(f"There is no folder, zip or npz at {shown(text[:200])}.")
+        raise InputRejected(f"There is no folder or file of images at {shown(text[:200])}.")
     ref = Ref.parse(text)
     if ref.name not in registry.table("dataset") and ":" not in ref.name:
         raise InputRejected(

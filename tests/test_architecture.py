@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "weights": {"errors", "records", "files", "downloads"},
     "resize": {"errors"},
     "arithmetic": set(),
-    "images": {"errors", "arrays", "files", "labels", "records"},
+    "images": {"errors", "arrays", "files", "labels", "records", "weights"},
     "registry": {"errors", "records", "contracts"},
     "protocols": {"errors", "records"},
     "identities": {"errors", "records", "arrays", "contracts", "files"},

@@ -22,7 +22,7 @@ from genbench.console import FileToWrite, say
 from genbench.errors import shown
 
 side_options = together(
-    option("--reference", metavar="REF", help="Folder, zip, npz of images, or a data set.  [default: the run's]"),
+    option("--reference", metavar="REF", help="Folder, zip, npz, shards of images, or data set.  [default: the run's]"),
     option(
         "--metric",
         multiple=True,
@@ -91,7 +91,7 @@ def baseline() -> None:
 @click.argument("given", metavar="RUN_OR_IMAGES", cls=console.Argument)
 @option("-o", "--output", type=FileToWrite(".safetensors"), required=True, help="The file.")
 @option("--reason", required=True, metavar="TEXT", help="Why these numbers are right; kept in the history.")
-@option("--reference", metavar="REF", help="Of images: folder, zip, npz of images, or a data set.")
+@option("--reference", metavar="REF", help="Of images: folder, zip, npz or shards of images, or a data set.")
 @option(
     "--metric",
     multiple=True,
@@ -208,7 +208,7 @@ def _tell_baseline(found: Any) -> None:
     help="Largest worsening that is tolerated, such as fid=0.5 or fid=5%; repeatable.  [default: 1%]",
 )
 @option("--rules", type=click.Path(path_type=Path), help="A gate.toml or pyproject.toml.  [default: here, if any]")
-@option("--reference", metavar="REF", help="Of images: folder, zip, npz of images, or a data set.")
+@option("--reference", metavar="REF", help="Of images: folder, zip, npz or shards of images, or a data set.")
 @option(
     "--paired/--unpaired",
     default=None,

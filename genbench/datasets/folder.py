@@ -1,4 +1,4 @@
-"""`folder`: the user's own images as a data set, from a folder, a zip, an npz or an npy file."""
+"""`folder`: the user's own images as a data set, from whatever `genbench.images.open_images` reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def load(split: str, *, path: str) -> Samples:
 
     Args:
         split: "all". A folder has no held-out part that could be told from the rest.
-        path: of a folder, a .zip, an .npz or an .npy file.
+        path: of a folder, a .zip, a .tar, a .parquet, an .lmdb, an .npz or an .npy file, or a pattern of shards.
 
     Raises:
         UsageError: another split.
@@ -26,7 +26,7 @@ def load(split: str, *, path: str) -> Samples:
 
 FOLDER = Dataset(
     name="folder",
-    summary="images in a folder, a zip or an npz file; subfolders are classes",
+    summary="images in a folder, a zip, shards or an npz file; subfolders are classes",
     source="the user",
     load=load,
     splits={"reference": "all"},

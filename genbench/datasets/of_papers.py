@@ -1,8 +1,9 @@
 """The data sets of the papers, from files that the user has: ImageNet, LSUN, CelebA, CelebA-HQ, FFHQ and COCO.
 
 None of them may be handed on, and numbers depend on how images were cropped and reduced. So nothing is downloaded or
-resized here: `--data-dir` names a folder that holds `<name>/`, `<name>.zip` or `<name>.npz` with images of the
-resolution of the papers, or, where ADM published one, its reference batch under its published file name.
+resized here: `--data-dir` names a folder that holds `<name>/` (with images or shards of them), `<name>.zip`,
+`.tar`, `.parquet` or `.npz` with images of the resolution of the papers, or, where ADM published one, its reference
+batch under its published file name.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _loader(name: str, side: int, reference: str, batch: str | None, classes: in
 
         Args:
             split: of the reference, or "test", which are the images of `<name>-test` in place of `<name>`.
-            directory: the folder that holds the published reference batch, `<name>/`, `<name>.zip` or `<name>.npz`. The
+            directory: the folder that holds the published reference batch, `<name>/`, `<name>.zip` and the like. The
                 first of these that is there is read. Papers compare with the batch, hence it comes first.
 
         Returns:
@@ -45,7 +46,7 @@ def _loader(name: str, side: int, reference: str, batch: str | None, classes: in
             raise UsageError(f"{name} has no split {split!r}. {nearest(split, splits)}")
         stem = name if split == reference else f"{name}-{split}"
         published = batch.rpartition("/")[2] if batch and split == reference else ""
-        names = [p for p in (published, stem, f"{stem}.zip", f"{stem}.npz") if p]
+        names = [p for p in (published, stem, *(f"{stem}.{kind}" for kind in ("zip", "tar", "parquet", "npz"))) if p]
         places = [Path(directory) / p for p in names] if directory else []
         found = next((place for place in places if place.exists()), None)
         if found is None and split != reference:

@@ -8,9 +8,9 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from genbench.errors import InputRejected, shown
-from genbench.images.containers import Folder, Zip
 from genbench.images.refusals import Unfit, naming, reason
 
 _log = logging.getLogger(__name__)
@@ -19,28 +19,39 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 """Files with captions, as the `imagefolder` of Hugging Face datasets names them."""
 
 
+class Readable(Protocol):
+    """Files by name, in a folder or an archive."""
+
+    @property
+    def path(self) -> object: ...
+
+    def read(self, name: str) -> bytes: ...
+
+
 CAPTION_COLUMNS = ("caption", "text", "prompt")
 
 
 def caption_files(visible: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Files of metadata, and all text files if one of them has the name of an image up to the extension."""
-    stems = {_stem(name) for name in names}
     texts = sorted(name for name in visible if name.lower().endswith(".txt"))
+    stems = {_stem(name) for name in names} if texts else set()
     beside = any(_stem(name) in stems for name in texts)
     return sorted(name for name in visible if PurePosixPath(name).name in METADATA), texts if beside else []
 
 
-def read_captions(files: Folder | Zip, visible: Sequence[str], names: Sequence[str]) -> tuple[str, ...] | None:
+def read_captions(files: Readable, visible: Sequence[str], names: Sequence[str]) -> tuple[str, ...] | None:
     """A caption an image, from wherever they stand, or None where they stand nowhere.
 
     Whatever leaves open which text belongs to which image is refused: a score of shuffled or lost captions looks like
     that of a bad model.
     """
     metadata, texts = caption_files(visible, names)
+    if not metadata and not texts:
+        return None
     wanted, sources = set(names), ["text files"] if texts else []
     found: dict[str, str] = {}
     for source in metadata:
-        with naming(files.path / source):
+        with naming(f"{files.path}/{source}"):
             read = _json_lines if source.endswith(".jsonl") else _comma_separated
             rows = read(_decoded(files.read(source)), f"{files.path}/{source}")
             for name, caption in rows or ():
@@ -50,7 +61,7 @@ def read_captions(files: Folder | Zip, visible: Sequence[str], names: Sequence[s
     for name in names if texts else ():
         by_stem.setdefault(_stem(name), []).append(name)
     for source in texts:
-        with naming(files.path / source):
+        with naming(f"{files.path}/{source}"):
             images = by_stem.get(_stem(source), ())
             if len(images) != 1:
                 raise Unfit(

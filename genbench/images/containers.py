@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -9,12 +10,15 @@ import stat
 import threading
 import zipfile
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from genbench.errors import InputRejected, shown
+from genbench.images import surveys
 from genbench.images.refusals import Unfit, reason, regular
+from genbench.records import digest
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ MAX_FILE = 1 << 28
 MAX_RATIO = 200
 
 
-_UNSUSPICIOUS = 64 << 20
+UNSUSPICIOUS = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +50,24 @@ class Folder:
         return [entry.name for entry in visible if not any(Path(entry.path).iterdir())]
 
     def read(self, name: str) -> bytes:
-        with self.stream(name) as file:
-            return _limited(file)
-
-    def stream(self, name: str) -> IO[bytes]:
         place = self.path / name
         regular(place)
-        return place.open("rb")
+        with place.open("rb") as file:
+            return limited(file)
+
+    def state(self, names: Sequence[str]) -> tuple[str, bool]:
+        """Digest of what changes when one of these files does, empty where it cannot be told; and whether they have
+        been at rest for long enough to tell them apart by it."""
+        known, newest = hashlib.sha256(str(self.path.absolute()).encode("utf-8", "surrogateescape")), 0
+        try:
+            for name in names:
+                status = (self.path / name).stat()
+                newest = max(newest, status.st_ctime_ns, status.st_mtime_ns)
+                what = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+                known.update(f"{name}\0{what}\0".encode("utf-8", "surrogateescape"))
+        except OSError:
+            return "", False
+        return known.hexdigest(), surveys.settled(newest)
 
 
 def _walk(top: Path) -> list[str]:
@@ -129,10 +144,15 @@ class Zip:
 
     def read(self, name: str) -> bytes:
         with self.archive().open(name) as file:
-            return _limited(file)
+            return limited(file)
 
-    def stream(self, name: str) -> IO[bytes]:
-        return self.archive().open(name)
+    def state(self, names: Sequence[str]) -> tuple[str, bool]:
+        """As `Folder.state`."""
+        try:
+            newest = max(self.path.stat().st_ctime_ns, self.path.stat().st_mtime_ns)
+            return digest([surveys.state_of(self.path), list(names)]), surveys.settled(newest)
+        except OSError:
+            return "", False
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -143,7 +163,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except Exception as error:  # a damaged directory raises whatever its fields lead to
         raise InputRejected(f"{shown(path)} cannot be read as a zip archive: {reason(error)}.") from error
     expanded, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
-    if expanded > max(_UNSUSPICIOUS, MAX_RATIO * packed):
+    if expanded > max(UNSUSPICIOUS, MAX_RATIO * packed):
         archive.close()
         raise InputRejected(
             f"{shown(path)} would expand from {packed:,} to {expanded:,} bytes, more than {MAX_RATIO} times; "
@@ -152,9 +172,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     return archive
 
 
+def leaves(name: str) -> bool:
+    """Whether the name of a file in an archive leads out of it."""
+    return name.startswith("/") or "\\" in name or bool(re.match(r"[A-Za-z]:", name)) or ".." in name.split("/")
+
+
 def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     name, problem = entry.filename, None
-    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+    if leaves(name):
         problem = "a path that leaves the archive"
     elif stat.S_ISLNK(entry.external_attr >> 16):
         problem = "a symbolic link"
@@ -164,7 +189,7 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
         raise InputRejected(f"{shown(path)} contains {problem}: {shown(name)}; write the zip anew from plain files.")
 
 
-def _limited(file: IO[bytes]) -> bytes:
+def limited(file: IO[bytes]) -> bytes:
     data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise Unfit(f"is larger than {MAX_FILE:,} bytes")

@@ -7,10 +7,11 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
-from typing import IO
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from PIL import Image
 
 from genbench.arrays import Images
 from genbench.errors import InputRejected, shown
+from genbench.images import surveys
 from genbench.images.captions import caption_files
 from genbench.images.containers import Folder, Zip
-from genbench.images.pinned import Pins
+from genbench.images.names import Names
+from genbench.images.pinned import changed
 from genbench.images.refusals import EXTENSIONS, FORMATS, Unfit, naming, verdict
 from genbench.labels import in_order
 
@@ -37,97 +40,208 @@ _OFFENDERS = 20
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class EncodedFiles:
-    """Image files of one size whose headers were found good. Pixels that are read belong to the fingerprint, although
-    the bytes of the files are read anew for them: bytes that have changed are refused."""
+class Source(Protocol):
+    """Files of images by number."""
+
+    def __len__(self) -> int: ...
+
+    def content(self, number: int) -> bytes:
+        """Bytes of the file of an image.
+
+        Raises:
+            Unfit, and whatever damaged containers raise.
+        """
+
+    def place(self, number: int) -> str:
+        """What names the file to people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Files of a folder or a zip."""
 
     files: Folder | Zip
-    names: tuple[str, ...]
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def content(self, number: int) -> bytes:
+        return self.files.read(self.names[number])
+
+    def place(self, number: int) -> str:
+        return f"{self.files.path}/{self.names[number]}"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFiles:
+    """Image files of one size whose headers were found good.
+
+    Pixels that are read belong to the fingerprint, although the bytes of the files are read anew for them: bytes that
+    have changed are refused.
+
+    Attributes:
+        digests: uint8 (n, 32), SHA-256 of the bytes of every file.
+        surveys: keys of what was kept of an earlier reading, which is forgotten when it turns out wrong.
+    """
+
+    source: Source
     height: int
     width: int
-    pins: Pins = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.pins = Pins(len(self.names))
+    digests: NDArray[np.uint8]
+    surveys: tuple[str, ...] = ()
 
     def read(self, start: int, stop: int) -> Images:
         images = np.empty((stop - start, 3, self.height, self.width), dtype=np.uint8)
         for image, number in zip(images, range(start, stop), strict=True):
-            with naming(self.files.path / self.names[number]):
+            with naming(self.source.place(number)):
                 image[:] = _decode(self._bytes(number), (self.width, self.height))
         return images
 
     def _bytes(self, number: int) -> bytes:
-        data = self.files.read(self.names[number])
-        digest = np.frombuffer(hashlib.sha256(data).digest(), dtype=np.uint8)
-        self.pins.hold(number, digest[None], self.files.path / self.names[number])
+        data = self.source.content(number)
+        if hashlib.sha256(data).digest() != self.digests[number].tobytes():
+            for key in self.surveys:
+                surveys.forget(key)
+            raise InputRejected(changed(self.source.place(number)))
         return data
 
     def fingerprint(self) -> str:
         """SHA-256 over those of the files in order, so that a zip equals the folder it was made from."""
-        for number in np.flatnonzero(~self.pins.known).tolist():
-            with naming(self.files.path / self.names[number]):
-                self._bytes(number)
-        return hashlib.sha256(f"genbench.images {DECODER} ".encode() + self.pins.digests.tobytes()).hexdigest()
+        return hashlib.sha256(f"genbench.images {DECODER} ".encode() + self.digests.tobytes()).hexdigest()
 
 
-def survey(files: Folder | Zip, visible: Sequence[str], max_pixels: int) -> EncodedFiles:
-    """Reads every header and refuses the set, with the names of its first offenders, before any pixel is decoded."""
-    names = sorted(n for n in visible if n.lower().endswith(EXTENSIONS))
-    if not names:
-        seen = f"; it holds {len(visible)} other files" if visible else ""
-        raise InputRejected(f"{shown(files.path)} has no images ({', '.join(EXTENSIONS)}){seen}.")
-    used = {*names, *(name for found in caption_files(visible, names) for name in found)}
-    others = Counter(PurePosixPath(n).suffix.lower() or "no extension" for n in visible if n not in used)
-    if others:
-        listed = ", ".join(f"{shown(kind)} ({count})" for kind, count in others.most_common(5))
-        _log.warning("%s: %d files are not images and were passed over: %s.", files.path, sum(others.values()), listed)
-    sizes: Counter[tuple[int, int]] = Counter()
-    notices: Counter[str] = Counter()
-    offenders: list[str] = []
-    with warnings.catch_warnings():
-        # Pillow warns of metadata that cannot change pixels; metadata that can is checked below.
-        warnings.simplefilter("ignore")
-        for name in names:
-            try:
-                with files.stream(name) as stream:
-                    size, notice = _header(stream, max_pixels)
-                sizes[size] += 1
-                notices.update(notice)
-            except Exception as error:  # headers of damaged files raise whatever their fields lead to
-                offenders.append(f"{shown(name)} {verdict(error)}")
-                if len(offenders) == _OFFENDERS:
-                    break
-    if offenders:
-        count = f"at least {_OFFENDERS}" if len(offenders) == _OFFENDERS else str(len(offenders))
-        more = " and others" if len(offenders) > 3 else ""
-        raise InputRejected(
-            f"{shown(files.path)}: {count} of {len(names)} images cannot be used: {'; '.join(offenders[:3])}{more}."
-        )
+@dataclass(slots=True)
+class Look:
+    """Judges files of images one after the other: headers, and digests of their bytes.
+
+    Args:
+        max_pixels: of an image.
+
+    Attributes:
+        count: files that were looked at.
+        digests: SHA-256 of every file, 32 bytes each.
+        sizes, notices: of `surveys.Survey`.
+        offenders: what is wrong with files that cannot be used, the first ones.
+    """
+
+    max_pixels: int
+    count: int = 0
+    digests: bytearray = field(default_factory=bytearray)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    notices: Counter[str] = field(default_factory=Counter)
+    offenders: list[str] = field(default_factory=list)
+
+    def at(self, name: str, read: Callable[[], bytes]) -> bool:
+        """Looks at one file. Returns whether it is worth looking at more."""
+        self.count += 1
+        try:
+            data = read()
+            with warnings.catch_warnings():
+                # Pillow warns of metadata that cannot change pixels; metadata that can is checked below.
+                warnings.simplefilter("ignore")
+                size, notices = _header(data, self.max_pixels)
+            self.digests += hashlib.sha256(data).digest()
+            self.sizes[size] += 1
+            self.notices.update(notices)
+        except Exception as error:  # headers of damaged files raise whatever their fields lead to
+            self.offenders.append(f"{shown(name)} {verdict(error)}")
+        return len(self.offenders) < _OFFENDERS
+
+    def finish(self, place: object, total: int | None = None) -> NDArray[np.uint8]:
+        """The digests, uint8 (n, 32), in the order in which files were looked at.
+
+        Args:
+            total: images in all.
+
+        Raises:
+            InputRejected: files that cannot be used, with the names of the first.
+        """
+        if self.offenders:
+            count = f"at least {_OFFENDERS}" if len(self.offenders) == _OFFENDERS else str(len(self.offenders))
+            more = " and others" if len(self.offenders) > 3 else ""
+            raise InputRejected(
+                f"{shown(place)}: {count} of {total or self.count} images cannot be used: "
+                f"{'; '.join(self.offenders[:3])}{more}."
+            )
+        return np.frombuffer(bytes(self.digests), dtype=np.uint8).reshape(-1, 32)
+
+
+def one_size(place: object, sizes: Counter[tuple[int, int]], notices: Counter[str]) -> tuple[int, int]:
+    """(width, height) of all images, after what is to be said of some of them was said.
+
+    Raises:
+        InputRejected: images of several sizes.
+    """
     if len(sizes) > 1:
         listed = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5))
         rest = ", ..." if len(sizes) > 5 else ""
         raise InputRejected(
-            f"{shown(files.path)} has images of {len(sizes)} sizes, but a set has one: {listed}{rest}. "
-            "Resize them first."
+            f"{shown(place)} has images of {len(sizes)} sizes, but a set has one: {listed}{rest}. Resize them first."
         )
     for remark, times in notices.items():
-        _log.warning("%s: %d of %d images %s.", files.path, times, len(names), remark)
-    ((width, height),) = sizes
-    return EncodedFiles(files, tuple(names), height, width)
+        _log.warning("%s: %d of %d images %s.", place, times, sizes.total(), remark)
+    (size,) = sizes
+    return size
 
 
-def _header(stream: IO[bytes], max_pixels: int) -> tuple[tuple[int, int], list[str]]:
+def kind_of(name: str) -> str:
+    """How files that are no images are counted."""
+    return PurePosixPath(name).suffix.lower() or "no extension"
+
+
+def tell_passed_over(place: object, others: Counter[str]) -> None:
+    """Warns of files that are no images."""
+    if others:
+        listed = ", ".join(f"{shown(kind)} ({count})" for kind, count in others.most_common(5))
+        _log.warning("%s: %d files are not images and were passed over: %s.", place, others.total(), listed)
+
+
+def survey(files: Folder | Zip, visible: Sequence[str], max_pixels: int) -> tuple[EncodedFiles, Names]:
+    """Reads every file of a folder or a zip once, and refuses the set with the names of its first offenders.
+
+    Returns:
+        The files, and their names.
+
+    What was found is kept while the files stay as they were, see `genbench.images.surveys`.
+    """
+    names = sorted(n for n in visible if n.lower().endswith(EXTENSIONS))
+    if not names:
+        seen = f"; it holds {len(visible)} other files" if visible else ""
+        raise InputRejected(f"{shown(files.path)} has no images ({', '.join(EXTENSIONS)}){seen}.")
+    used = {name for found in caption_files(visible, names) for name in found}
+    tell_passed_over(
+        files.path,
+        Counter(kind_of(n) for n in visible if n not in used and not n.lower().endswith(EXTENSIONS)),
+    )
+    source = Listed(files, Names.of(names))
+    state, settled = files.state(names) if len(names) >= surveys.LEAST else ("", False)
+    key = surveys.key_of("files", [state], max_pixels) if state else ""
+    known = surveys.recall(key) if key else None
+    if known is None or len(known) != len(names):
+        look = Look(max_pixels)
+        for number, name in enumerate(names):
+            if not look.at(name, partial(source.content, number)):
+                break
+            if not number % 256:
+                surveys.progress(f"survey of {files.path.name}", number, len(names))
+        digests = look.finish(files.path, len(names))
+        known = surveys.Survey(names=None, digests=digests, sizes=look.sizes, notices=look.notices)
+        if settled:
+            surveys.remember(key, known)
+    width, height = one_size(files.path, known.sizes, known.notices)
+    return EncodedFiles(source, height, width, known.digests, (key,) if key else ()), source.names
+
+
+def _header(data: bytes, max_pixels: int) -> tuple[tuple[int, int], list[str]]:
     """(width, height) and notices of an image whose header is inside the policy.
 
     Raises:
         Unfit: outside the policy; and any error of Pillow.
     """
-    if not stream.read(1):
+    if not data:
         raise Unfit("is empty (0 bytes)")
-    stream.seek(0)
-    with Image.open(stream, formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise Unfit(f"has {image.width}x{image.height} pixels, more than {max_pixels:,}")
         _check_kind(image)
@@ -206,12 +320,23 @@ def classes_of_folders(
     Returns:
         int64 (n,) and the names of the classes, which are in the order of their numbers where all are numbers.
     """
-    folders = [name.split("/")[:-1] for name in names]
-    first, last = min(folders), max(folders)
+    of_images = [name.rpartition("/")[0] for name in names]
+    different = {folder: folder.split("/") if folder else [] for folder in set(of_images)}
+    first, last = min(different.values()), max(different.values())
     common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    if any(len(parts) <= common for parts in folders):
+    if any(len(parts) <= common for parts in different.values()):
         return None, ()
-    place = "/".join(folders[0][:common])
-    classes = in_order(list({parts[common] for parts in folders} | set(empty_folders(place))))
+    place = "/".join(first[:common])
+    classes = in_order(list({parts[common] for parts in different.values()} | set(empty_folders(place))))
     index = {name: i for i, name in enumerate(classes)}
-    return np.array([index[parts[common]] for parts in folders], dtype=np.int64), tuple(classes)
+    numbers = {folder: index[parts[common]] for folder, parts in different.items()}
+    return np.fromiter((numbers[folder] for folder in of_images), np.int64, len(of_images)), tuple(classes)
+
+
+_NAMES = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}
+
+
+def format_of(names: Iterable[str]) -> str:
+    """Format of some files by their names, or several formats joined by "and"."""
+    kinds = {name.rpartition(".")[2].lower() for name in names}
+    return " and ".join(sorted({_NAMES.get(kind, kind.upper()) for kind in kinds}))

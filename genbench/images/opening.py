@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,12 +15,16 @@ from PIL import ImageFile
 
 from genbench.arrays import Images, Samples
 from genbench.errors import InputRejected, UsageError, shown
+from genbench.images import sharded
 from genbench.images.captions import read_captions
 from genbench.images.containers import Folder, Zip, open_zip
-from genbench.images.encoded import MAX_PIXELS, classes_of_folders, survey
+from genbench.images.encoded import MAX_PIXELS, classes_of_folders, format_of, survey
 from genbench.images.npz import STATISTICS, no_images, open_array, read_statistics
 from genbench.images.refusals import EXTENSIONS, verdict
 from genbench.images.runs import open_run, run_in
+
+_KINDS = "a folder, a zip, tar, parquet, lmdb, npz or npy file of images"
+_PACKED = (".tgz", ".gz", ".bz2", ".xz", ".zst")
 
 
 def open_images(
@@ -32,6 +36,12 @@ def open_images(
         path: one of
             a folder, searched recursively for png, jpg, jpeg, webp, bmp and tif(f) files (hidden ones are skipped), in
             the order of their relative POSIX paths;
+            a .tar of such a folder, or of WebDataset: members of one name up to the ending belong together, 0001.jpg,
+            its class number in 0001.cls or as `label` in 0001.json, its caption in 0001.txt or as `caption` there;
+            a .parquet of Hugging Face's `datasets`: a column of bytes or of structs {bytes, path}, `label` with the
+            names of classes, `caption`, `text` or `prompt`;
+            a folder of such shards, or a pattern, such as `train-{000000..000146}.tar` or `data/train-*.parquet`;
+            an LMDB, a folder with data.mdb or a .lmdb file, whose values are image files;
             a run, the folder runs/ID of `genbench run`, finished or not, with the labels or captions it was sampled
             for;
             a .zip of such a folder, read without extracting it;
@@ -40,6 +50,7 @@ def open_images(
             Captions of a folder or a zip stand in `metadata.jsonl` or `metadata.csv`, with the name of the image
             relative to that file in the column `file_name` and its text in `caption`, `text` or `prompt` (the layout of
             Hugging Face's `imagefolder`), or in a text file of one line beside each image, 0001.txt beside 0001.png.
+            Several shards are one set, shard after shard, and inside a tar in the order of names.
         labels_from_folders: whether two or more subfolders that together hold all images are classes. Folders around
             all images are passed over.
         max_pixels: of one image, checked before anything is allocated. Pillow's own limit of 178 million holds too.
@@ -53,18 +64,21 @@ def open_images(
             CMYK and other colour spaces than RGB and grey; an EXIF orientation that would turn the image; arrays of
             another dtype or shape or with objects; archives that expand suspiciously or name files outside
             themselves; captions that leave out an image, name one that is not there or name one twice, that are
-            empty, in several columns or not UTF-8. What only decoding can show (damaged pixels, alpha below 255) is
-            raised by `read`.
+            empty, in several columns or not UTF-8; shards that are missing, or of several sets. What only decoding can
+            show (damaged pixels, alpha below 255) is raised by `read`.
+        MissingAsset: the library that reads parquet files or LMDBs is not installed.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError("Pillow was told to pad truncated images (ImageFile.LOAD_TRUNCATED_IMAGES); set it to False.")
     place = Path(path)
+    if (shards := sharded.found(path)) is not None:
+        return sharded.open_shards(shards, str(path), max_pixels, labels_from_folders=labels_from_folders)
     try:
         exists = place.exists()
     except OSError:
         exists = False
     if not exists:
-        raise InputRejected(f"There is no {shown(place)}; give a folder, a zip, an npz or an npy file of images.")
+        raise InputRejected(f"There is no {shown(place)}; give {_KINDS}.")
     kind = place.suffix.lower()
     if place.is_dir() and (run := run_in(place)) is not None:
         return open_run(run, str(place))
@@ -76,30 +90,25 @@ def open_images(
         return open_array(place, max_pixels)
     else:
         hint = " One image is no set; give its folder." if kind in EXTENSIONS else ""
-        raise InputRejected(f"{shown(place)} is no folder, .zip, .npz or .npy of images.{hint}")
+        hint = " Tars are read in place, which compression does not allow; unpack it." if kind in _PACKED else hint
+        raise InputRejected(f"{shown(place)} is none of images that is read; give {_KINDS}.{hint}")
     visible = [n for n in files.names() if not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/"))]
-    encoded = survey(files, visible, max_pixels)
-    labels, classes = classes_of_folders(encoded.names, files.empty_folders) if labels_from_folders else (None, ())
+    has_images = any(name.lower().endswith(EXTENSIONS) for name in visible)
+    if not has_images and (shards := sharded.inside(place, visible)) is not None:
+        return sharded.open_shards(shards, str(place), max_pixels, labels_from_folders=labels_from_folders)
+    encoded, names = survey(files, visible, max_pixels)
+    labels, classes = classes_of_folders(names, files.empty_folders) if labels_from_folders else (None, ())
     return Samples(
-        count=len(encoded.names),
+        count=len(names),
         shape=(3, encoded.height, encoded.width),
         read=encoded.read,
         origin=str(place),
         fingerprint=encoded.fingerprint,
         labels=labels,
-        captions=read_captions(files, visible, encoded.names),
+        captions=read_captions(files, visible, names),
         classes=classes,
-        format=_format(encoded.names),
+        format=format_of(names),
     )
-
-
-_NAMES = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF"}
-
-
-def _format(names: Sequence[str]) -> str:
-    """Format of some files by their names, or several formats joined by "and"."""
-    kinds = {name.rpartition(".")[2].lower() for name in names}
-    return " and ".join(sorted({_NAMES.get(kind, kind.upper()) for kind in kinds}))
 
 
 def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = True) -> Samples:

@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from genbench.errors import InputRejected, shown
 
 
+def changed(place: object) -> str:
+    """What is said of an item that was another when it was read before."""
+    return (
+        f"{shown(place)} was changed while it was read, and a number of two sets of images is none; run again when "
+        "nothing writes there."
+    )
+
+
 class Pins:
     """SHA-256 of every item of a set, kept from its first reading on.
 
@@ -36,9 +44,6 @@ class Pins:
         """
         part = slice(start, start + len(found))
         if (found != self.digests[part])[self.known[part]].any():
-            raise InputRejected(
-                f"{shown(place)} was changed while it was read, and a number of two sets of images is none; "
-                "run again when nothing writes there."
-            )
+            raise InputRejected(changed(place))
         self.digests[part] = found
         self.known[part] = True

@@ -21,7 +21,7 @@ class Unfit(Exception):
 
 
 @contextmanager
-def naming(place: Path) -> Iterator[None]:
+def naming(place: object) -> Iterator[None]:
     """Turns what readers and decoders raise on damaged files, which is errors of every kind, into one that names it."""
     try:
         yield
