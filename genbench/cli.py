@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from genbench import __version__, console
-from genbench.commands import boards, decisions, exporting
+from genbench.commands import boards, decisions, exporting, pages
 from genbench.commands.options import (
     call_options,
     execution_of,
@@ -400,7 +400,7 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
 for command in (
     exporting.export,
     *(decisions.compare, decisions.baseline, decisions.gate),
-    *(boards.bench, boards.leaderboard, boards.runs, boards.cache),
+    *(boards.bench, boards.leaderboard, pages.report, boards.runs, boards.cache),
 ):
     cli.add_command(command)
 

@@ -138,7 +138,7 @@ def check_rankings(kept: Sequence[Mapping[str, str]], new: Sequence[Mapping[str,
     for row in new:
         place = rankings.setdefault(_ranking(row), [])
         for other in {r["protocol_hash"]: r for r in place}.values():
-            found = _differences(_facts_of_row(other), _facts_of_row(row))
+            found = differing_rows(other, row)
             if found:
                 where, what = _ranking(row)
                 raise NotComparable(
@@ -146,6 +146,15 @@ def check_rankings(kept: Sequence[Mapping[str, str]], new: Sequence[Mapping[str,
                     f"row's: {_told(found)} (there and here). Nothing was written; give another file, or measure alike."
                 )
         place.append(row)
+
+
+def differing_rows(first: Mapping[str, str], second: Mapping[str, str]) -> tuple[Difference, ...]:
+    """What was measured unlike in two rows of one ranking, as far as rows say it; see `differing_fields`.
+
+    Raises:
+        UsageError: a row names a metric or an extractor as nobody writes it.
+    """
+    return _differences(_facts_of_row(first), _facts_of_row(second))
 
 
 def _ranking(row: Mapping[str, str]) -> tuple[str, str]:

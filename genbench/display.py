@@ -175,3 +175,17 @@ def wrapped(text: str, width: int, indent: int = 0) -> str:
         )
         for line in text.splitlines()
     )
+
+
+def aligned(texts: Sequence[str]) -> list[str]:
+    """Numbers as texts with as many characters behind the point, so that points lie below each other at the right.
+
+    What is missing becomes the blanks that are as wide as a digit and as a point, where digits have one width.
+    """
+    behind = [len(text.partition(".")[2]) if "e" not in text else 0 for text in texts]
+    most = max(behind, default=0)
+    fill = {0: ""} | {number: ("\u2007" * number) for number in range(1, most + 1)}
+    return [
+        text + fill[most - places] + ("\u2008" if most and "." not in text else "")
+        for text, places in zip(texts, behind, strict=True)
+    ]

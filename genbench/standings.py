@@ -39,6 +39,7 @@ class Standing:
         seeds: rows that the mean is of.
         score: of one row as it is; of several the mean, with the standard error over seeds and Student's interval.
         groups: letters of the groups of ties that it is in, empty where there is no order.
+        rows: what the score is of.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Standing:
     seeds: int
     score: Score
     groups: str = ""
+    rows: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,12 @@ def _ranking(key: tuple[str, ...], rows: Sequence[Row]) -> Ranking:
         systems.setdefault((row["model"] or row["generated"], row["precision"]), []).append(row)
     standings = [
         Standing(
-            model=model, precision=precision, evaluations=some[0]["evaluations"], seeds=len(some), score=_score(some)
+            model=model,
+            precision=precision,
+            evaluations=some[0]["evaluations"],
+            seeds=len(some),
+            score=_score(some),
+            rows=tuple(some),
         )
         for (model, precision), some in systems.items()
     ]
@@ -244,7 +251,7 @@ def _sections(found: Sequence[Ranking]) -> list[_Section]:
         sections.append(
             _Section(
                 heading=f"{kind.capitalize()}: {dataset}, {count} samples",
-                header=("model", "evaluations", "seeds", *_names(some)),
+                header=("model", "evaluations", "seeds", *_headings(some)),
                 rows=tuple(rows),
                 floors=floors,
             )
@@ -256,17 +263,20 @@ def _evaluations(standing: Standing) -> float:
     return float(standing.evaluations) if standing.evaluations else math.inf
 
 
-def _names(some: Sequence[Ranking]) -> list[str]:
+def names(some: Sequence[Ranking]) -> list[str]:
     """The metrics by name. Those of one name with extractor, arguments or hash as far as these differ."""
     plain = [Ref.parse(one.metric).name for one in some]
     with_extractor = [
         f"{name}@{one.extractor}" if one.extractor else name for name, one in zip(plain, some, strict=True)
     ]
-    names = [a if plain.count(a) == 1 else b for a, b in zip(plain, with_extractor, strict=True)]
-    names = [a if names.count(a) == 1 else f"{a} {one.metric}" for a, one in zip(names, some, strict=True)]
-    names = [a if names.count(a) == 1 else f"{a} {one.protocol_hash}" for a, one in zip(names, some, strict=True)]
+    found = [a if plain.count(a) == 1 else b for a, b in zip(plain, with_extractor, strict=True)]
+    found = [a if found.count(a) == 1 else f"{a} {one.metric}" for a, one in zip(found, some, strict=True)]
+    return [a if found.count(a) == 1 else f"{a} {one.protocol_hash}" for a, one in zip(found, some, strict=True)]
+
+
+def _headings(some: Sequence[Ranking]) -> list[str]:
     arrows = {True: " (higher)", False: " (lower)", None: ""}
-    return [name + arrows[one.higher_is_better] for name, one in zip(names, some, strict=True)]
+    return [name + arrows[one.higher_is_better] for name, one in zip(names(some), some, strict=True)]
 
 
 def _value(score: Score) -> str:

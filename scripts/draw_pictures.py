@@ -22,6 +22,7 @@ from genbench.arrays import Images
 from genbench.contracts import Model
 from genbench.datasets import shapes
 from genbench.images import pictures
+from genbench.images.strips import About
 from genbench.records import Ref
 from scripts.render_zoo import rows_of, systems
 
@@ -145,7 +146,9 @@ def zoo(folder: Path) -> None:
     labels = generation.image_labels(seeds, len(shapes.CLASSES))
     for name, text in shown.items():
         load, ref = registry.bind("model", Ref.parse(text))
-        images.write_grid(drawn(load(**WHERE, **ref.args), 0, labels=labels), folder / f"zoo-{name}.png", columns=16)
+        conditions = tuple(shapes.CLASSES[label] for label in labels)
+        about = About(model=text, dataset="shapes(seed=0)", seed=0, conditions=conditions)
+        images.write_strip(drawn(load(**WHERE, **ref.args), 0, labels=labels), folder / f"zoo-{name}.png", about)
     evaluations(folder, found)
 
 

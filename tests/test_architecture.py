@@ -88,10 +88,11 @@ ALLOWED: dict[str, set[str]] = {
     "leaderboard": FOUNDATION | {"comparability", "measuring", "pipeline", "registry", "report", "requests"},
     "housekeeping": FOUNDATION | {"feature_files", "generation", "report"},
     "standings": {"differences", "display", "errors", "records", "registry", "tables", "uncertainty"},
+    "page": FOUNDATION | {"comparability", "comparison", "display", "leaderboard", "registry", "report", "standings"},
     "commands": FOUNDATION
     | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}
     | {"reporters", "requests", "rules", "sides"}
-    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping", "exports", "images", "sets"},
+    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping", "exports", "images", "sets", "page"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
     | {

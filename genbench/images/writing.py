@@ -7,15 +7,19 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from genbench.arrays import Images, Samples
 from genbench.errors import InputRejected
 from genbench.files import atomic_write, replacing
+
+GAP = 2
+"""White pixels between the images of a grid, and around them."""
 
 
 def write_images(samples: Samples, folder: str | os.PathLike[str], *, start: int = 0) -> list[Path]:
@@ -31,7 +35,7 @@ def write_images(samples: Samples, folder: str | os.PathLike[str], *, start: int
     rest = iter(paths)
     for batch in samples.batches(_batch(samples)):
         for image, path in zip(batch, rest, strict=False):
-            atomic_write(path, _png(image), durable=False)
+            atomic_write(path, png(image), durable=False)
     return paths
 
 
@@ -55,21 +59,25 @@ def write_captions(samples: Samples, folder: str | os.PathLike[str], *, start: i
 
 
 def write_grid(images: Images, path: str | os.PathLike[str], columns: int = 8) -> None:
-    """Writes images side by side as one PNG, row by row, two white pixels apart.
+    """Writes images side by side as one PNG, row by row, `GAP` white pixels apart.
 
     Args:
         images: uint8 (n, c, h, w) with c = 1 or 3, n > 0.
         columns: images a row.
     """
-    gap = 2
+    atomic_write(path, png(side_by_side(images, columns)))
+
+
+def side_by_side(images: Images, columns: int) -> NDArray[np.uint8]:
+    """The picture of `write_grid`, uint8 (c, height, width)."""
     count, channels, height, width = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    grid = np.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=np.uint8)
+    grid = np.full((channels, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 255, dtype=np.uint8)
     for i, image in enumerate(images):
-        top, left = i // columns * (height + gap) + gap, i % columns * (width + gap) + gap
+        top, left = i // columns * (height + GAP) + GAP, i % columns * (width + GAP) + GAP
         grid[:, top : top + height, left : left + width] = image
-    atomic_write(path, _png(grid))
+    return grid
 
 
 def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
@@ -99,8 +107,12 @@ def _batch(samples: Samples) -> int:
     return max(1, (1 << 24) // math.prod(samples.shape))
 
 
-def _png(image: NDArray[np.uint8]) -> bytes:
+def png(image: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -> bytes:
+    """An image, uint8 (c, h, w) with c = 1 or 3, as a PNG with texts by their keys in it."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    told = PngImagePlugin.PngInfo()
+    for key, text in (texts or {}).items():
+        told.add_text(key, text)
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", pnginfo=told)
     return buffer.getvalue()

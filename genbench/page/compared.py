@@ -1,0 +1,81 @@
+"""Comparisons on a page: the differences of `genbench.comparison` as it writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from genbench.errors import shown
+from genbench.records import Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """A difference of a comparison; see `genbench.comparison.row_as_dict` for the fields."""
+
+    metric: str
+    base: Score
+    candidate: Score
+    value: float | None
+    ci95: tuple[float, float] | None
+    stderr: float | None
+    verdict: str
+    unlike: tuple[str, ...]
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A base and a candidate."""
+
+    base: str
+    candidate: str
+    paired: bool
+    why: str
+    covers: str
+    deltas: tuple[Delta, ...]
+
+
+def read(document: Mapping[str, Any]) -> list[Compared]:
+    return [
+        Compared(
+            base=_side(document["base"]),
+            candidate=_side(candidate),
+            paired=bool(candidate["paired"]),
+            why=shown(candidate["why"]),
+            covers=shown(document["covers"]),
+            deltas=tuple(map(_delta, candidate["differences"])),
+        )
+        for candidate in document["candidates"]
+    ]
+
+
+def _side(told: Mapping[str, Any]) -> str:
+    return shown(told["model"] or told["name"]) + (f", seed {int(told['seed'])}" if told["seed"] is not None else "")
+
+
+def _delta(told: Mapping[str, Any]) -> Delta:
+    low, high = told["ci95"] or (None, None)
+    word = {
+        None: "no error",
+        False: "not shown",
+        True: {True: "better", False: "worse", None: "differs"}[told["better"]],
+    }
+    return Delta(
+        metric=shown(told["metric"]),
+        base=_score_of(told["base"]),
+        candidate=_score_of(told["candidate"]),
+        value=None if told["difference"] is None else float(told["difference"]),
+        ci95=None if low is None or high is None else (float(low), float(high)),
+        stderr=None if told["stderr"] is None else float(told["stderr"]),
+        verdict="not comparable" if told["difference"] is None else word[told["shown"]],
+        unlike=tuple(map(shown, told["unlike"])),
+        protocol=shown(f"{told['measurement']}, protocol {told['protocol']} {told['protocol_hash']}"),
+    )
+
+
+def _score_of(told: Mapping[str, Any]) -> Score:
+    value = math.nan if told["value"] is None else float(told["value"])
+    return Score(value=value, stderr=None if told["stderr"] is None else float(told["stderr"]))
