@@ -319,21 +319,27 @@ def features_tf1(sizes: Sizes, folder: Path, side: int) -> Tools:
     }
 
 
-def features_bilinear(sizes: Sizes, folder: Path, side: int) -> Tools:
+def pytorch_fid_network(weights: Path) -> Any:
+    """The network of pytorch-fid with the weights of a file. It takes no path and would download the public one."""
     import torch
     from pytorch_fid import inception as peer
+
+    loader, peer.load_state_dict_from_url = peer.load_state_dict_from_url, lambda *_, **__: torch.load(weights)
+    try:
+        return peer.InceptionV3([3]).eval()
+    finally:
+        peer.load_state_dict_from_url = loader
+
+
+def features_bilinear(sizes: Sizes, folder: Path, side: int) -> Tools:
+    import torch
 
     from genbench.extractors import inception
     from scripts.random_weights import structured_images
 
     images, weights = torch.from_numpy(structured_images(sizes.batch, side, side, seed=1)), folder / "inception.pth"
     ours = inception.load(weights=weights, resize="bilinear", scaling="symmetric")
-    # It takes no path and would download the public file.
-    loader, peer.load_state_dict_from_url = peer.load_state_dict_from_url, lambda *_, **__: torch.load(weights)
-    try:
-        theirs = peer.InceptionV3([3]).eval()
-    finally:
-        peer.load_state_dict_from_url = loader
+    theirs = pytorch_fid_network(weights)
 
     def features() -> Array:
         with torch.inference_mode():
