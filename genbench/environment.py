@@ -92,5 +92,7 @@ def snapshot(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
-        "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if device.startswith("cuda") else False,
+        "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,
+        # Whatever the program around has chosen, see `genbench.arithmetic`. Only `cas` trains in TensorFloat-32.
+        "float32": "ieee",
     }
