@@ -24,7 +24,7 @@ import click
 from genbench.errors import ComponentError, GenbenchError, Interrupted, UsageError, nearest, of_system, shown
 from genbench.progress import Bars
 
-GENERAL = ("GENBENCH_CACHE", "GENBENCH_OFFLINE")
+GENERAL = ("GENBENCH_CACHE", "GENBENCH_COPY_GIB", "GENBENCH_OFFLINE")
 """Environment variables that are no options."""
 _SEPARATOR = ";"
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 STATES = ("finished", "sampled", "unfinished", "running", "damaged")
 """With results; with all images alone; with some of them; worked on by another process; without a readable manifest."""
-PRUNED = ("features", "floors", "surveys")
-"""Parts of the cache that are made again when they are missing; weights were downloaded, and stay."""
+PRUNED = ("features", "floors", "surveys", "remote")
+"""Parts of the cache that are made or copied again when they are missing; weights were downloaded, and stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

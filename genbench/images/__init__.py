@@ -10,7 +10,7 @@ A folder, a zip and a tar of the same files give the same samples, labels, capti
 """
 
 from genbench.images.opening import open_images, open_reference, prefetch
-from genbench.images.places import is_pattern as names_files
+from genbench.images.places import names_files
 from genbench.images.strips import read_strip, write_strip
 from genbench.images.surveys import watched
 from genbench.images.writing import write_captions, write_grid, write_images, write_npz

@@ -13,10 +13,11 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from genbench.errors import InputRejected, shown
 from genbench.images import surveys
+from genbench.images.places import Place, state_of
 from genbench.images.refusals import Unfit, reason, regular
 from genbench.records import digest
 
@@ -30,6 +31,27 @@ MAX_RATIO = 200
 
 
 UNSUSPICIOUS = 64 << 20
+
+
+class Container(Protocol):
+    """Files by name."""
+
+    @property
+    def path(self) -> object:
+        """What names it to people."""
+
+    def names(self) -> list[str]:
+        """Relative POSIX paths of all files, in no order."""
+
+    def empty_folders(self, place: str) -> list[str]:
+        """Names of the folders in a folder of it that hold nothing; hidden ones are passed over."""
+
+    def read(self, name: str) -> bytes:
+        """Bytes of a file, at most `MAX_FILE`."""
+
+    def state(self, names: Sequence[str]) -> tuple[str, bool]:
+        """Digest of what changes when one of these files does, empty where it cannot be told; and whether they have
+        been at rest for long enough to tell them apart by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +129,15 @@ class Zip:
     """A zip that is opened once a process: pickling drops the handle, and a forked child, which would share the file
     position of its parent, opens its own."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Place) -> None:
+        self.path: Place = path
         self._lock = threading.Lock()
         self._opened: tuple[int, zipfile.ZipFile] | None = None
 
-    def __getstate__(self) -> Path:
+    def __getstate__(self) -> Place:
         return self.path
 
-    def __setstate__(self, path: Path) -> None:
+    def __setstate__(self, path: Place) -> None:
         Zip.__init__(self, path)
 
     def archive(self) -> zipfile.ZipFile:
@@ -149,17 +171,17 @@ class Zip:
     def state(self, names: Sequence[str]) -> tuple[str, bool]:
         """As `Folder.state`."""
         try:
-            newest = max(self.path.stat().st_ctime_ns, self.path.stat().st_mtime_ns)
-            return digest([surveys.state_of(self.path), list(names)]), surveys.settled(newest)
+            state, settled = state_of(self.path)
+            return digest([state, list(names)]), settled
         except OSError:
             return "", False
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
+def open_zip(path: Place) -> zipfile.ZipFile:
     """Opens a zip and refuses one that would grow out of proportion to its size on disk, as entries may overlap."""
     try:
         regular(path)
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path if isinstance(path, Path) else path.open())
     except Exception as error:  # a damaged directory raises whatever its fields lead to
         raise InputRejected(f"{shown(path)} cannot be read as a zip archive: {reason(error)}.") from error
     expanded, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
@@ -177,7 +199,7 @@ def leaves(name: str) -> bool:
     return name.startswith("/") or "\\" in name or bool(re.match(r"[A-Za-z]:", name)) or ".." in name.split("/")
 
 
-def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
+def _check_entry(path: Place, entry: zipfile.ZipInfo) -> None:
     name, problem = entry.filename, None
     if leaves(name):
         problem = "a path that leaves the archive"

@@ -21,7 +21,7 @@ from genbench.arrays import Images
 from genbench.errors import InputRejected, shown
 from genbench.images import surveys
 from genbench.images.captions import caption_files
-from genbench.images.containers import Folder, Zip
+from genbench.images.containers import Container
 from genbench.images.names import Names
 from genbench.images.pinned import changed
 from genbench.images.refusals import EXTENSIONS, FORMATS, Unfit, naming, verdict
@@ -60,7 +60,7 @@ class Source(Protocol):
 class Listed:
     """Files of a folder or a zip."""
 
-    files: Folder | Zip
+    files: Container
     names: Names
 
     def __len__(self) -> int:
@@ -197,7 +197,7 @@ def tell_passed_over(place: object, others: Counter[str]) -> None:
         _log.warning("%s: %d files are not images and were passed over: %s.", place, others.total(), listed)
 
 
-def survey(files: Folder | Zip, visible: Sequence[str], max_pixels: int) -> tuple[EncodedFiles, Names]:
+def survey(files: Container, visible: Sequence[str], max_pixels: int) -> tuple[EncodedFiles, Names]:
     """Reads every file of a folder or a zip once, and refuses the set with the names of its first offenders.
 
     Returns:
@@ -224,7 +224,7 @@ def survey(files: Folder | Zip, visible: Sequence[str], max_pixels: int) -> tupl
             if not look.at(name, partial(source.content, number)):
                 break
             if not number % 256:
-                surveys.progress(f"survey of {files.path.name}", number, len(names))
+                surveys.progress(f"survey of {PurePosixPath(str(files.path)).name}", number, len(names))
         digests = look.finish(files.path, len(names))
         known = surveys.Survey(names=None, digests=digests, sizes=look.sizes, notices=look.notices)
         if settled:

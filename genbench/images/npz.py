@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from genbench.errors import InputRejected, UsageError, shown
 from genbench.images.captions import fault_of
 from genbench.images.containers import open_zip
 from genbench.images.pinned import Pins
+from genbench.images.places import Place, read_at
 from genbench.images.refusals import Unfit, naming, regular, verdict
 from genbench.records import Ref
 
@@ -56,7 +57,7 @@ class _Place:
         shape: (n, h, w, c) if `channels_last`, else (n, c, h, w).
     """
 
-    path: Path
+    path: Place
     member: str | None
     packed: bool
     offset: int
@@ -100,12 +101,9 @@ class _Array:
         return images
 
     def _in_place(self, start: int, stop: int) -> NDArray[np.uint8]:
-        values = np.empty((stop - start, *self.place.shape[1:]), dtype=np.uint8)
-        with self.place.path.open("rb") as file:
-            file.seek(self.place.offset + start * values[:1].nbytes)
-            if file.readinto(values.reshape(-1).data) != values.nbytes:
-                raise Unfit("ends too early")
-        return values
+        one = math.prod(self.place.shape[1:])
+        data = read_at(self.place.path, self.place.offset + start * one, (stop - start) * one)
+        return np.frombuffer(data, dtype=np.uint8).reshape(-1, *self.place.shape[1:])
 
     def _packed(self) -> NDArray[np.uint8]:
         with self._lock:
@@ -151,7 +149,7 @@ class _Array:
         return fingerprint_of((3, *self.shape[1:]), self.hashes(0, self.place.shape[0]))
 
 
-def open_array(path: Path, max_pixels: int) -> Samples:
+def open_array(path: Place, max_pixels: int) -> Samples:
     labels: NDArray[np.int64] | None = None
     captions: tuple[str, ...] | None = None
     member, packed = None, False
@@ -264,11 +262,9 @@ def _texts(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: tuple[int, 
     return texts
 
 
-def _start_of(path: Path, entry: zipfile.ZipInfo) -> int:
+def _start_of(path: Place, entry: zipfile.ZipInfo) -> int:
     """Where the data of a member begins; the lengths in its local header may differ from those in the directory."""
-    with path.open("rb") as file:
-        file.seek(entry.header_offset)
-        local = file.read(30)
+    local = read_at(path, entry.header_offset, 30)
     return entry.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
 
 

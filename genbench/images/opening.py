@@ -15,13 +15,15 @@ from PIL import ImageFile
 
 from genbench.arrays import Images, Samples
 from genbench.errors import InputRejected, UsageError, shown
-from genbench.images import sharded
+from genbench.images import remote, sharded
 from genbench.images.captions import read_captions
-from genbench.images.containers import Folder, Zip, open_zip
+from genbench.images.containers import Container, Folder, Zip, open_zip
 from genbench.images.encoded import MAX_PIXELS, classes_of_folders, format_of, survey
 from genbench.images.npz import STATISTICS, no_images, open_array, read_statistics
+from genbench.images.places import SHARDS, Place, check_whole
 from genbench.images.refusals import EXTENSIONS, verdict
 from genbench.images.runs import open_run, run_in
+from genbench.weights import offline
 
 _KINDS = "a folder, a zip, tar, parquet, lmdb, npz or npy file of images"
 _PACKED = (".tgz", ".gz", ".bz2", ".xz", ".zst")
@@ -42,6 +44,7 @@ def open_images(
             names of classes, `caption`, `text` or `prompt`;
             a folder of such shards, or a pattern, such as `train-{000000..000146}.tar` or `data/train-*.parquet`;
             an LMDB, a folder with data.mdb or a .lmdb file, whose values are image files;
+            a URL of any of these, see `genbench.images.remote`;
             a run, the folder runs/ID of `genbench run`, finished or not, with the labels or captions it was sampled
             for;
             a .zip of such a folder, read without extracting it;
@@ -66,49 +69,97 @@ def open_images(
             themselves; captions that leave out an image, name one that is not there or name one twice, that are
             empty, in several columns or not UTF-8; shards that are missing, or of several sets. What only decoding can
             show (damaged pixels, alpha below 255) is raised by `read`.
-        MissingAsset: the library that reads parquet files or LMDBs is not installed.
+        MissingAsset: a URL that cannot be read, or a library that is not installed.
+        OutOfResources: too little room to copy what a URL names.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError("Pillow was told to pad truncated images (ImageFile.LOAD_TRUNCATED_IMAGES); set it to False.")
-    place = Path(path)
+    text = os.fspath(path)
+    if remote.is_url(text):
+        given = fetched(text)
+        samples = _opened(given, max_pixels, labels_from_folders)
+        return replace(samples, origin=remote.shown_url(text))
     if (shards := sharded.found(path)) is not None:
-        return sharded.open_shards(shards, str(path), max_pixels, labels_from_folders=labels_from_folders)
+        return sharded.open_shards(shards, text, max_pixels, labels_from_folders=labels_from_folders)
+    place = Path(path)
     try:
         exists = place.exists()
     except OSError:
         exists = False
     if not exists:
         raise InputRejected(f"There is no {shown(place)}; give {_KINDS}.")
+    return _opened(place, max_pixels, labels_from_folders)
+
+
+def _opened(place: Place | sharded.Found | remote.Folder, max_pixels: int, labels_from_folders: bool) -> Samples:
+    if isinstance(place, Path) and (shards := sharded.found(place)) is not None:
+        place = shards
+    if isinstance(place, sharded.Found):
+        origin = str(place.paths[0] if len(place.paths) == 1 else place.paths[0].parent)
+        return sharded.open_shards(place, origin, max_pixels, labels_from_folders=labels_from_folders)
+    if isinstance(place, remote.Folder):
+        return _of_files(place, max_pixels, labels_from_folders)
     kind = place.suffix.lower()
-    if place.is_dir() and (run := run_in(place)) is not None:
-        return open_run(run, str(place))
-    if place.is_dir():
-        files: Folder | Zip = Folder(place)
-    elif kind == ".zip":
-        files = Zip(place)
-    elif kind in (".npz", ".npy"):
+    if isinstance(place, Path) and place.is_dir():
+        if (run := run_in(place)) is not None:
+            return open_run(run, str(place))
+        return _of_files(Folder(place), max_pixels, labels_from_folders)
+    if kind == ".zip":
+        return _of_files(Zip(place), max_pixels, labels_from_folders)
+    if kind in (".npz", ".npy"):
         return open_array(place, max_pixels)
-    else:
-        hint = " One image is no set; give its folder." if kind in EXTENSIONS else ""
-        hint = " Tars are read in place, which compression does not allow; unpack it." if kind in _PACKED else hint
-        raise InputRejected(f"{shown(place)} is none of images that is read; give {_KINDS}.{hint}")
+    hint = " One image is no set; give its folder." if kind in EXTENSIONS else ""
+    hint = " Tars are read in place, which compression does not allow; unpack it." if kind in _PACKED else hint
+    raise InputRejected(f"{shown(place)} is none of images that is read; give {_KINDS}.{hint}")
+
+
+def _of_files(files: Container, max_pixels: int, labels_from_folders: bool) -> Samples:
     visible = [n for n in files.names() if not any(p.startswith(".") or p == "__MACOSX" for p in n.split("/"))]
     has_images = any(name.lower().endswith(EXTENSIONS) for name in visible)
-    if not has_images and (shards := sharded.inside(place, visible)) is not None:
-        return sharded.open_shards(shards, str(place), max_pixels, labels_from_folders=labels_from_folders)
+    if not has_images and isinstance(files, Folder) and (shards := sharded.inside(files.path, visible)) is not None:
+        return sharded.open_shards(shards, str(files.path), max_pixels, labels_from_folders=labels_from_folders)
     encoded, names = survey(files, visible, max_pixels)
     labels, classes = classes_of_folders(names, files.empty_folders) if labels_from_folders else (None, ())
     return Samples(
         count=len(names),
         shape=(3, encoded.height, encoded.width),
         read=encoded.read,
-        origin=str(place),
+        origin=str(files.path),
         fingerprint=encoded.fingerprint,
         labels=labels,
         captions=read_captions(files, visible, names),
         classes=classes,
         format=format_of(names),
     )
+
+
+def fetched(url: str) -> Place | sharded.Found | remote.Folder:
+    """What a URL names: copied to the cache where all of it is small enough, else to be streamed.
+
+    Raises:
+        MissingAsset: it cannot be had, or fsspec is not installed.
+        OutOfResources: too little room for a copy.
+        InputRejected: shards that are missing or of several sets.
+    """
+    listing = remote.listed(url)
+    names = [file.name for file in listing.files]
+    databases = any(name.lower().endswith((".mdb", ".lmdb")) for name in names)
+    files: list[Place] = list(listing.files)
+    if offline() or databases or listing.size <= remote.limit():
+        folder = remote.copied(listing)
+        if listing.kind == "folder":
+            return folder
+        files = [folder / name for name in names]
+    shards = [file for file, name in zip(files, names, strict=True) if name.lower().endswith(SHARDS)]
+    if listing.kind == "folder" and not shards:
+        return remote.Folder(remote.shown_url(url), listing.files)
+    if listing.kind == "file" and not shards:
+        return files[0]
+    if listing.kind == "pattern" and len(shards) != len(files):
+        raise InputRejected(f"{shown(remote.shown_url(url))} stands for files that are no {' or '.join(SHARDS)}.")
+    if listing.kind != "file":
+        check_whole(remote.shown_url(url), [name for name in names if name.lower().endswith(SHARDS)])
+    return sharded.of_one_kind(remote.shown_url(url), shards)
 
 
 def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = True) -> Samples:
@@ -129,9 +180,15 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
         InputRejected: a mean without a covariance; another width, shape or dtype than float32 or float64; values that
             are not finite, a matrix that is not symmetric or has a negative diagonal; and the causes of `open_images`.
     """
-    place = Path(path)
-    if place.suffix.lower() != ".npz" or not place.is_file():
-        return open_images(place, labels_from_folders=labels_from_folders)
+    text = os.fspath(path)
+    if remote.is_url(text) and remote.shown_url(text).lower().endswith(".npz"):
+        given, origin = fetched(text), remote.shown_url(text)
+        assert isinstance(given, Path | remote.Remote)
+        place: Place = given
+    elif text.lower().endswith(".npz") and Path(path).is_file():
+        place, origin = Path(path), text
+    else:
+        return open_images(path, labels_from_folders=labels_from_folders)
     try:
         with open_zip(place) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -145,13 +202,13 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
     except Exception as error:  # damaged archives and headers raise whatever their fields lead to
         raise InputRejected(f"{shown(place)} {verdict(error)}.") from error
     if "arr_0.npy" in entries or not found:
-        return replace(open_images(place), statistics=found)
+        return replace(open_array(place, MAX_PIXELS), statistics=found, origin=origin)
     content = hashlib.sha256("".join(f"{tap} {found[tap].digest()} " for tap in sorted(found)).encode()).hexdigest()
     return Samples(
         count=0,
         shape=(3, 0, 0),
         read=no_images,
-        origin=str(place),
+        origin=origin,
         fingerprint=partial(str, content),
         statistics=found,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +31,7 @@ class Pins:
         self.digests = np.zeros((count, 32), dtype=np.uint8)
         self.known = np.zeros(count, dtype=bool)
 
-    def hold(self, start: int, found: NDArray[np.uint8], place: Path) -> None:
+    def hold(self, start: int, found: NDArray[np.uint8], place: object) -> None:
         """Takes in the digests of the items from `start` on.
 
         Args:

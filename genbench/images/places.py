@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from genbench.errors import InputRejected, shown
+from genbench.images import surveys
+from genbench.images.braces import in_braces
 from genbench.images.refusals import Unfit, regular
+from genbench.images.remote import Remote, is_url
 
-Place = Path
+Place = Path | Remote
 SHARDS = (".tar", ".parquet")
 """Endings of files of which several make one set."""
-_MOST = 100_000
-"""Names that a pattern stands for."""
-_BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 
 
 def read_at(place: Place, offset: int, size: int) -> bytes:
@@ -25,13 +24,34 @@ def read_at(place: Place, offset: int, size: int) -> bytes:
     Raises:
         Unfit: fewer than that, or no regular file.
     """
-    regular(place)
-    with place.open("rb") as file:
-        file.seek(offset)
-        data = file.read(size)
+    if isinstance(place, Remote):
+        data = place.read_at(offset, size)
+    else:
+        regular(place)
+        with place.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
     if len(data) != size:
         raise Unfit("ends too early")
     return data
+
+
+def state_of(place: Place) -> tuple[list[Any], bool]:
+    """What changes when a file is written or replaced, and whether it is certain to change.
+
+    The time of the last change of state cannot be set back by a program.
+    """
+    if isinstance(place, Remote):
+        return [place.url, place.size, place.version], bool(place.version)
+    status = place.stat()
+    times = [status.st_mtime_ns, status.st_ctime_ns]
+    state = [str(place.absolute()), status.st_size, *times, status.st_ino, status.st_dev]
+    return state, surveys.settled(max(times))
+
+
+def names_files(text: str) -> bool:
+    """Whether a text that is no path names files all the same: a pattern or a URL."""
+    return is_url(text) or is_pattern(text)
 
 
 def is_pattern(text: str) -> bool:
@@ -58,39 +78,6 @@ def expanded(text: str) -> list[Path]:
             raise InputRejected(f"There is no {shown(one)}, which {shown(text)} stands for.")
         found += there
     return sorted(set(found))
-
-
-def in_braces(text: str) -> list[str]:
-    """Texts that braces stand for, as a shell would write them out.
-
-    Raises:
-        InputRejected: too many.
-    """
-    found = list(_written_out(text, _MOST))
-    if len(found) > _MOST:
-        raise InputRejected(f"{shown(text)} stands for more than {_MOST:,} files.")
-    return found
-
-
-def _written_out(text: str, most: int) -> Iterator[str]:
-    match = _BRACES.search(text)
-    if match is None:
-        yield text
-        return
-    inside = match[1]
-    if (numbers := _RANGE.fullmatch(inside)) is not None:
-        first, last = int(numbers[1]), int(numbers[2])
-        width = len(numbers[1]) if numbers[1].startswith("0") or len(numbers[1]) == len(numbers[2]) else 0
-        options = (f"{i:0{width}d}" for i in range(first, min(last, first + most) + 1))
-    else:
-        options = (one for one in inside.split(","))
-    count = 0
-    for option in options:
-        for one in _written_out(text[: match.start()] + option + text[match.end() :], most):
-            yield one
-            count += 1
-            if count > most:
-                return
 
 
 def check_whole(origin: object, names: list[str]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Protocol
 
 from PIL import UnidentifiedImageError
 
@@ -31,7 +32,13 @@ def naming(place: object) -> Iterator[None]:
         raise InputRejected(f"{shown(place)} {verdict(error)}; replace or remove it.") from error
 
 
-def regular(place: Path) -> None:
+class Statable(Protocol):
+    """A path, or a file of a store."""
+
+    def stat(self) -> os.stat_result: ...
+
+
+def regular(place: Statable) -> None:
     """Refuses what is no file with a content of its own; opening a pipe would wait for its writer."""
     if not stat.S_ISREG(place.stat().st_mode):
         raise Unfit("is no regular file")

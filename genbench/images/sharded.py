@@ -16,14 +16,20 @@ from genbench.errors import InputRejected, shown
 from genbench.images import lmdbs, parquets, surveys, tars
 from genbench.images.encoded import EncodedFiles, Source, classes_of_folders, format_of, one_size, tell_passed_over
 from genbench.images.names import Names
-from genbench.images.places import SHARDS, Place, check_whole, expanded, is_pattern
+from genbench.images.places import SHARDS, Place, check_whole, expanded, is_pattern, state_of
 from genbench.images.refusals import naming
 from genbench.images.surveys import Survey
+
+
+def _survey_of_database(path: Place, max_pixels: int) -> Survey:
+    assert isinstance(path, Path)  # databases are copied
+    return lmdbs.survey_of(path, max_pixels)
+
 
 _SURVEYS: dict[str, Callable[[Place, int], Survey]] = {
     ".tar": tars.survey_of,
     ".parquet": parquets.survey_of,
-    ".lmdb": lmdbs.survey_of,
+    ".lmdb": _survey_of_database,
 }
 
 
@@ -48,7 +54,7 @@ def found(path: str | os.PathLike[str]) -> Found | None:
                 return None
             paths = expanded(text)
             check_whole(text, [one.name for one in paths])
-            return _of_one_kind(text, paths)
+            return of_one_kind(text, paths)
         if (database := lmdbs.file_of(place)) is not None:
             return Found(".lmdb", (database,))
     except (OSError, ValueError):  # a name that cannot be one
@@ -67,10 +73,10 @@ def inside(folder: Path, visible: Sequence[str]) -> Found | None:
     if not names or not folder.is_dir():
         return None
     check_whole(folder, names)
-    return _of_one_kind(folder, [folder / name for name in names])
+    return of_one_kind(folder, [folder / name for name in names])
 
 
-def _of_one_kind(origin: object, paths: Sequence[Place]) -> Found:
+def of_one_kind(origin: object, paths: Sequence[Place]) -> Found:
     kinds = {path.suffix.lower() for path in paths}
     if len(kinds) > 1:
         raise InputRejected(f"{shown(origin)} has files of {' and '.join(sorted(kinds))}; give those of one kind.")
@@ -121,12 +127,12 @@ def open_shards(given: Found, origin: str, max_pixels: int, *, labels_from_folde
 def _surveyed(kind: str, path: Place, max_pixels: int) -> tuple[Survey, str]:
     """The survey of a shard, from the cache or by reading it, and its key there, empty where it is not kept."""
     with naming(path):
-        state = surveys.state_of(path)
+        state, settled = state_of(path)
     key = surveys.key_of(kind, state, max_pixels)
     known = surveys.recall(key)
     if known is None:
         known = _SURVEYS[kind](path, max_pixels)
-        if not surveys.settled(max(state[2], state[3])):
+        if not settled:
             return known, ""
         surveys.remember(key, known)
     return known, key
@@ -138,6 +144,7 @@ def _source(given: Found, known: Sequence[Survey], ends: NDArray[np.int64]) -> S
     if given.kind == ".parquet":
         return parquets.Rows(given.paths, tuple(s.groups for s in known if s.groups is not None), ends)
     assert known[0].names is not None
+    assert isinstance(given.paths[0], Path)
     return lmdbs.Values(given.paths[0], known[0].names)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -97,12 +98,6 @@ def key_of(kind: str, state: Iterable[Any], max_pixels: int) -> str:
     return digest([VERSION, kind, list(state), max_pixels], 32)
 
 
-def state_of(path: Path) -> list[Any]:
-    """What changes when a file is written or replaced. The time of the last change of state cannot be set back."""
-    status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
-
-
 def settled(newest: int) -> bool:
     """Whether files of which the last changed at `newest`, in ns since the epoch, are told apart by their times."""
     return time.time_ns() - newest > _SETTLED * 1e9
@@ -122,6 +117,8 @@ def recall(key: str) -> Survey | None:
     """The survey that was kept, None where there is none that is whole."""
     if (content := files.kept(_place(key))) is None:
         return None
+    with suppress(OSError):
+        os.utime(_place(key))  # it was used, and is not what `genbench cache prune` looks for
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -21,7 +21,8 @@ from made_up import random_images
 from genbench import features, identities
 from genbench.arrays import Samples
 from genbench.errors import InputRejected
-from genbench.images import open_images, prefetch, surveys, tars
+from genbench.images import open_images, prefetch, sharded, surveys, tars
+from genbench.images.places import state_of
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -312,7 +313,7 @@ def test_a_survey_holds_no_longer_than_its_files(tmp_path: Path) -> None:
 def test_a_survey_that_is_wrong_is_refused_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a file system tells no change: the same state, other bytes."""
     path, pixels = tmp_path / "a.tar", random_images(4, 6, 8)
-    monkeypatch.setattr(surveys, "state_of", lambda path: [str(path), 1, 1, 1])
+    monkeypatch.setattr(sharded, "state_of", lambda path: ([str(path)], True))
     write_tar(path, files_of(pixels[:2]))
     open_images(path)
     write_tar(path, files_of(pixels[2:]))
@@ -324,7 +325,7 @@ def test_a_survey_that_is_wrong_is_refused_and_forgotten(tmp_path: Path, monkeyp
 def test_files_that_were_just_written_are_not_remembered(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", files_of(random_images(2, 6, 8)))
     open_images(path)
-    assert surveys.recall(surveys.key_of(".tar", surveys.state_of(path), 64_000_000)) is None
+    assert surveys.recall(surveys.key_of(".tar", state_of(path)[0], 64_000_000)) is None
     assert surveys.settled(time.time_ns() - 3_000_000_000) and not surveys.settled(time.time_ns() - 1_000_000_000)
 
 
