@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,9 @@ from genbench.commands.options import (
     option,
     output_option,
     place_options,
+    refuse_beside_shard,
     run_request_of,
+    shard_option,
     track_option,
     weights_option,
 )
@@ -36,7 +39,9 @@ from genbench.console import FileToWrite, say
 from genbench.errors import GenbenchError, NotComparable, UsageError, nearest, shown
 
 if TYPE_CHECKING:
+    from genbench.measuring import Execution
     from genbench.outcome import Outcome
+    from genbench.requests import RunRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,7 +56,8 @@ Exit codes:
   6         weights or data missing, or of the wrong digest
   7         out of disk or memory, or a place that cannot be written to
   8         cells of a benchmark failed; the others are finished, and the log says why
-  129, 130, 143  interrupted; what was finished is kept, the same command continues
+  129, 130, 138, 143  interrupted; what was finished is kept, the same command
+            continues; 138 after SIGUSR1, when the batch in work was finished
   141       the reader of stdout closed it
 
 \b
@@ -88,10 +94,12 @@ def cli() -> None:
 @leaderboard_option
 @track_option
 @option("--fresh", is_flag=True, help="Sample and measure anew although there are results.")
+@shard_option
 def run(**options: Any) -> None:
     """Sample a model, measure the samples, and put the numbers beside the paper's.
 
-    A run that was interrupted continues; one that is finished answers from its folder.
+    A run that was interrupted continues; one that is finished answers from its folder. `torchrun --nproc-per-node 8 -m
+    genbench run ...` works with eight processes.
 
     \b
     genbench run --model ddim --metric fid
@@ -103,6 +111,10 @@ def run(**options: Any) -> None:
     if options["track"]:
         exports.require(options["track"])
     request, execution = run_request_of(options), execution_of(options)
+    if options["shard"]:
+        refuse_beside_shard(options, "fresh", "leaderboard", "track")
+        _sample_share(request, options, execution)
+        return
     with _what_was_measured(options):
         outcome = pipeline.run(
             request.spec,
@@ -171,6 +183,7 @@ def score(**options: Any) -> None:
     help="Also write how the first 4 images came about: a row of states and a row of predicted images each.",
 )
 @option("--npz", type=FileToWrite(".npz"), help="Also write all images as arr_0 of an npz.")
+@shard_option
 def sample(**options: Any) -> None:
     """Sample a model without measuring. A later `run` with the same options finds the images.
 
@@ -181,8 +194,12 @@ def sample(**options: Any) -> None:
     from genbench import images, pipeline
     from genbench.images import pictures
 
-    spec = run_request_of(options | {"protocol": None, "metric": ()}).spec
-    execution = execution_of(options)
+    request, execution = run_request_of(options | {"protocol": None, "metric": ()}), execution_of(options)
+    spec = request.spec
+    if options["shard"]:
+        refuse_beside_shard(options, "grid", "classes", "strip", "npz")
+        _sample_share(replace(request, measurements=()), options, execution)
+        return
     samples, directory, spec = pipeline.sample(
         spec,
         output=options["output"],
@@ -359,6 +376,22 @@ def fetch(names: tuple[str, ...]) -> None:
             say(shown(f"  {caution}"))
 
 
+def _sample_share(request: RunRequest, options: dict[str, Any], execution: Execution) -> None:
+    """Makes the images of one job of several, and says how many there are."""
+    from genbench import pipeline
+
+    there, total, directory, spec = pipeline.sample_share(
+        request.spec,
+        request.measurements,
+        options["shard"],
+        protocol=request.protocol,
+        output=options["output"],
+        execution=execution,
+    )
+    job = "/".join(map(str, options["shard"]))
+    say(shown(f"job {job} is done: {there} of {total} images of {spec.model}, seed {spec.seed}, are in {directory}"))
+
+
 @contextlib.contextmanager
 def _what_was_measured(options: dict[str, Any]) -> Iterator[None]:
     """Prints what had been measured before an error, which then goes on its way."""
@@ -407,7 +440,14 @@ for command in (
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command line and returns the exit code. Every error a user can cause is told on stderr."""
-    return console.run(cli, args, "genbench")
+    return console.run(cli, args, "genbench", assist=_assist)
+
+
+def _assist() -> None:
+    """Does what rank 0 of several processes asks for."""
+    from genbench import pipeline, ranks, requests
+
+    ranks.serve({"run": pipeline.jobs_of_run, "score": requests.jobs_of_score})
 
 
 if __name__ == "__main__":

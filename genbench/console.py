@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 import click
 
+from genbench import stopping
 from genbench.errors import ComponentError, GenbenchError, Interrupted, UsageError, nearest, of_system, shown
 from genbench.progress import Bars
 
@@ -261,20 +262,27 @@ def _warn_of_unknown(group: click.Group) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Turns SIGTERM and SIGHUP into KeyboardInterrupt; yields a list of the signals that came."""
+    """Turns SIGTERM and SIGHUP into KeyboardInterrupt, at once, and SIGUSR1 when the batch in work is stored.
+
+    Yields a list of the signals that came. SIGUSR1 is what schedulers send some time before they take a machine away.
+    """
     came: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
+    def stop_soon(number: int, frame: object) -> None:
+        came.append(number)
+        stopping.ask()
+
     before: dict[int, Any] = {}
-    for name in ("SIGTERM", "SIGHUP"):
+    for name, handler in (("SIGTERM", stop), ("SIGHUP", stop), ("SIGUSR1", stop_soon)):
         number = getattr(signal, name, None)
         # nohup has SIGHUP ignored, which stays so; only the main thread may set handlers.
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             with contextlib.suppress(ValueError):
-                before[number] = signal.signal(number, stop)
+                before[number] = signal.signal(number, handler)
     try:
         yield came
     finally:
@@ -298,8 +306,12 @@ def _find_own_modules() -> None:
             sys.path.append(here)
 
 
-def run(group: click.Group, args: Sequence[str] | None, name: str) -> int:
-    """Runs the command line and returns the exit code. Every error a user can cause is told in a line on stderr."""
+def run(group: click.Group, args: Sequence[str] | None, name: str, *, assist: Callable[[], None] | None = None) -> int:
+    """Runs the command line and returns the exit code. Every error a user can cause is told in a line on stderr.
+
+    Args:
+        assist: what a process does that `genbench.ranks` counts as a helper of another one.
+    """
     _open_descriptors()
     _find_own_modules()
     logger, handler = logging.getLogger("genbench"), _Handler()
@@ -308,15 +320,45 @@ def run(group: click.Group, args: Sequence[str] | None, name: str) -> int:
         with _signals() as came, warnings.catch_warnings():
             warnings.showwarning = _show_warning
             try:
-                _warn_of_unknown(group)
-                code = group.main(args=None if args is None else list(args), prog_name=name, standalone_mode=False)
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+                if os.environ.get("WORLD_SIZE", "1") != "1" and assist is not None:
+                    return _of_several(group, args, name, assist, came)
+                return _alone(group, args, name)
             except BaseException as error:
                 return _ending(error, came)
-            return code if isinstance(code, int) else 0
     finally:
         logger.removeHandler(handler)
+
+
+def _alone(group: click.Group, args: Sequence[str] | None, name: str) -> int:
+    _warn_of_unknown(group)
+    code = group.main(args=None if args is None else list(args), prog_name=name, standalone_mode=False)
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+def _of_several(
+    group: click.Group, args: Sequence[str] | None, name: str, assist: Callable[[], None], came: Sequence[int]
+) -> int:
+    """The command as one of several processes, of which one speaks."""
+    from genbench import ranks
+
+    if ranks.count() == 1:
+        return _alone(group, args, name)
+    if ranks.rank() == 0:
+        with ranks.leading():
+            try:
+                return _alone(group, args, name)
+            except BaseException as error:
+                # Whoever started the processes ends all of them when one is lost. The cause is worth more than that.
+                return _ending((isinstance(error, _Stopped) and ranks.lost()) or error, came)
+    try:
+        assist()
+    except KeyboardInterrupt:
+        return 128 + (came[0] if came else signal.SIGINT)
+    except ranks.Lost as error:
+        return _ending(error, came) if ranks.rank() == 1 else error.exit_code
+    return 0
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
@@ -386,6 +428,25 @@ class FileToWrite(click.ParamType):
             kind = "a folder" if path.is_dir() else "a device or a pipe, which would be replaced"
             raise UsageError(f"{where} is {kind}; give the path of a file.")
         return path
+
+
+class Share(click.ParamType):
+    """Which of how many jobs: I/N with I in 0..N, where N/N is the same job as 0/N."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Both numbers; raises UsageError for anything else."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value.strip(), re.ASCII)
+        number, count = (int(found[1]), int(found[2])) if found else (1, 0)
+        if number > count or not count:
+            raise UsageError(
+                f"--shard is I/N, job I of N, such as $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT, with jobs numbered "
+                f"0 to N-1 or 1 to N; got {value!r}."
+            )
+        return number, count
 
 
 def names_of(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from genbench import ranks
 from genbench.errors import UsageError
 
 _PACKAGES = (
@@ -51,11 +52,16 @@ def versions() -> dict[str, str | None]:
 def choose_device(wanted: str) -> str:
     """Resolves "auto" and checks that the device is there; nothing falls back silently.
 
+    Of several processes on a machine, each has a GPU of its own, that of its number there.
+
     Raises:
         UsageError: a device that torch does not see, or no device at all.
     """
     import torch
 
+    if ranks.count() > 1 and wanted in ("auto", "cuda") and torch.cuda.is_available():
+        # A launcher may let each process see its own GPU alone.
+        wanted = f"cuda:{ranks.local_rank() if torch.cuda.device_count() > 1 else 0}"
     if wanted == "auto":
         if torch.cuda.is_available():
             return "cuda"

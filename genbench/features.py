@@ -10,13 +10,14 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genbench import stopping
 from genbench.arrays import Evidence, Features, Images, Samples, image_digests
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, NotComparable, UsageError, lacks_memory, shown
@@ -45,6 +46,9 @@ Advance = Callable[[int], None]
 """Called with the number of images done since the last call."""
 Blocks = Iterator[Mapping[str, NDArray[Any]]]
 """Rows of tables, by name, of consecutive images."""
+Spread = Callable[..., object]
+"""spread(own, numbers, advance, **told): has parts made by this process, by own(some, advance), and by others, which
+are told what `make_parts` needs."""
 
 
 def evidence(
@@ -56,6 +60,7 @@ def evidence(
     device: str,
     workers: int = 2,
     advance: Advance | None = None,
+    spread: Spread | None = None,
 ) -> Evidence:
     """The samples with the features of the taps, from the cache or by one pass of the extractor.
 
@@ -65,6 +70,7 @@ def evidence(
     Args:
         cache: directory of feature files.
         advance: called with the number of images done since the last call.
+        spread: hands parts to other processes, None where there are none.
 
     Raises:
         UsageError: a tap that the extractor does not have, or captions that the samples do not have.
@@ -75,39 +81,12 @@ def evidence(
     for tap in taps:
         if tap != CAPTIONS and tap not in extractor.widths:
             raise UsageError(f"This extractor has no tap {tap!r}; it has {', '.join(extractor.widths)}.")
-    call = images_of_call(extractor, samples.shape)
-    widths = {tap: extractor.widths[tap] for tap in taps if tap != CAPTIONS}
-    widest = max(extractor.widths.values()) if all(extractor.widths.values()) else None
-    tables = {
-        tap: Table(
-            directory=cache, key=_key(samples, extractor, tap), rows=samples.count,
-            part=rows_of_part(call, widest), width=width or None,
-        )
-        for tap, width in widths.items()
-    }  # fmt: skip
-    # What the images were when their fingerprint, and with it the names of the files, was found.
-    known = samples.hashes(0, samples.count) if samples.hashes is not None and tables else None
-    if known is None and not all(table.finished() for table in tables.values()):
-        # Pixels are decoded for the features; nobody has to decode them again for their digests.
-        tables[_PIXELS] = replace(_pixel_table(samples, cache), part=rows_of_part(call, widest))
-
-    def look(some: Samples, start: int, names: Set[str]) -> Blocks:
-        wanted = [tap for tap in widths if tap in names]
-        for images, found in _embedded(prefetch(some, call, workers=workers), extractor, wanted, call, device):
-            digests = image_digests(images)
-            if known is not None and (digests != known[start : start + len(images)]).any():
-                raise InputRejected(f"{shown(samples.origin)} was changed while it was measured; run it again.")
-            start += len(images)
-            yield {_PIXELS: digests, **found}
-
-    def look_at_texts(some: Samples, start: int, names: Set[str]) -> Blocks:
-        return ({CAPTIONS: values} for values in caption_blocks(some, extractor))
-
-    tables = _filled(tables, samples, look, advance) if tables else {}
+    tables: dict[str, Table] = {}
+    if widths := [tap for tap in taps if tap != CAPTIONS]:
+        images = pass_over_images(samples, extractor, widths, cache=cache, device=device, workers=workers)
+        tables |= _filled(images, advance, spread)
     if CAPTIONS in taps:
-        part = rows_of_part(extractor.block, 1024)
-        texts = Table(directory=cache, key=_key(samples, extractor, CAPTIONS), rows=samples.count, part=part)
-        tables |= _filled({CAPTIONS: texts}, samples, look_at_texts, None if tables else advance)
+        tables |= _filled(pass_over_captions(samples, extractor, cache=cache), None if tables else advance, spread)
     found = {tap: Features(extractor=extractor.key, tap=tap, path=tables[tap].path) for tap in taps}
     for tap in widths:
         if samples.count > 1 and _constant(found[tap]):
@@ -118,6 +97,65 @@ def evidence(
                 tap,
             )
     return Evidence(samples=samples, taps=found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One look at a set of images, and the tables that it fills, in parts that any process can make.
+
+    Attributes:
+        tables: by name, all with the same parts.
+        beside: tables that are filled along where the samples are looked at for others.
+        look: look(some, start, names) gives the rows of the tables of these names, block by block, of some of the
+            samples, of which the first has the number `start`. Some block ends where a part ends.
+    """
+
+    samples: Samples
+    tables: Mapping[str, Table]
+    look: Callable[[Samples, int, Set[str]], Blocks]
+    beside: Mapping[str, Table] = field(default_factory=dict)
+
+
+def pass_over_images(
+    samples: Samples, extractor: Extractor, taps: Sequence[str], *, cache: Path, device: str, workers: int
+) -> Pass:
+    """The pass for image features of some taps."""
+    call = images_of_call(extractor, samples.shape)
+    widest = max(extractor.widths.values()) if all(extractor.widths.values()) else None
+    part = rows_of_part(call, widest)
+    tables = {
+        tap: Table(
+            directory=cache, key=_key(samples, extractor, tap), rows=samples.count, part=part,
+            width=extractor.widths[tap] or None,
+        )
+        for tap in taps
+    }  # fmt: skip
+    # What the images were when their fingerprint, and with it the names of the files, was found.
+    known = None if samples.hashes is None else samples.hashes(0, samples.count)
+
+    def look(some: Samples, start: int, names: Set[str]) -> Blocks:
+        wanted = [tap for tap in taps if tap in names]
+        for images, found in _embedded(prefetch(some, call, workers=workers), extractor, wanted, call, device):
+            digests = image_digests(images)
+            if known is not None and (digests != known[start : start + len(images)]).any():
+                raise InputRejected(f"{shown(samples.origin)} was changed while it was measured; run it again.")
+            start += len(images)
+            yield {_PIXELS: digests, **found}
+
+    # Pixels are decoded for the features; nobody has to decode them again for their digests.
+    beside = {} if known is not None else {_PIXELS: replace(_pixel_table(samples, cache), part=part)}
+    return Pass(samples=samples, tables=tables, look=look, beside=beside)
+
+
+def pass_over_captions(samples: Samples, extractor: Extractor, *, cache: Path) -> Pass:
+    """The pass for features of texts."""
+
+    def look(some: Samples, start: int, names: Set[str]) -> Blocks:
+        return ({CAPTIONS: values} for values in caption_blocks(some, extractor))
+
+    part = rows_of_part(extractor.block, 1024)
+    texts = Table(directory=cache, key=_key(samples, extractor, CAPTIONS), rows=samples.count, part=part)
+    return Pass(samples=samples, tables={CAPTIONS: texts}, look=look)
 
 
 def _constant(features: Features) -> bool:
@@ -175,7 +213,7 @@ def pair_evidence(
                 found = compare(x, y, sorted(names))
             yield {tap: _array(values)[: len(ours)] for tap, values in found.items()}
 
-    made = _filled(tables, samples, look, advance)
+    made = _filled(Pass(samples=samples, tables=tables, look=look), advance)
     of_pairs = {tap: Features(extractor=extractor.key, tap=tap, path=made[tap].path) for tap in taps}
     return replace(generated, taps={**generated.taps, **of_pairs})
 
@@ -205,7 +243,8 @@ def pixel_digests(
     def look(some: Samples, start: int, names: Set[str]) -> Blocks:
         return ({_PIXELS: image_digests(images)} for images in prefetch(some, size, workers=workers))
 
-    made = _filled({_PIXELS: replace(table, part=rows_of_part(size, 8))}, samples, look, advance)[_PIXELS]
+    tables = {_PIXELS: replace(table, part=rows_of_part(size, 8))}
+    made = _filled(Pass(samples=samples, tables=tables, look=look), advance)[_PIXELS]
     return np.array(np.load(made.path, allow_pickle=False))
 
 
@@ -214,47 +253,83 @@ def _pixel_table(samples: Samples, cache: Path) -> Table:
     return Table(directory=cache, key=key, rows=samples.count, part=1, width=32, dtype="|u1")
 
 
-def _filled(
-    tables: Mapping[str, Table],
-    samples: Samples,
-    look: Callable[[Samples, int, Set[str]], Blocks],
-    advance: Advance | None = None,
-) -> dict[str, Table]:
-    """The tables with all their rows, from the cache, from parts that are there, or by looking at the samples.
+def _filled(whole: Pass, advance: Advance | None = None, spread: Spread | None = None) -> dict[str, Table]:
+    """The tables with all their rows, from the cache, from parts that are there, or by looking at the samples."""
+    lacking = {name: table for name, table in whole.tables.items() if not table.finished()}
+    if not lacking:
+        return dict(whole.tables)
+    lacking |= {name: table for name, table in whole.beside.items() if not table.finished()}
+    cache = next(iter(lacking.values())).directory
+    directory = _writable(cache)
+    lacking = {name: replace(table, directory=directory) for name, table in lacking.items()}
+    missing = {name: [] if table.finished() else table.missing() for name, table in lacking.items()}
+    left = sorted(set().union(*missing.values()))
+    one = next(iter(lacking.values()))  # all have the same parts
+    watch = advance or (lambda _: None)
+    watch(one.rows - sum(stop - start for start, stop in map(one.span, left)))
+
+    told: dict[str, Any] = {
+        "missing": missing, "keys": {name: table.key for name, table in lacking.items()}, "directory": directory,
+    }  # fmt: skip
+
+    def own(numbers: Sequence[int], advance: Advance) -> None:
+        make_parts(whole, numbers, advance, **told)
+
+    if spread is None or directory != cache:  # which other processes may not see
+        own(left, watch)
+    else:
+        spread(own, left, watch, **told)
+    for table in lacking.values():
+        table.assemble()
+    return {**whole.tables, **lacking}
+
+
+def make_parts(
+    whole: Pass,
+    numbers: Sequence[int],
+    advance: Advance,
+    *,
+    missing: Mapping[str, Sequence[int]],
+    keys: Mapping[str, str],
+    directory: Path,
+) -> None:
+    """Looks at some of the samples and writes parts of tables.
 
     Args:
-        look: look(some, start, names) gives the rows of the tables of these names, block by block, of some of the
-            samples, of which the first has the number `start`. Some block ends where a part ends.
+        numbers: ascending, of the parts that are looked at.
+        missing: by table, of the parts that are not there.
+        keys: of the tables, as the process knows them that has looked for them.
+        directory: of the tables.
+
+    Raises:
+        InputRejected: images that have changed since the keys were found, or are others where this process runs.
     """
-    lacking = {name: table for name, table in tables.items() if not table.finished()}
-    if lacking:
-        directory = _writable(next(iter(lacking.values())).directory)
-        lacking = {name: replace(table, directory=directory) for name, table in lacking.items()}
-    missing = {name: set(() if table.finished() else table.missing()) for name, table in lacking.items()}
-    left = sorted(set().union(*missing.values()))
-    one = next(iter(tables.values()))  # all have the same parts
-    if advance is not None and (done := samples.count - sum(stop - start for start, stop in map(one.span, left))):
-        advance(done)
-    for first, last in _runs(left):
+    known = {**whole.tables, **whole.beside}
+    if any(known[name].key != key for name, key in keys.items()):
+        raise InputRejected(
+            f"{shown(whole.samples.origin)} holds other images for this process than for the one that leads, or was "
+            "changed; run it again."
+        )
+    tables = {name: replace(known[name], directory=directory) for name in keys}
+    wanted = {name: set(some) for name, some in missing.items()}
+    one = next(iter(tables.values()))
+    for first, last in _runs(numbers):
         start, stop = one.span(first)[0], one.span(last)[1]
         number, position = first, start
-        kept: dict[str, list[NDArray[Any]]] = {name: [] for name in lacking}
-        for block in look(samples.subset(start, stop), start, {name for name in missing if missing[name]}):
+        kept: dict[str, list[NDArray[Any]]] = {name: [] for name in tables}
+        for block in whole.look(whole.samples.subset(start, stop), start, {name for name in wanted if wanted[name]}):
             for name in kept.keys() & block.keys():
                 kept[name].append(block[name])
             rows = len(next(iter(block.values())))
             position += rows
             if position == one.span(number)[1]:
                 for name, pieces in kept.items():
-                    if number in missing[name]:
-                        lacking[name].write(number, np.concatenate(pieces))
+                    if number in wanted[name]:
+                        tables[name].write(number, np.concatenate(pieces))
                     pieces.clear()
                 number += 1
-            if advance is not None:
-                advance(rows)
-    for table in lacking.values():
-        table.assemble()
-    return {**tables, **lacking}
+                stopping.check()
+            advance(rows)
 
 
 def _writable(cache: Path) -> Path:

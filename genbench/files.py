@@ -120,6 +120,37 @@ def lock(handle: int) -> bool:
     return True
 
 
+@contextmanager
+def claimed(path: Path, number: int | None = None) -> Iterator[bool]:
+    """Whether this process alone has a number while the block runs; else another one on any machine has it.
+
+    Without a number, whether it has all of them.
+
+    The claim is the lock of one byte of a file, and goes with the process, however it ends. POSIX locks of this kind
+    are those that NFS passes on between machines. Where there are none at all, every claim is granted: correctness does
+    not hang on it, and work is then done twice.
+
+    Args:
+        path: of the file of all numbers, which is made and stays empty. A process has one number of it at a time.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except (ImportError, OSError):
+        yield True
+        return
+    try:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 0 if number is None else 1, number or 0)
+            mine = True
+        except OSError as error:
+            mine = error.errno not in (errno.EACCES, errno.EAGAIN)
+        yield mine
+    finally:
+        os.close(handle)
+
+
 def sweep(directory: Path) -> None:
     """Removes the temporary files in a directory that killed processes have left."""
     with suppress(OSError):

@@ -21,10 +21,20 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from genbench import stopping
 from genbench.arrays import Images, Samples, fingerprint_of, image_digests
 from genbench.contracts import Model, taken_by
-from genbench.errors import InputRejected, Interrupted, MissingAsset, OutOfMemory, UsageError, calling
-from genbench.files import atomic_write
+from genbench.errors import (
+    GenbenchError,
+    InputRejected,
+    Interrupted,
+    MissingAsset,
+    OutOfMemory,
+    UsageError,
+    calling,
+    shown,
+)
+from genbench.files import atomic_write, claimed
 from genbench.mixing import mixed
 from genbench.records import QUANTISERS, Ref, RunSpec, canonical, digest
 
@@ -40,8 +50,12 @@ EXACT_BLOCK = 32
 FIRST_SCHEMA, SCHEMA = "genbench.samples/1", "genbench.samples/2"
 SMALLER = "smaller_batches"
 """Entry of a shard's execution: the least images a call, where memory did not suffice for the number asked."""
+SHARED = "shared"
+"""Entry of a shard's execution: several processes, perhaps on unlike machines, made shards of this run by intention."""
 VERSION = 1
 """Raised when the same seeds would give other images or conditions for a reason that lies in this module."""
+CLAIMS = ".claims"
+"""File beside the shards that says which of them are being made, see `genbench.files.claimed`."""
 SAVE_SECONDS = 60.0
 """Longest time of sampling that a process which is killed may lose, but for one batch."""
 OUTSIDE = 1.5
@@ -281,6 +295,34 @@ class Shard:
     captions: Sequence[str] | None = None
 
 
+Watch = Callable[[int, float], None]
+"""watch(new, begun): images finished since the last call, and images of the batch in work, in parts of its steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """A run that is being sampled: what any process that makes shards of it must know.
+
+    Attributes:
+        directory: of the shards.
+        manifest: what the run is.
+        how: device, versions and so on. A batch that memory did not suffice for is noted in it.
+        prompts: as of `conditions`.
+    """
+
+    model: Model
+    spec: RunSpec
+    directory: Path
+    manifest: Mapping[str, Any]
+    how: dict[str, Any]
+    prompts: Samples | None = None
+
+    @property
+    def shards(self) -> range:
+        """Numbers of all shards."""
+        return range(-(-self.spec.num_samples // SHARD))
+
+
 def generate(
     model: Model,
     spec: RunSpec,
@@ -291,49 +333,124 @@ def generate(
     key: str | None = None,
     prompts: Samples | None = None,
     classes: tuple[str, ...] = (),
-    watch: Callable[[int, int, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Samples:
-    """Samples a run into `directory`, or continues it, or returns it when it is complete.
+    """Samples a run into `directory`, or continues it, or returns it when it is complete. Arguments as of `begin`."""
+    work = begin(
+        model, spec, directory, batch_size=batch_size, execution=execution, key=key, prompts=prompts, classes=classes
+    )
+    fill(work, missing(work), watch=watch)
+    return finished(work)
 
-    The manifest, which says what the run is, is written first. Each file of images has a record of its own beside it,
-    and the finished ones may be any of them.
+
+def begin(
+    model: Model,
+    spec: RunSpec,
+    directory: Path,
+    *,
+    batch_size: int,
+    execution: Mapping[str, Any],
+    key: str | None = None,
+    prompts: Samples | None = None,
+    classes: tuple[str, ...] = (),
+) -> Sampling:
+    """Writes down what a run is, unless that stands there already, and makes no image.
 
     Args:
         batch_size: images a call of the model; without effect in exact mode.
-        execution: device, versions and so on. Shards of an interrupted run that was executed otherwise are made anew,
-            because they may differ in the last bit.
+        execution: device, versions and so on.
         key: what the images depend on beside the spec; `model.key` unless it is given.
-        watch: called as watch(images done, steps done of this batch, steps of a batch).
+        prompts: as of `conditions`.
+        classes: names of the classes that labels choose among, where they are known.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    found = _load(directory / "manifest.json")
+    manifest = _manifest(model, spec, key or model.key, prompts, classes)
+    how = dict(execution) | ({"block": EXACT_BLOCK} if spec.exact else {"batch_size": batch_size})
+    work = Sampling(model=model, spec=spec, directory=directory, manifest=manifest, how=how, prompts=prompts)
+    if _same_run(found, manifest, spec):
+        manifest["spec"] = found["spec"]  # the text of its day, which the records of its shards stand under
+    elif isinstance(found, dict) and found.get("schema") == FIRST_SCHEMA:
+        _adopt_first_layout(work, found)
+    manifest["classes"] = list(classes) or _classes_of(found)
+    if found != manifest:
+        atomic_write(directory / "manifest.json", (canonical(manifest) + "\n").encode())
+    return work
+
+
+def missing(work: Sampling, numbers: Sequence[int] | None = None) -> list[int]:
+    """Numbers of the shards that have to be made, of all or of the given ones; none if every image is there.
+
+    In a run that lacks some, whole shards that were executed otherwise count as missing too, because they may differ in
+    the last bit. The number of threads is no such difference, nor is what other processes of a shared run work with.
+    """
+    asked = work.shards if numbers is None else numbers
+    kept = {number: _verified(work, number) for number in asked}
+    if all(_whole(work, number, shard) for number, shard in kept.items()):
+        return []
+    return [number for number, shard in kept.items() if not (_whole(work, number, shard) and _alike(shard, work))]
+
+
+def fill(work: Sampling, numbers: Sequence[int], *, watch: Watch | None = None) -> None:
+    """Makes shards. Each belongs to one process at a time; those that others are making come last, and are waited for.
 
     Raises:
         Interrupted: by the user, after the finished batches were written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    how = dict(execution) | ({"block": EXACT_BLOCK} if spec.exact else {"batch_size": batch_size})
-    found = _load(directory / "manifest.json")
-    manifest = _manifest(model, spec, key or model.key, prompts, classes)
-    if _same_run(found, manifest, spec):
-        manifest["spec"] = found["spec"]  # the text of its day, which the records of its shards stand under
-    elif isinstance(found, dict) and found.get("schema") == FIRST_SCHEMA:
-        _adopt_first_layout(directory, found, manifest, model, spec, prompts)
-    manifest["classes"] = list(classes) or _classes_of(found)
-    if found != manifest:
-        atomic_write(directory / "manifest.json", (canonical(manifest) + "\n").encode())
-    made = _made(manifest)
-    total = -(-spec.num_samples // SHARD)
-    kept = [_verified(directory, number, made) for number in range(total)]
-    if any(shard is None or shard.count < _images_of(spec, number) for number, shard in enumerate(kept)):
-        alike = [shard is not None and {**shard.execution, SMALLER: None} == {**how, SMALLER: None} for shard in kept]
-        kept = [shard if same else None for shard, same in zip(kept, alike, strict=True)]
-    shards: list[Shard] = []
-    for number, shard in enumerate(kept):
-        whole = shard
-        if whole is None or whole.count < _images_of(spec, number):
-            whole = _make(model, spec, directory, number, shard, manifest, how, prompts, watch)
-            if not shards:
-                _warn_of_likeness(whole, _read(directory, 0, whole.count), spec)
-        shards.append(whole)
-    return _samples(directory, manifest, shards)
+    told, waiting = False, list(numbers)
+    while waiting:
+        busy = []
+        for number in waiting:
+            with claimed(work.directory / CLAIMS, number) as mine:
+                if not mine:
+                    busy.append(number)
+                    continue
+                shard = _verified(work, number)
+                if not (_whole(work, number, shard) and _alike(shard, work)):
+                    made = _make(work, number, shard, watch)
+                    if not told:
+                        _warn_of_likeness(made, _load_images(work.directory, number), work.spec)
+                        told = True
+        if busy and len(busy) == len(waiting):
+            stopping.check()
+            time.sleep(_POLL)
+        waiting = busy
+
+
+_POLL = 0.2
+"""Seconds between two looks at shards that other processes are making."""
+
+
+def finished(work: Sampling) -> Samples:
+    """The images of a run of which `missing` names no shard.
+
+    Raises:
+        GenbenchError: a shard that is not there, as where another process made it and this one does not see its files.
+    """
+    shards = [_record(work.directory, number, _made(work.manifest)) for number in work.shards]
+    lost = [n for n, shard in enumerate(shards) if shard is None or shard.count < images_in(work.spec, n)]
+    if lost:
+        raise GenbenchError(
+            f"{len(lost)} of {len(shards)} shards of {shown(work.directory)} were made and are not there; do all "
+            "processes see the same folder? The same command makes them again."
+        )
+    return _samples(work.directory, work.manifest, [shard for shard in shards if shard is not None])
+
+
+def _whole(work: Sampling, number: int, shard: Shard | None) -> bool:
+    return shard is not None and shard.count == images_in(work.spec, number)
+
+
+_NO_DIFFERENCE = dict.fromkeys((SMALLER, SHARED, "threads"))
+"""Entries of an execution that no image depends on, or that a shard may differ in from others of its run."""
+
+
+def _alike(shard: Shard | None, work: Sampling, *, whole: bool = True) -> bool:
+    """Whether a shard may stand beside those that are made now; if not `whole`, whether it may be continued."""
+    if shard is None:
+        return False
+    same = {**shard.execution, **_NO_DIFFERENCE} == {**work.how, **_NO_DIFFERENCE}
+    return same or (whole and bool(shard.execution.get(SHARED)))
 
 
 def _manifest(
@@ -371,24 +488,24 @@ def _classes_of(found: Any) -> list[str]:
 
 
 def _make(
-    model: Model,
-    spec: RunSpec,
-    directory: Path,
+    work: Sampling,
     number: int,
     part: Shard | None,
-    manifest: Mapping[str, Any],
-    how: dict[str, Any],
-    prompts: Samples | None,
-    watch: Callable[[int, int, int], None] | None,
+    watch: Watch | None,
 ) -> Shard:
-    """Samples one shard, or what is missing of it. `how` learns of smaller batches, which later shards have too."""
+    """Samples one shard, or what is missing of it. Later shards have the smaller batches of this one too."""
+    spec, directory, how = work.spec, work.directory, work.how
     first = number * SHARD
+    if part is not None and not _alike(part, work, whole=False):
+        part = None
     if part is not None and SMALLER in part.execution:
         how.setdefault(SMALLER, part.execution[SMALLER])
     size = EXACT_BLOCK if spec.exact else how.get(SMALLER, how["batch_size"])
-    last = first + _images_of(spec, number)
-    pieces = [] if part is None else [np.load(_shard_path(directory, number), allow_pickle=False)]
+    last = first + images_in(spec, number)
+    pieces = [] if part is None else [_load_images(directory, number)[: part.count]]
     saved = time.monotonic()
+    if part is not None and watch is not None:
+        watch(part.count, 0.0)
 
     def save() -> Shard | None:
         if not pieces:
@@ -396,23 +513,26 @@ def _make(
         images = np.concatenate(pieces)[: last - first]
         # The record last: where it is missing or belongs to other images, the shard counts as not there.
         atomic_write(_shard_path(directory, number), _npy(images))
-        return _write_record(directory, number, images, how, manifest, model, spec, prompts)
+        return _write_record(work, number, images, how)
 
     try:
         start = first + sum(map(len, pieces))
         while start < last:
             # In exact mode the last block is completed beyond the run's end: the network never sees another size.
             stop = start + size if spec.exact else min(start + size, last)
-            report = None if watch is None else partial(watch, start)
+            report = None if watch is None else partial(_report, watch, min(stop, last) - start)
             try:
-                pieces.append(sample_images(model, spec, start, stop, prompts=prompts, watch=report))
+                pieces.append(sample_images(work.model, spec, start, stop, prompts=work.prompts, watch=report))
             except OutOfMemory:
                 if spec.exact or stop - start == 1:
                     raise
                 size = how[SMALLER] = (stop - start) // 2
                 _log.warning("Memory does not suffice for %d images a call; going on with %d.", stop - start, size)
                 continue
+            if watch is not None:
+                watch(min(stop, last) - start, 0.0)
             start = stop
+            stopping.check()
             if stop < last and time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
@@ -427,31 +547,26 @@ def _make(
     return shard
 
 
-def _write_record(
-    directory: Path,
-    number: int,
-    images: Images,
-    how: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    model: Model,
-    spec: RunSpec,
-    prompts: Samples | None,
-) -> Shard:
+def _report(watch: Watch, images: int, step: int, steps: int) -> None:
+    watch(0, images * step / steps)
+
+
+def _write_record(work: Sampling, number: int, images: Images, how: Mapping[str, Any]) -> Shard:
     first = number * SHARD
-    asked = conditions(model, image_seeds(spec.seed, first, first + len(images)), prompts)
+    asked = conditions(work.model, image_seeds(work.spec.seed, first, first + len(images)), work.prompts)
     shard = Shard(
-        made=_made(manifest),
+        made=_made(work.manifest),
         count=len(images),
         digests=image_digests(images).tobytes().hex(),
         execution=dict(how),
         labels=None if asked.labels is None else asked.labels.tolist(),
         captions=None if asked.captions is None else list(asked.captions),
     )
-    atomic_write(_record_path(directory, number), (canonical(asdict(shard)) + "\n").encode())
+    atomic_write(_record_path(work.directory, number), (canonical(asdict(shard)) + "\n").encode())
     return shard
 
 
-def _images_of(spec: RunSpec, number: int) -> int:
+def images_in(spec: RunSpec, number: int) -> int:
     """Images that belong into a shard."""
     return min(SHARD, spec.num_samples - number * SHARD)
 
@@ -476,13 +591,14 @@ def _record(directory: Path, number: int, made: str) -> Shard | None:
     return shard if known and shard.made == made and all(len(v) == shard.count for v in lists) else None
 
 
-def _verified(directory: Path, number: int, made: str) -> Shard | None:
+def _verified(work: Sampling, number: int) -> Shard | None:
     """The record of a shard whose images are those that it names."""
-    shard = _record(directory, number, made)
+    shard = _record(work.directory, number, _made(work.manifest))
     if shard is None:
         return None
     try:
-        images = np.load(_shard_path(directory, number), allow_pickle=False)
+        # A process that was killed between its two files leaves more images than the record names.
+        images = _load_images(work.directory, number)[: shard.count]
         same = images.ndim == 4 and image_digests(images).tobytes().hex() == shard.digests
     except (OSError, ValueError, EOFError):
         return None
@@ -512,7 +628,7 @@ def kept_images(directory: Path, spec: RunSpec) -> int:
     if not isinstance(found, dict) or not same_spec(found.get("spec"), spec):
         return 0
     if found.get("schema") == FIRST_SCHEMA:
-        return sum(_images_of(spec, n) for n, _ in enumerate(found.get("shards") or ()))
+        return sum(images_in(spec, n) for n, _ in enumerate(found.get("shards") or ()))
     made = _made(found)
     shards = (_record(directory, number, made) for number in range(-(-spec.num_samples // SHARD)))
     return sum(shard.count for shard in shards if shard is not None)
@@ -571,28 +687,22 @@ def _warn_of_likeness(shard: Shard, images: Images, spec: RunSpec) -> None:
         )
 
 
-def _adopt_first_layout(
-    directory: Path,
-    found: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    model: Model,
-    spec: RunSpec,
-    prompts: Samples | None,
-) -> None:
+def _adopt_first_layout(work: Sampling, found: Mapping[str, Any]) -> None:
     """Writes records for the shards of the first layout, which had one list of digests for a leading part of them."""
-    same = found.get("model") == model.key and found.get("shape") == manifest["shape"] and found.get("shard") == SHARD
-    if not same or not same_spec(found.get("spec"), spec) or not isinstance(found.get("shards"), list):
+    spec = work.spec
+    same = found.get("model") == work.model.key and found.get("shape") == work.manifest["shape"]
+    if not same or found.get("shard") != SHARD:
+        return
+    if not same_spec(found.get("spec"), spec) or not isinstance(found.get("shards"), list):
         return
     for number, sha256 in enumerate(found["shards"][: -(-spec.num_samples // SHARD)]):
         try:
-            images = np.load(_shard_path(directory, number), allow_pickle=False)
+            images = _load_images(work.directory, number)
         except (OSError, ValueError, EOFError):
             continue
-        if hashlib.sha256(images.tobytes()).hexdigest() == sha256 and len(images) == _images_of(spec, number):
+        if hashlib.sha256(images.tobytes()).hexdigest() == sha256 and len(images) == images_in(spec, number):
             how = found.get("execution")
-            _write_record(
-                directory, number, images, how if isinstance(how, dict) else {}, manifest, model, spec, prompts
-            )
+            _write_record(work, number, images, how if isinstance(how, dict) else {})
 
 
 def same_spec(told: Any, spec: RunSpec) -> bool:
@@ -622,6 +732,10 @@ def _read(directory: Path, start: int, stop: int) -> Images:
             yield np.array(images[max(start - shard * SHARD, 0) : stop - shard * SHARD])
 
     return np.concatenate(list(pieces()))
+
+
+def _load_images(directory: Path, number: int) -> Images:
+    return np.load(_shard_path(directory, number), allow_pickle=False)
 
 
 def _shard_path(directory: Path, number: int) -> Path:

@@ -114,6 +114,11 @@ def _state(path: Path, spec: RunSpec | None, kept: int, metrics: Sequence[str]) 
 
 
 def _is_locked(path: Path) -> bool:
+    claims = path / "samples" / generation.CLAIMS
+    if claims.is_file():
+        with files.claimed(claims) as free:
+            if not free:
+                return True
     if not (path / ".lock").is_file():
         return False
     try:

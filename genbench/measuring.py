@@ -11,14 +11,15 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import features, files, identities, labels, report, subsets, weights
+from genbench import features, files, identities, labels, ranks, report, subsets, weights
 from genbench.arrays import Evidence, Features, Samples, Statistics
 from genbench.contracts import Extractor, Metric
 from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError, calling
@@ -74,6 +75,10 @@ class Execution:
         object.__setattr__(self, "weights", paths)
         object.__setattr__(self, "data_dir", None if self.data_dir is None else Path(self.data_dir))
 
+    def as_dict(self) -> dict[str, Any]:
+        """What another process needs to work in the same way, as plain data and paths."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("fresh", "watch")}
+
     def report(self, stage: str, done: float, total: float) -> None:
         """Tells whoever watches."""
         if self.watch is not None:
@@ -120,6 +125,7 @@ class Comparison:
         classes: of the data set, in whose order labels count. See `labels.aligned`, which is done here.
         dataset: name of the data set that the images were made for, empty where only they know.
         modelled: see `identities.modelled`, where there is no reference.
+        about: what other processes make the same comparison of, see `ranks.spread`; None where they do not.
         short_of_floor: by split, why there are no real images in the place of the generated ones, in a sentence.
         problem, notes: of the labels.
     """
@@ -128,6 +134,7 @@ class Comparison:
     cells: Sequence[Cell]
     execution: Execution
     device: str
+    about: Mapping[str, Any] | None = None
     extractors: dict[str, Extractor | None] = field(default_factory=dict)
     found: dict[tuple[str, str], Evidence] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
@@ -210,8 +217,48 @@ class Comparison:
                     device=self.device,
                     workers=self.execution.workers,
                     advance=advance,
+                    spread=None if self.about is None else partial(self._spread, name, role, taps),
                 )
         return self.found[name, role]
+
+    def _spread(
+        self,
+        name: str,
+        role: str,
+        taps: Sequence[str],
+        own: ranks.Job,
+        numbers: Sequence[int],
+        advance: ranks.Advance,
+        **told: Any,
+    ) -> None:
+        more = {"name": name, "role": role, "taps": list(taps), **told}
+        ranks.spread("features", numbers, own=own, about=self.about, advance=advance, **more)
+
+    def make_parts(
+        self,
+        numbers: Sequence[int],
+        advance: ranks.Advance,
+        *,
+        name: str,
+        role: str,
+        taps: Sequence[str],
+        keys: Mapping[str, str],
+        directory: Path,
+        **told: Any,
+    ) -> None:
+        """Makes parts of features that another process has looked for, see `features.make_parts`."""
+        cell = next(cell for cell in self.cells if str(cell.extractor_ref) == name)
+        samples, extractor = self.roles[role], self.extractor(cell)
+        assert samples is not None and extractor is not None
+        if features.CAPTIONS in keys:
+            whole = features.pass_over_captions(samples, extractor, cache=directory)
+        else:
+            wanted = [tap for tap in taps if tap != features.CAPTIONS]
+            whole = features.pass_over_images(
+                samples, extractor, wanted, cache=directory, device=self.device, workers=self.execution.workers
+            )
+        with calling(f"The extractor {name}"):
+            features.make_parts(whole, numbers, advance, keys=keys, directory=directory, **told)
 
     def with_pairs(self, cell: Cell, generated: Evidence, reference: Samples) -> Evidence:
         """The generated side with the numbers of its pairs with the reference."""

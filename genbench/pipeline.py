@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +24,11 @@ from genbench import (
     images,
     papers,
     preflight,
+    protocols,
+    ranks,
     registry,
     report,
+    stopping,
     weights,
 )
 from genbench.arrays import Evidence, Images, Samples
@@ -194,6 +197,7 @@ def _compared(
     extractors: dict[str, Extractor | None] | None = None,
     dataset: str = "",
     modelled: str = "",
+    about: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """The generated images and the real ones that stand beside them or in their place.
 
@@ -204,6 +208,7 @@ def _compared(
         extractors: that were loaded before, by name.
         dataset: name of the one that the images were made for.
         modelled: what names its images, where no reference is looked at.
+        about: see `measuring.Comparison`.
     """
     reference, held_out, test = (splits.get(role) for role in ("reference", "held_out", "test"))
     roles = {"generated": generated, "reference": choose(reference, number, execution), "test": test}
@@ -217,6 +222,7 @@ def _compared(
         cells,
         execution,
         device,
+        about=about,
         extractors={} if extractors is None else extractors,
         classes=names,
         short_of_floor=short,
@@ -245,27 +251,14 @@ def run(
             before anything is sampled or written; `results` has what was measured before a later error.
     """
     execution = execution or Execution()
+    about = _about_run(spec, measurements, protocol, output, execution)
     loader, dataset, spec = bind_spec(spec)
     cells = bind_cells(measurements, protocol)
     directory = generation.run_directory(output, spec)
     ready = prepare(loader, dataset, spec, cells, output=output, leaderboard=leaderboard, execution=execution)
     model, cells = ready.model, ready.cells
     key, prompts = key_of(loader, model, spec), _prompts(model, dataset, spec, execution)
-
-    def compared(samples: Samples) -> Comparison:
-        described, splits = _described(model, dataset, samples, ready.splits)
-        return _compared(
-            described,
-            splits,
-            cells,
-            execution,
-            ready.device,
-            number=number_of_reference(dataset, protocol),
-            extractors=ready.extractors,
-            dataset=dataset.name,
-            modelled=name_of(dataset, spec.dataset),
-        )
-
+    compared = partial(_compared_of_run, ready, dataset, spec, protocol, execution, about)
     there = generation.open_run(directory / "samples", spec, model, key, prompts=prompts)
     if there is not None and not execution.fresh and (stored := report.read_results(directory)):
         names = [request(cell, comparison, spec, key) for comparison in (compared(there),) for cell in cells]
@@ -281,7 +274,8 @@ def run(
             if (directory / "result.json").exists():
                 report.write_results(directory, stored)
             generation.forget(directory / "samples")
-        samples = _generate(model, spec, dataset, directory, execution, ready.device, key=key, prompts=prompts)
+        work = _sampling(ready, key, spec, dataset, directory, execution, prompts=prompts)
+        samples = _generated(work, execution, about)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         real = ready.splits.get("reference")
         made_with = environment.snapshot(ready.device) | {
@@ -308,6 +302,81 @@ def run(
             error.results = _in_order(cells, done)
             raise
     return Outcome(spec=spec, results=_in_order(cells, done), directory=directory, cached=False)
+
+
+def _compared_of_run(
+    ready: Ready,
+    dataset: Dataset,
+    spec: RunSpec,
+    protocol: Protocol,
+    execution: Execution,
+    about: Mapping[str, Any],
+    samples: Samples,
+) -> Comparison:
+    """The images of a run beside those of its data set."""
+    described, splits = _described(ready.model, dataset, samples, ready.splits)
+    return _compared(
+        described,
+        splits,
+        ready.cells,
+        execution,
+        ready.device,
+        number=number_of_reference(dataset, protocol),
+        extractors=ready.extractors,
+        dataset=dataset.name,
+        modelled=name_of(dataset, spec.dataset),
+        about=about,
+    )
+
+
+def _about_run(
+    spec: RunSpec, measurements: Sequence[Measurement], protocol: Protocol, output: Path, execution: Execution
+) -> dict[str, Any]:
+    """What other processes need to help with a run, see `jobs_of_run`."""
+    return {
+        "kind": "run", "spec": report.write_spec(spec),
+        "measurements": [[str(m.metric), None if m.extractor is None else str(m.extractor)] for m in measurements],
+        "optional": [m.optional for m in measurements],
+        "protocol": protocol.name, "output": output, "execution": execution.as_dict(),
+    }  # fmt: skip
+
+
+def jobs_of_run(
+    *,
+    spec: Mapping[str, Any],
+    measurements: Sequence[Sequence[Any]],
+    optional: Sequence[bool],
+    protocol: str,
+    output: Path,
+    execution: Mapping[str, Any],
+) -> dict[str, ranks.Job]:
+    """What a process does that helps with a run: it makes shards and parts of features, and decides nothing."""
+    how, by = Execution(**execution), protocols.protocol(protocol)
+    wanted = [
+        Measurement(Ref.parse(metric), None if extractor is None else Ref.parse(extractor), optional=some)
+        for (metric, extractor), some in zip(measurements, optional, strict=True)
+    ]
+    loader, dataset, bound = bind_spec(report.read_spec(spec))
+    ready = prepare(loader, dataset, bound, bind_cells(wanted, by), output=output, execution=how)
+    key, prompts = key_of(loader, ready.model, bound), _prompts(ready.model, dataset, bound, how)
+    directory = generation.run_directory(output, bound)
+    about = _about_run(report.read_spec(spec), wanted, by, output, how)
+
+    @cache
+    def work() -> generation.Sampling:
+        return _sampling(ready, key, bound, dataset, directory, how, prompts=prompts)
+
+    @cache
+    def comparison() -> Comparison:
+        return _compared_of_run(ready, dataset, bound, by, how, about, generation.finished(work()))
+
+    def sample(numbers: Sequence[int], advance: ranks.Advance) -> None:
+        generation.fill(work(), numbers, watch=lambda new, begun: advance(new))
+
+    def make_parts(numbers: Sequence[int], advance: ranks.Advance, **told: Any) -> None:
+        comparison().make_parts(numbers, advance, **told)
+
+    return {"sample": sample, "features": make_parts}
 
 
 def _in_order(cells: Sequence[Cell], done: Mapping[str, Result | None]) -> tuple[Result, ...]:
@@ -475,6 +544,7 @@ def sample(
         writes: files that somebody will write.
     """
     execution = execution or Execution()
+    about = _about_run(spec, (), protocols.protocol("embedded"), output, execution)
     loader, dataset, spec = bind_spec(spec)
     directory = generation.run_directory(output, spec)
     problems: list[GenbenchError] = []
@@ -486,12 +556,45 @@ def sample(
             preflight.check_writable(path)
     if problems:
         raise preflight.together(problems)
-    model, device = ready.model, ready.device
-    key, prompts = key_of(loader, model, spec), _prompts(model, dataset, spec, execution)
+    key, prompts = key_of(loader, ready.model, spec), _prompts(ready.model, dataset, spec, execution)
     with files.locked(directory):
-        samples = _generate(model, spec, dataset, directory, execution, device, key=key, prompts=prompts)
+        work = _sampling(ready, key, spec, dataset, directory, execution, prompts=prompts)
+        samples = _generated(work, execution, about)
         images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
     return samples, directory, spec
+
+
+def sample_share(
+    spec: RunSpec,
+    measurements: Sequence[Measurement],
+    share: tuple[int, int],
+    *,
+    protocol: Protocol,
+    output: Path,
+    execution: Execution | None = None,
+) -> tuple[int, int, Path, RunSpec]:
+    """Makes every n-th file of images of a run, and measures nothing: one job of n that know nothing of each other.
+
+    `run` or `sample` of the same spec makes what is missing then, or waits for those that still work on it.
+
+    Args:
+        measurements: that will be made of the run. What can be refused of them is refused now.
+        share: which of how many, (i, n). Jobs 0..n-1 and jobs 1..n are the same, for n and 0 name one job.
+
+    Returns:
+        Images of the run that are there, images of the whole run, its directory, and the spec with its defaults.
+    """
+    execution = execution or Execution()
+    about = _about_run(spec, measurements, protocol, output, execution)
+    loader, dataset, spec = bind_spec(spec)
+    directory = generation.run_directory(output, spec)
+    cells = bind_cells(measurements, protocol)
+    ready = prepare(loader, dataset, spec, cells, output=output, execution=execution)
+    key, prompts = key_of(loader, ready.model, spec), _prompts(ready.model, dataset, spec, execution)
+    work = _sampling(ready, key, spec, dataset, directory, execution, prompts=prompts, shared=True)
+    number, count = share
+    _fill(work, work.shards[number % count :: count], execution, about)
+    return generation.kept_images(directory / "samples", spec), spec.num_samples, directory, spec
 
 
 def trajectory(spec: RunSpec, *, count: int = 4, number: int = 10, execution: Execution | None = None) -> Images:
@@ -507,39 +610,62 @@ def trajectory(spec: RunSpec, *, count: int = 4, number: int = 10, execution: Ex
     return generation.trajectory(model, spec, min(count, spec.num_samples), number, prompts=prompts)
 
 
-def _generate(
-    model: Model,
+def _sampling(
+    ready: Ready,
+    key: str,
     spec: RunSpec,
     dataset: Dataset,
     directory: Path,
     execution: Execution,
-    device: str,
     *,
-    key: str,
     prompts: Samples | None,
-) -> Samples:
-    classes = _classes(model, dataset, spec, execution)
-    how = environment.snapshot(device)
-    size = execution.batch_size or (64 if device == "cpu" else 256)
-    if size < 1:
-        raise UsageError(f"The batch size must be at least 1; got {size}.")
-
-    def watch(first: int, step: int, steps: int) -> None:
-        batch = min(generation.EXACT_BLOCK if spec.exact else size, spec.num_samples - first)
-        execution.report("sampling", first + batch * step / steps, spec.num_samples)
-
-    return generation.generate(
-        model,
+    shared: bool = False,
+) -> generation.Sampling:
+    """The sampling of a run, begun by writing down what it is."""
+    how = environment.snapshot(ready.device)
+    kind = ready.device.partition(":")[0]  # which of several devices of a machine is nothing to an image
+    shared = shared or ranks.count() > 1
+    return generation.begin(
+        ready.model,
         spec,
         directory / "samples",
-        batch_size=size,
+        batch_size=execution.batch_size or (64 if kind == "cpu" else 256),
         key=key,
         prompts=prompts,
-        classes=classes,
-        watch=watch,
-        execution={k: how[k] for k in ("torch", "device", "device_name", "threads")}
-        | ({"compiled": True} if execution.compile else {}),
+        classes=_classes(ready.model, dataset, spec, execution),
+        execution={k: how[k] for k in ("torch", "device_name", "threads")}
+        | {"device": kind}
+        | ({"compiled": True} if execution.compile else {})
+        | ({generation.SHARED: True} if shared else {}),
     )
+
+
+def _generated(work: generation.Sampling, execution: Execution, about: Mapping[str, Any]) -> Samples:
+    """The images of a run, of which all processes make what is missing."""
+    _fill(work, work.shards, execution, about)
+    return generation.finished(work)
+
+
+def _fill(work: generation.Sampling, numbers: Sequence[int], execution: Execution, about: Mapping[str, Any]) -> None:
+    """Has all processes make those of some shards that are missing."""
+    lacking = generation.missing(work, numbers)
+    total = sum(generation.images_in(work.spec, number) for number in numbers)
+    done, begun = total - sum(generation.images_in(work.spec, number) for number in lacking), 0.0
+
+    def show(new: int) -> None:
+        nonlocal done
+        done += new
+        execution.report("sampling", min(done + begun, total), total)
+
+    def own(numbers: Sequence[int], advance: ranks.Advance) -> None:
+        def watch(new: int, of_batch: float) -> None:
+            nonlocal begun
+            begun = of_batch
+            advance(new)
+
+        generation.fill(work, numbers, watch=watch)
+
+    ranks.spread("sample", lacking, own=own, about=about, advance=show)
 
 
 def _prompts(model: Model, dataset: Dataset, spec: RunSpec, execution: Execution) -> Samples | None:
@@ -582,16 +708,49 @@ def score(
     test: Samples | None = None,
     extracted: Mapping[str, Evidence] | None = None,
     execution: Execution | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Measures images that exist.
 
     Args:
         extracted: evidence of the generated images that was made before, by the text of the extractor.
+        held_out, test, about: as of `compared`.
+    """
+    comparison = compared(
+        generated,
+        reference,
+        measurements,
+        protocol=protocol,
+        held_out=held_out,
+        test=test,
+        execution=execution or Execution(),
+        about=about,
+    )
+    comparison.found |= {(name, "generated"): evidence for name, evidence in (extracted or {}).items()}
+    made_with = environment.snapshot(comparison.device)
+    results = tuple(_measured(dict(enumerate(comparison.cells)), comparison, None, made_with).values())
+    return Outcome(spec=None, results=results, directory=None, cached=False)
+
+
+def compared(
+    generated: Samples,
+    reference: Samples | None,
+    measurements: Sequence[Measurement],
+    *,
+    protocol: Protocol,
+    held_out: Samples | None = None,
+    test: Samples | None = None,
+    execution: Execution,
+    about: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Images that exist beside real ones, with the measurements that can be made of them.
+
+    Args:
         held_out: real images that are not in the reference; as many of them as there are generated ones give
             the floors.
         test: labelled real images for metrics that test a classifier.
+        about: see `measuring.Comparison`.
     """
-    execution = execution or Execution()
     cells = bind_cells(measurements, protocol)
     device = environment.choose_device(execution.device)
     splits = {"reference": reference, "held_out": held_out, "test": test}
@@ -599,11 +758,9 @@ def score(
     plan = _compared(generated, splits, cells, execution, device, number=number, choose=outlined)
     cells = preflight.sift(cells, plan)
     preflight.check_disk(None, None, None, plan, cells)
-    comparison = _compared(generated, splits, cells, execution, device, number=number, extractors=plan.extractors)
-    comparison.found |= {(name, "generated"): evidence for name, evidence in (extracted or {}).items()}
-    made_with = environment.snapshot(device)
-    results = tuple(_measured(dict(enumerate(cells)), comparison, None, made_with).values())
-    return Outcome(spec=None, results=results, directory=None, cached=False)
+    return _compared(
+        generated, splits, cells, execution, device, number=number, extractors=plan.extractors, about=about
+    )
 
 
 def _measured(
@@ -624,6 +781,7 @@ def _measured(
     found: dict[Key, Result] = {}
     problems: list[GenbenchError] = []
     for key, cell in cells.items():
+        stopping.check()
         comparison.execution.report(f"measuring {cell.metric.name}", 0, 0)
         try:
             found[key] = measure(cell, comparison, spec, {**made_with, "notes": list(told[key])})

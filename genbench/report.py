@@ -97,7 +97,7 @@ def write_result(result: Result) -> dict[str, Any]:
         "reference": asdict(result.reference) if result.reference else None,
         "protocol": result.protocol,
         "protocol_hash": result.protocol_hash,
-        "spec": None if spec is None else _spec(spec),
+        "spec": None if spec is None else write_spec(spec),
         "seconds": result.seconds,
         "created": result.created,
         "environment": dict(result.environment),
@@ -125,7 +125,7 @@ def read_result(data: Mapping[str, Any]) -> Result:
         protocol=data["protocol"],
         protocol_hash=data["protocol_hash"],
         higher_is_better=data["higher_is_better"],
-        spec=None if spec is None else RunSpec(**_parsed(spec)),
+        spec=None if spec is None else read_spec(spec),
         seconds=data["seconds"],
         created=data["created"],
         environment=data["environment"],
@@ -147,19 +147,20 @@ def _side(data: Mapping[str, Any]) -> Side:
     return Side(**{**data, "shape": tuple(data["shape"]) if data.get("shape") else None})
 
 
-def _spec(spec: RunSpec) -> dict[str, Any]:
+def write_spec(spec: RunSpec) -> dict[str, Any]:
     """A spec as JSON, with the names of the arguments that have their defaults and are in no identity."""
     defaults = {name: sorted(getattr(spec, name).defaults) for name in ("model", "dataset")}
     return json.loads(canonical(spec)) | {"defaults": defaults}
 
 
-def _parsed(spec: Mapping[str, Any]) -> dict[str, Any]:
+def read_spec(spec: Mapping[str, Any]) -> RunSpec:
+    """The inverse of `write_spec`."""
     defaults = spec.get("defaults", {})
     refs = {}
     for name in ("model", "dataset"):
         ref = Ref.parse(spec[name])
         refs[name] = Ref(ref.name, ref.args, frozenset(defaults.get(name, ())))
-    return {name: value for name, value in spec.items() if name != "defaults"} | refs
+    return RunSpec(**{name: value for name, value in spec.items() if name != "defaults"} | refs)
 
 
 def measured(result: Result) -> str:

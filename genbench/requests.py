@@ -8,7 +8,7 @@ the protocol, else from the data set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genbench import generation, measuring, pipeline, protocols, registry, sets
+from genbench import generation, measuring, pipeline, protocols, ranks, registry, sets
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset
 from genbench.errors import InputRejected, MissingAsset, UsageError, nearest, shown
@@ -52,6 +52,7 @@ class ScoreRequest:
 
     Attributes:
         generated: None where the images come later, as those of an Evaluator do.
+        about: the same in texts and paths, for other processes; None where it cannot be said so.
     """
 
     generated: Samples | None
@@ -60,6 +61,7 @@ class ScoreRequest:
     test: Samples | None
     measurements: tuple[Measurement, ...]
     protocol: Protocol
+    about: Mapping[str, Any] | None = None
 
 
 def of_run(
@@ -125,6 +127,13 @@ def of_score(
         UsageError: unknown names, or a metric that compares with real images where there are none.
         InputRejected: images that cannot be used, or paths without any.
     """
+    about: dict[str, Any] | None = None
+    if all(isinstance(given, str | Path | None) for given in (samples, reference, held_out, test)):
+        texts = {"samples": samples, "reference": reference, "held_out": held_out, "test": test}
+        names = [metrics] if isinstance(metrics, str) else list(metrics)
+        metrics = names
+        more = {"metrics": [str(name) for name in names], "protocol": protocol, "execution": execution.as_dict()}
+        about = {"kind": "score", **texts, **more}
     generated = None if samples is None else _opened(samples, "held_out", execution)[0]
     real, data, ref = (None, None, None) if reference is None else _opened(reference, "reference", execution)
     usual = data.protocol if data else DEFAULT_PROTOCOL
@@ -150,7 +159,29 @@ def of_score(
         test=role(test, "test", any(m.against == "test" for m in wanted)),
         measurements=measurements,
         protocol=how,
+        about=about,
     )
+
+
+def jobs_of_score(*, execution: Mapping[str, Any], **texts: Any) -> dict[str, ranks.Job]:
+    """What a process does that helps to measure images: it makes parts of their features, and decides nothing."""
+    how = measuring.Execution(**execution)
+    request = of_score(**texts, execution=how)
+    assert request.generated is not None
+    comparison = pipeline.compared(
+        request.generated,
+        request.reference,
+        request.measurements,
+        protocol=request.protocol,
+        held_out=request.held_out,
+        test=request.test,
+        execution=how,
+    )
+
+    def make_parts(numbers: Sequence[int], advance: ranks.Advance, **told: Any) -> None:
+        comparison.make_parts(numbers, advance, **told)
+
+    return {"features": make_parts}
 
 
 def measured(
@@ -177,6 +208,7 @@ def measured(
         test=request.test,
         extracted=extracted,
         execution=execution,
+        about=None if request.generated is None else request.about,
     )
 
 

@@ -22,10 +22,14 @@ FOUNDATION = LIGHT | {
     "arithmetic",
     "mixing",
     "labels",
+    "ranks",
+    "stopping",
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "mixing": set(),
+    "stopping": set(),
+    "ranks": {"errors"},
     "records": {"errors"},
     "files": {"errors"},
     "tables": {"errors", "files"},
@@ -43,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": {"errors", "records", "contracts"},
     "protocols": {"errors", "records"},
     "identities": {"errors", "records", "arrays", "contracts", "files"},
-    "environment": {"errors"},
+    "environment": {"errors", "ranks"},
     "metrics": FOUNDATION,
     "extractors": FOUNDATION,
     "datasets": FOUNDATION,
@@ -61,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "display": {"errors", "records", "report"},
     "outcome": {"records", "report", "display"},
     "progress": {"errors"},
-    "console": {"errors", "progress", "registry", "protocols"},
+    "console": {"errors", "progress", "ranks", "registry", "protocols", "stopping"},
     "preflight": FOUNDATION | {"measuring", "features", "generation", "report", "tables"},
     "sets": FOUNDATION | {"measuring", "registry", "subsets"},
     "pipeline": FOUNDATION

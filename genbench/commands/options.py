@@ -10,6 +10,7 @@ import click
 
 from genbench import console
 from genbench.console import FileToWrite
+from genbench.errors import UsageError
 from genbench.exports import TRACKERS
 from genbench.records import PRECISIONS
 
@@ -109,6 +110,12 @@ track_option = option(
     type=click.Choice(TRACKERS),
     help="Log runs there as they end; MLFLOW_TRACKING_URI and the variables of W&B say where.",
 )
+shard_option = option(
+    "--shard",
+    type=console.Share(),
+    help="Make only the images of job I of N, as jobs of an array do; numbers from 0 or from 1. The command without it "
+    "makes the rest and measures.",
+)
 leaderboard_option = option("--leaderboard", type=FileToWrite(), help="CSV to merge the rows into.")
 
 
@@ -117,6 +124,20 @@ def format_option(*forms: str) -> Callable[[F], F]:
     return option(
         "--format", type=click.Choice(forms), default="table", show_default=True, help="Form of what is printed."
     )
+
+
+def refuse_beside_shard(options: dict[str, Any], *names: str) -> None:
+    """Refuses options of what a job of several does not do.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    given = [f"--{name}" for name in names if options[name]]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)} cannot be given with --shard, whose jobs make images alone; the command without "
+            "--shard does the rest."
+        )
 
 
 def metrics_of(options: dict[str, Any]) -> tuple[str, ...]:
