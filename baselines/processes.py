@@ -15,6 +15,9 @@ from typing import Protocol
 
 from baselines.schedules import Level, Process, ratio_grid
 
+_LEAST = 1e-5
+"""The least time of training. Source: Song et al. 2021 App. C; yang-song/score_sde_pytorch `losses.py`."""
+
 
 class Continuous(Process, Protocol):
     """A process in continuous time."""
@@ -66,6 +69,16 @@ class VariancePreserving:
 
     def diffusion(self, time: float) -> float:
         return self.low + (self.high - self.low) * time
+
+    @property
+    def lowest(self) -> float:
+        """The ratio sigma / alpha of the least noise of training, that of time 1e-5."""
+        return self.level(_LEAST).ratio
+
+    @property
+    def highest(self) -> float:
+        """The ratio sigma / alpha of the most noise."""
+        return self.level(1.0).ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +138,16 @@ class VarianceExploding:
 
     def diffusion(self, time: float) -> float:
         return self.level(time).sigma ** 2 * 2.0 * math.log(self.high / self.low)
+
+    @property
+    def lowest(self) -> float:
+        """Sigma of the least noise of training, that of time 1e-5."""
+        return self.level(_LEAST).sigma
+
+    @property
+    def highest(self) -> float:
+        """Sigma of the most noise."""
+        return self.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

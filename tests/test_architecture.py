@@ -174,7 +174,7 @@ ROOMS: dict[str, set[str]] = {
     "likelihood": {"analytic", "denoisers", "noise", "ode", "schedules", "steps", "training"},
     # What is read of others, and how systems are put together.
     "records": {"schedules"},
-    "files": {"denoisers", "networks", "records", "schedules"},
+    "files": {"denoisers", "networks", "processes", "records", "schedules"},
     "conditions": {"files"},
     "system": {"conditions", "denoisers", "files", "guidance", "noise", "sampling", "schedules"},
 }

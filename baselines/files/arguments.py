@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from baselines.files import catalogue
-from baselines.files.dialects import ddpm, diffusers, guided, latent
+from baselines.files.dialects import ddpm, diffusers, guided, latent, score_sde
 from baselines.files.dialects.common import Architecture, Arguments, ConfigurationError, Training
 from baselines.networks import NetworkConfig, configured
 
@@ -55,6 +55,7 @@ _DIALECTS = (
     _Dialect(_has("num_hidden_layers"), latent.clip_text_encoder),
     _Dialect(_labels, latent.label_tokens),
     _Dialect(_has("model_channels"), latent.unet_model),
+    _Dialect(lambda a, target: score_sde.knows(a), score_sde.network, score_sde.training),
     _Dialect(_has("ch_mult", "model"), ddpm.network, ddpm.training),
     _Dialect(_has("large_size", "small_size"), guided.upsampler, guided.training),
     _Dialect(lambda a, target: True, guided.network, guided.training),
@@ -72,6 +73,7 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
             `large_size`), `classifier_defaults`, `UNetModel`, `EncoderUNetModel`;
             LDM: `params` of a yaml's UNetModel, AutoencoderKL, VQModel, VQModelInterface, BERTEmbedder or
             ClassEmbedder, with or without the `target` around them;
+            score_sde: a configuration of NCSN++ or DDPM++, as sections `model`, `data` and `training`;
             DDPM in PyTorch: the yaml of ermongroup/ddim, or its `ch`, `ch_mult`, ... alone;
             diffusers: config.json of UNet2DModel, UNet2DConditionModel, AutoencoderKL or VQModel, and of the
             CLIPTextModel beside them.

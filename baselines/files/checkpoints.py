@@ -179,6 +179,8 @@ def _sets(path: Path, content: Any) -> dict[str, State]:
     trained = next((inner[name] for name in _TRAINED if inner.get(name)), None)
     named = next((name for name in _AVERAGED if name in content), None)
     average = inner.get(named) if named else None
+    if named and trained and isinstance(content[named], Mapping) and "shadow_params" in content[named]:
+        average = _listed(path, trained, content[named]["shadow_params"])
     if named and not average and isinstance(content[named], Mapping) and content[named]:
         raise CheckpointError(
             f"{path} keeps its average under {named!r} as a list without names, which is not read; save the averaged "
@@ -192,6 +194,24 @@ def _sets(path: Path, content: Any) -> dict[str, State]:
     if trained is None or not average:
         return {"average": average} if average else {"only": trained or {}}
     return {"raw": trained, "average": average}
+
+
+def _listed(path: Path, trained: State, values: Any) -> State:
+    """An average that is a list without names: of the trained weights in their order, but for those that never change.
+
+    Source: yang-song/score_sde_pytorch `models/ema.py`, which lists what requires a gradient; noise levels and the
+    frequencies of Fourier features, the only vector called W, do not.
+    """
+    changing = [name for name, value in trained.items() if not _CONSTANT.search(name) or value.ndim > 1]
+    if not isinstance(values, list) or [value.shape for value in values] != [trained[name].shape for name in changing]:
+        raise CheckpointError(
+            f"{path} keeps its average as a list of {len(values)} weights without names, which does not fit the "
+            f"{len(changing)} trained ones; save the averaged weights as a state_dict."
+        )
+    return {**trained, **dict(zip(changing, values, strict=True))}
+
+
+_CONSTANT = re.compile(r"(^|\.)(sigmas|W)$")
 
 
 def _unpickle(path: Path) -> Any:
@@ -245,8 +265,9 @@ _PARTS = (
 _PREFIXES = (*_PARTS, *(f"module.{part}" for part in _PARTS))
 """What stands before the names of a network: of DataParallel, and of the parts of a latent diffusion model."""
 
-_DROPPED = re.compile(r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?position_ids$")
-"""Weights in published files that no network needs: of losses and discriminators, of an unused output layer."""
+_DROPPED = re.compile(r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?(position_ids|sigmas)$")
+"""Weights in published files that no network needs: of losses and discriminators, of an unused output layer, and
+tables of noise levels."""
 
 _OLD_DIFFUSERS = (
     (re.compile(r"(attentions\.\d+)\.query\."), r"\1.to_q."),

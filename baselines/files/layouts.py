@@ -4,7 +4,8 @@
 and "unexpected" are known before anything is loaded.
 
 Layouts: "guided" (improved diffusion, ADM, LDM's U-Net), "ddpm" (DDPM in PyTorch, LDM's autoencoders, LDM's text
-encoder and label table), "diffusers", "transformers" (CLIP's text encoder), and "baselines", this package's own.
+encoder and label table), "diffusers", "transformers" (CLIP's text encoder), "score_sde" (NCSN++ and DDPM++), and
+"baselines", this package's own.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from baselines.networks.blocks import (
     Upsample,
 )
 from baselines.networks.classifier import Classifier
+from baselines.networks.ncsnpp import Attention, Block, Combine, Fourier, NCSNpp, Reduced
 from baselines.networks.transformer import LabelTokens, TextEncoder
 from baselines.networks.unet import UNet, UNetConfig
 
-LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "baselines")
+LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "baselines")
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
@@ -75,6 +77,8 @@ def parts(network: nn.Module, layout: str, qkv: str) -> dict[str, Part]:
     """Every weight of the network with what it is made of in a layout, empty if the layout has no such network."""
     if layout == "baselines":
         return {key: Part((key,)) for key in network.state_dict()}
+    if layout == "score_sde":
+        return _ncsnpp_parts(network) if isinstance(network, NCSNpp) else {}
     if isinstance(network, UNet) and layout in _OUTER:
         modules = dict(_unet_modules(network, layout))
     elif isinstance(network, Classifier) and layout == "guided":
@@ -266,3 +270,41 @@ def _text_modules(network: TextEncoder, layout: str) -> Modules:
         yield f"blocks.{i}.norm_feed", (norm_feed,)
         yield f"blocks.{i}.feed_forward.inner", (first,)
         yield f"blocks.{i}.feed_forward.outer", (second,)
+
+
+def _transposed(values: Sequence[Tensor]) -> Tensor:
+    return torch.cat([value.T for value in values])
+
+
+_NCSNPP: dict[type[nn.Module], dict[str, str]] = {
+    Fourier: {"frequency": "W"},
+    Block: {
+        "norm1": "GroupNorm_0", "conv1": "Conv_0", "embedding": "Dense_0", "norm2": "GroupNorm_1", "conv2": "Conv_1",
+        "skip": "Conv_2",
+    },
+    Attention: {"norm": "GroupNorm_0"},
+    Combine: {"conv": "Conv_0"},
+}  # fmt: skip
+"""Names in score_sde of the modules within a unit; a convolution or a norm that is a unit itself has none."""
+
+
+def _ncsnpp_parts(network: NCSNpp) -> dict[str, Part]:
+    """Every weight of NCSN++: the original numbers its units in the order in which both networks make them."""
+    kinds: tuple[type[nn.Module], ...] = (*_NCSNPP, Reduced, nn.Linear, nn.Conv2d, nn.GroupNorm)
+    found, number, inside = dict[str, Part](), 0, ""
+    for name, module in network.named_modules():
+        if not isinstance(module, kinds) or (inside and name.startswith(inside)):
+            continue
+        unit, inside, number = f"all_modules.{number}", f"{name}.", number + 1
+        for key in module.state_dict():
+            part, _, leaf = key.rpartition(".")
+            if isinstance(module, Attention) and part in ("qkv", "out"):
+                numbers = (0, 1, 2) if part == "qkv" else (3,)
+                sources = tuple(f"{unit}.NIN_{n}.{'W' if leaf == 'weight' else 'b'}" for n in numbers)
+                found[f"{name}.{key}"] = Part(sources, _transposed if leaf == "weight" else _stacked)
+            elif isinstance(module, Reduced):
+                found[f"{name}.{key}"] = Part((f"{unit}.{'Conv2d_0' if module.filtered else 'Conv_0'}.{leaf}",))
+            else:
+                theirs = _NCSNPP.get(type(module), {}).get(part or leaf, leaf)
+                found[f"{name}.{key}"] = Part((f"{unit}.{theirs}.{leaf}" if part else f"{unit}.{theirs}",))
+    return found

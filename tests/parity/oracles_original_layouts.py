@@ -1,9 +1,9 @@
 """The original networks in a few lines each, as functions of weights under their original names.
 
 They share no code with `baselines`: names, row orders, norms, paddings and embeddings are stated here a second time,
-from openai/guided-diffusion, CompVis/latent-diffusion and ermongroup/ddim, so that a loader and a network that agree
-with them are right together. Everything is computed in float64, except the angles of the timestep embedding, which the
-originals round to float32 as well.
+from openai/guided-diffusion, CompVis/latent-diffusion, ermongroup/ddim and yang-song/score_sde_pytorch, so that a
+loader and a network that agree with them are right together. Everything is computed in float64, except the angles of
+the timestep embedding, which the originals round to float32 as well.
 
 Weights come into being when they are first asked for: a forward pass over an empty `Weights` writes the checkpoint.
 """
@@ -47,9 +47,9 @@ def linear(w: Weights, name: str, x: Tensor, out: int, *, bias: bool = True) -> 
     return F.linear(x, weight, w.of(f"{name}.bias", out) if bias else None)
 
 
-def group_norm(w: Weights, name: str, x: Tensor, eps: float) -> Tensor:
-    """32 groups; the variance is that of the population."""
-    grouped = x.reshape(len(x), 32, -1)
+def group_norm(w: Weights, name: str, x: Tensor, eps: float, groups: int = 32) -> Tensor:
+    """The variance is that of the population."""
+    grouped = x.reshape(len(x), groups, -1)
     mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, keepdim=True, unbiased=False)
     normal = ((grouped - mean) / torch.sqrt(variance + eps)).reshape(x.shape)
     shape = (1, -1) + (1,) * (x.ndim - 2)
@@ -404,3 +404,129 @@ def bert_embedder(w: Weights, tokens: Tensor, *, vocabulary: int, length: int, w
     x = layer_norm(w, "transformer.norm", x)
     linear(w, "transformer.to_logits", x, vocabulary)  # in the file, not in the output
     return x
+
+
+# --- score_sde ------------------------------------------------------------------------------------------------------
+
+
+def fir(x: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int], gain: float = 1.0) -> Tensor:
+    """upfirdn2d with [1, 3, 3, 1]: zeros between the pixels, zeros around them, a correlation, every down-th pixel."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8 * math.sqrt(gain)
+    for dim in (2, 3):
+        x = x.movedim(dim, -1)
+        wide = torch.zeros(*x.shape[:-1], x.shape[-1] * up, dtype=x.dtype)
+        wide[..., ::up] = x
+        wide = F.pad(wide, pad)
+        size = wide.shape[-1] - 3
+        x = sum(taps[j] * wide[..., j : j + size] for j in range(4))[..., ::down].movedim(-1, dim)
+    return x
+
+
+def fir_up(x: Tensor) -> Tensor:
+    return fir(x, up=2, pad=(2, 1), gain=4.0)
+
+
+def fir_down(x: Tensor) -> Tensor:
+    return fir(x, down=2, pad=(1, 1))
+
+
+def nin(w: Weights, name: str, x: Tensor) -> Tensor:
+    channels = x.shape[1]
+    mixed = torch.einsum("bchw,cd->bdhw", x, w.of(f"{name}.W", channels, channels))
+    return mixed + w.of(f"{name}.b", channels).view(1, -1, 1, 1)
+
+
+def ncsnpp(
+    w: Weights,
+    x: Tensor,
+    t: Tensor,
+    *,
+    width: int,
+    mult: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    filtered: bool,
+    progressive_input: str,
+    progressive: str,
+    combine: str,
+    fourier: bool,
+    by_sigma: bool,
+    centered: bool,
+) -> Tensor:
+    """NCSN++ and DDPM++ with BigGAN's blocks; `attention` are sides of feature maps. Images are those of the data."""
+    count = 0
+    larger, smaller = (fir_up, fir_down) if filtered else (doubled, halved)
+
+    def unit() -> str:
+        nonlocal count
+        count += 1
+        return f"all_modules.{count - 1}"
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        return group_norm(w, name, h, 1e-6, min(h.shape[1] // 4, 32))
+
+    def block(h: Tensor, out: int, change: str = "") -> Tensor:
+        name, before = unit(), h
+        h = silu(norm(f"{name}.GroupNorm_0", h))
+        if change:
+            h, before = (larger(h), larger(before)) if change == "up" else (smaller(h), smaller(before))
+        h = conv(w, f"{name}.Conv_0", h, out)
+        h = h + linear(w, f"{name}.Dense_0", silu(emb), out)[:, :, None, None]
+        h = conv(w, f"{name}.Conv_1", silu(norm(f"{name}.GroupNorm_1", h)), out)
+        if change or before.shape[1] != out:
+            before = conv(w, f"{name}.Conv_2", before, out, 1)
+        return (before + h) / math.sqrt(2)
+
+    def attends(h: Tensor) -> Tensor:
+        name = unit()
+        normal = norm(f"{name}.GroupNorm_0", h)
+        q, k, v = (nin(w, f"{name}.NIN_{n}", normal).flatten(2) for n in range(3))
+        return (h + nin(w, f"{name}.NIN_3", one_head(q, k, v).view(h.shape))) / math.sqrt(2)
+
+    if fourier:
+        frequency = w.of(f"{unit()}.W", width)
+        angle = torch.log(t.double())[:, None] * frequency[None] * 2 * math.pi
+        emb = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+    else:
+        emb = sin_cos(t, width)
+    emb = linear(w, unit(), emb, 4 * width)
+    emb = linear(w, unit(), silu(emb), 4 * width)
+    x = x if centered else 2 * x - 1
+    h, copy = conv(w, unit(), x, width), x
+    skips = [h]
+    for level, multiple in enumerate(mult):
+        for _ in range(blocks):
+            h = block(h, multiple * width)
+            h = attends(h) if h.shape[-1] in attention else h
+            skips.append(h)
+        if level < len(mult) - 1:
+            h = block(h, h.shape[1], "down")
+            if progressive_input == "residual":
+                name = unit()
+                if filtered:
+                    copy = conv(w, f"{name}.Conv2d_0", fir(copy, pad=(2, 2)), h.shape[1], stride=2, padding=0)
+                else:
+                    copy = conv(w, f"{name}.Conv_0", F.pad(copy, (0, 1, 0, 1)), h.shape[1], stride=2, padding=0)
+                h = copy = (copy + h) / math.sqrt(2)
+            elif progressive_input == "input_skip":
+                copy = smaller(copy)
+                joined = conv(w, f"{unit()}.Conv_0", copy, h.shape[1], 1)
+                h = joined + h if combine == "sum" else torch.cat([joined, h], dim=1)
+            skips.append(h)
+    channels = h.shape[1]
+    h = block(attends(block(h, channels)), channels)
+    image = None
+    for level, multiple in reversed(list(enumerate(mult))):
+        for _ in range(blocks + 1):
+            h = block(torch.cat([h, skips.pop()], dim=1), multiple * width)
+        h = attends(h) if h.shape[-1] in attention else h
+        if progressive == "output_skip":
+            normal = silu(norm(unit(), h))
+            part = conv(w, unit(), normal, x.shape[1])
+            image = part if image is None else larger(image) + part
+        if level:
+            h = block(h, h.shape[1], "up")
+    if image is None:
+        normal = silu(norm(unit(), h))
+        image = conv(w, unit(), normal, x.shape[1])
+    return image / t.double().view(-1, 1, 1, 1) if by_sigma else image

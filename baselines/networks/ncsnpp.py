@@ -1,0 +1,291 @@
+"""NCSN++ and DDPM++: the U-Nets of score-based generative modelling by stochastic differential equations.
+
+They differ from `unet` in what stands between the convolutions: sums are scaled by sqrt(1/2), resolutions change
+inside residual blocks by a filter against aliasing, and small copies of the image enter the encoder, or leave the
+decoder, on every level.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.networks.blocks import SelfAttention, resize, timestep_embedding
+
+Way = Literal["up", "down"]
+_FILTER = (1.0, 3.0, 3.0, 1.0)
+_HALF = math.sqrt(0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NCSNppConfig:
+    """The architecture as data. The defaults are NCSN++ cont. of CIFAR-10.
+
+    Attributes:
+        width: channels of the first level.
+        multipliers: channels of each level, as multiples of `width`; every level halves the resolution.
+        blocks: residual blocks a level in the encoder. The decoder has one more.
+        attention: factors of downsampling whose residual blocks are followed by attention in the encoder; in the
+            decoder it follows the last one of the level.
+        filtered: whether resolutions change by the filter [1, 3, 3, 1], or by nearest neighbours and averages.
+        progressive_input: how copies of the image enter: "none", "residual" (reduced by a convolution and added, the
+            sum being the next copy) or "input_skip" (the copies are reduced without weights).
+        progressive: how the image is put together: "none" (by the last level) or "output_skip" (every level adds to
+            what the coarser ones made).
+        combine: how "input_skip" adds a copy: "sum" or "cat".
+        embedding: "fourier" features of log sigma, or "positional" of the timestep.
+        scaled: whether sums of residual branches are multiplied by sqrt(1/2).
+        by_sigma: whether the output is divided by sigma, which makes it a score.
+        centered: whether the network was trained on images in [-1, 1]. Others, on [0, 1], are given here what all
+            networks are given, images in [-1, 1] and their sigma, and return the score of those.
+    """
+
+    channels: int = 3
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 4
+    attention: tuple[int, ...] = (2,)
+    filtered: bool = True
+    progressive_input: Literal["none", "residual", "input_skip"] = "residual"
+    progressive: Literal["none", "output_skip"] = "none"
+    combine: Literal["sum", "cat"] = "sum"
+    embedding: Literal["fourier", "positional"] = "fourier"
+    scaled: bool = True
+    by_sigma: bool = True
+    centered: bool = False
+    dropout: float = 0.0
+
+    def build(self) -> NCSNpp:
+        """The network with random weights."""
+        return NCSNpp(self)
+
+
+def filtered(x: Tensor, way: Way) -> Tensor:
+    """Doubles or halves the resolution by the filter [1, 3, 3, 1]; beyond the image there are zeros.
+
+    Source: Zhang 2019; Karras et al. 2020 (StyleGAN2); yang-song/score_sde_pytorch `up_or_down_sampling.py`.
+    """
+    weight = _kernel(x, gain=4.0 if way == "up" else 1.0)
+    if way == "up":
+        return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=x.shape[1])
+    return F.conv2d(x, weight, stride=2, padding=1, groups=x.shape[1])
+
+
+def _kernel(x: Tensor, gain: float = 1.0) -> Tensor:
+    """The filter in two dimensions for each channel of x, (c, 1, 4, 4), of sum `gain`."""
+    line = torch.tensor(_FILTER, dtype=x.dtype, device=x.device)
+    square = line[:, None] * line[None, :]
+    return (gain * square / square.sum()).expand(x.shape[1], 1, 4, 4)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
+
+
+def _conv(channels: int, out: int, kernel: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, kernel, padding=kernel // 2)
+
+
+class Fourier(nn.Module):
+    """Sine and cosine of a number times random frequencies, which are weights of the file.
+
+    Source: Tancik et al. 2020; Song et al. 2021 App. H.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.frequency = nn.Parameter(16.0 * torch.randn(width), requires_grad=False)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Maps (b,) to (b, 2 width)."""
+        angle = value[:, None] * self.frequency * 2.0 * math.pi
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class Block(nn.Module):
+    """A residual block, which may change the resolution inside (BigGAN). Source: Song et al. 2021 App. H."""
+
+    def __init__(self, c: NCSNppConfig, channels: int, out: int, way: Way | None = None) -> None:
+        super().__init__()
+        self.way, self.filtered, self.scale = way, c.filtered, _HALF if c.scaled else 1.0
+        self.norm1, self.conv1 = _norm(channels), _conv(channels, out)
+        self.embedding = nn.Linear(4 * c.width, out)
+        self.norm2, self.dropout, self.conv2 = _norm(out), nn.Dropout(c.dropout), _conv(out, out)
+        self.skip = _conv(channels, out, 1) if way is not None or channels != out else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) and the activated embedding (b, 4 width) to (b, out, h', w')."""
+        h = F.silu(self.norm1(x))
+        if self.way is not None:
+            change = filtered if self.filtered else resize
+            h, x = change(h, self.way), change(x, self.way)
+        h = self.conv1(h) + self.embedding(embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return (self.skip(x) + h) * self.scale
+
+
+class Attention(SelfAttention):
+    """Attention of one head, with the sum scaled."""
+
+    def __init__(self, c: NCSNppConfig, channels: int) -> None:
+        super().__init__(channels, groups=min(channels // 4, 32), eps=1e-6)
+        self.scale = _HALF if c.scaled else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) to the same shape."""
+        return super().forward(x) * self.scale
+
+
+class Reduced(nn.Module):
+    """A copy of the image, reduced by a strided convolution that a filter precedes ("residual")."""
+
+    def __init__(self, c: NCSNppConfig, channels: int, out: int) -> None:
+        super().__init__()
+        self.filtered, self.conv = c.filtered, nn.Conv2d(channels, out, 3, stride=2)
+
+    def forward(self, copy: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) to (b, out, h / 2, w / 2)."""
+        if not self.filtered:
+            return self.conv(F.pad(copy, (0, 1, 0, 1)))
+        return self.conv(F.conv2d(copy, _kernel(copy), padding=2, groups=copy.shape[1]))
+
+
+class Combine(nn.Module):
+    """A reduced copy of the image, joined to the features of its level ("input_skip")."""
+
+    def __init__(self, c: NCSNppConfig, out: int) -> None:
+        super().__init__()
+        self.stacked, self.conv = c.combine == "cat", _conv(c.channels, out, 1)
+
+    def forward(self, copy: Tensor, h: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) and (b, out, h, w) to (b, out or 2 out, h, w)."""
+        return torch.cat([self.conv(copy), h], dim=1) if self.stacked else self.conv(copy) + h
+
+
+class NCSNpp(nn.Module):
+    """Predicts the score (NCSN++, by sigma) or the noise (DDPM++, by timestep) of a noisy image.
+
+    Source:
+        Song et al. 2021 App. H; yang-song/score_sde_pytorch `models/ncsnpp.py`. The output is equal to that of the
+        original with its weights (`tests/parity`). Modules come in the order in which the original makes them.
+    """
+
+    def __init__(self, config: NCSNppConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        positional = c.embedding == "positional"
+        self.features = nn.Identity() if positional else Fourier(c.width)
+        self.time1 = nn.Linear(c.width if positional else 2 * c.width, 4 * c.width)
+        self.time2 = nn.Linear(4 * c.width, 4 * c.width)
+        channels, copy, factor = c.width, c.channels, 1
+        self.stem = _conv(c.channels, channels)
+        left = [channels]
+        self.encoder = nn.ModuleList()
+        for level, multiple in enumerate(c.multipliers):
+            stage = nn.ModuleList()
+            for _ in range(c.blocks):
+                stage.append(Block(c, channels, multiple * c.width))
+                channels = multiple * c.width
+                if factor in c.attention:
+                    stage.append(Attention(c, channels))
+                left.append(channels)
+            if level < len(c.multipliers) - 1:
+                stage.append(Block(c, channels, channels, "down"))
+                if c.progressive_input == "residual":
+                    stage.append(Reduced(c, copy, channels))
+                    copy = channels
+                elif c.progressive_input == "input_skip":
+                    stage.append(Combine(c, channels))
+                    channels *= 2 if c.combine == "cat" else 1
+                left.append(channels)
+                factor *= 2
+            self.encoder.append(stage)
+        self.middle = nn.ModuleList(
+            [Block(c, channels, channels), Attention(c, channels), Block(c, channels, channels)]
+        )
+        self.decoder = nn.ModuleList()
+        for level, multiple in reversed(list(enumerate(c.multipliers))):
+            stage = nn.ModuleList()
+            for _ in range(c.blocks + 1):
+                stage.append(Block(c, channels + left.pop(), multiple * c.width))
+                channels = multiple * c.width
+            if factor in c.attention:
+                stage.append(Attention(c, channels))
+            if c.progressive == "output_skip":
+                stage.extend([_norm(channels), _conv(channels, c.channels)])
+            if level:
+                stage.append(Block(c, channels, channels, "up"))
+                factor //= 2
+            self.decoder.append(stage)
+        if c.progressive == "none":
+            self.norm, self.head = _norm(channels), _conv(channels, c.channels)
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The conditions that it is called with: none."""
+        return frozenset()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Runs the network.
+
+        Args:
+            x: (b, channels, h, w), images in [-1, 1] plus noise.
+            t: (b,) sigma of x for "fourier", else timesteps.
+
+        Returns:
+            (b, channels, h, w) of the dtype of x: the score if `by_sigma`, else what the file was trained to say.
+        """
+        c = self.config
+        if c.embedding == "fourier":
+            # Trained on images in [0, 1], a network knows half of the sigma of images in [-1, 1].
+            known = (t if c.centered else 0.5 * t).to(self.time1.weight.dtype)
+            embedding = self.features(known.log())
+        else:
+            embedding = timestep_embedding(t, c.width, order="sin_cos")
+        embedding = F.silu(self.time2(F.silu(self.time1(embedding.to(x.dtype)))))
+        h = self._decoded(*self._encoded(x, embedding), embedding)
+        return h / t.to(h.dtype).view(-1, 1, 1, 1) if c.by_sigma else h
+
+    def _encoded(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The features behind the middle, and the skip connections."""
+        c, copy = self.config, x
+        h = self.stem(x)
+        skips = [h]
+        for stage in self.encoder:
+            for module in stage.children():
+                if isinstance(module, Block):
+                    h = module(h, embedding)
+                    skips.append(h)
+                    if module.way == "down" and c.progressive_input == "input_skip":
+                        copy = (filtered if c.filtered else resize)(copy, "down")
+                elif isinstance(module, Reduced):
+                    h = copy = (module(copy) + h) * (_HALF if c.scaled else 1.0)
+                else:
+                    h = module(copy, h) if isinstance(module, Combine) else module(h)
+                skips[-1] = h  # what leaves is what attention or a copy of the image made of a block's output
+        first, attention, second = self.middle
+        return second(attention(first(h, embedding)), embedding), skips
+
+    def _decoded(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+        """The output of the last level, or the sum of all levels."""
+        c, image = self.config, None
+        for stage in self.decoder:
+            for module in stage.children():
+                if isinstance(module, Block):
+                    h = module(h if module.way else torch.cat([h, skips.pop()], dim=1), embedding)
+                elif isinstance(module, nn.GroupNorm):
+                    normal = F.silu(module(h))
+                elif isinstance(module, nn.Conv2d):
+                    finer = None if image is None else (filtered if c.filtered else resize)(image, "up")
+                    image = module(normal) if finer is None else finer + module(normal)
+                else:
+                    h = module(h)
+        return self.head(F.silu(self.norm(h))) if image is None else image
+
+
+KINDS = {"ncsnpp": NCSNppConfig}
