@@ -379,9 +379,23 @@ def test_weights_and_average_under_the_names_of_other_repositories(
 def test_a_file_without_weights_tells_what_it_has(state: dict[str, Tensor], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"under state_dict, model, .*; it has the keys optimizer, step\."):
         load_network(save({"optimizer": {"a": 1}, "step": 3}, tmp_path / "none.pt"), ARGUMENTS)
-    listed = {"model": state, "ema": {"decay": 0.9, "shadow_params": list(state.values())}}
+
+
+def test_an_average_without_names_is_in_the_order_of_the_trained_weights(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    values = [value + 1 for value in state.values()]
+    path = save({"model": state, "ema": {"decay": 0.9, "shadow_params": values}}, tmp_path / "list.pt")
+    raw, average = load_network(path, ARGUMENTS, ema=False), load_network(path, ARGUMENTS)
+    assert same(raw, reference()) and average.origin.weights == "average"
+    assert torch.equal(average.head.bias, raw.head.bias + 1)
+    for listed in (values[::-1], values[:-1]):
+        save({"model": state, "ema": {"decay": 0.9, "shadow_params": listed}}, path)
+        with pytest.raises(CheckpointError, match=r"as a list of .* weights without names"):
+            load_network(path, ARGUMENTS)
+    save({"model": state, "ema": {"decay": 0.9, "values": values}}, path)
     with pytest.raises(CheckpointError, match="under 'ema' as a list without names"):
-        load_network(save(listed, tmp_path / "list.pt"), ARGUMENTS)
+        load_network(path, ARGUMENTS)
 
 
 def test_the_prefix_of_a_wrapped_model_stands_before_that_of_its_parts(
