@@ -26,11 +26,17 @@ class Statistics:
             features tells them apart. Which resize was before it, most files do not say.
         mean: float64 (d,).
         covariance: float64 (d, d), symmetric, as published; over how many images, is not known.
+        tap: output of the extractor that the features are of.
+        count: images that they are of, None where the file does not tell it.
+        key: of the extractor with its weights, empty where the file does not tell it.
     """
 
     extractors: tuple[str, ...]
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    tap: str = "pooled"
+    count: int | None = None
+    key: str = ""
 
     def digest(self) -> str:
         """SHA-256 of the numbers, however the file was written."""
@@ -54,8 +60,8 @@ class Samples:
         labels: int64 (count,) class indices, or None.
         captions: one text an image, or None.
         classes: names of the classes, empty if unknown.
-        statistics: by tap, published for the set that these images are a part of; metrics that read no more of a
-            reference take them in place of the images.
+        statistics: by tap, and by tap and extractor where there are several of one, published for the set that these
+            images are a part of; metrics that read no more of a reference take them in place of the images.
         quantise: how floats became these 8-bit pixels, "round" or "truncate", where it is known.
         dataset: what names these images everywhere: a data set with its arguments, empty for files of the user.
         format: of the files, such as "PNG" or "JPEG and PNG", empty where there are none.

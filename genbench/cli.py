@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from genbench import __version__, console
-from genbench.commands import boards, decisions, exporting, pages
+from genbench.commands import boards, decisions, exporting, pages, references
 from genbench.commands.options import (
     call_options,
     execution_of,
@@ -432,6 +432,7 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
 
 for command in (
     exporting.export,
+    references.stats,
     *(decisions.compare, decisions.baseline, decisions.gate),
     *(boards.bench, boards.leaderboard, pages.report, boards.runs, boards.cache),
 ):

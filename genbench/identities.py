@@ -87,8 +87,10 @@ def side(samples: Samples, digests: NDArray[np.uint8], what: frozenset[str]) -> 
 
 def side_of_statistics(samples: Samples, statistics: Sequence[Statistics]) -> Side:
     """The record of what was published about a set of images."""
-    name = f"{samples.origin}, statistics of an unknown number of images"
-    return Side(name=name, count=None, digest=digest([s.digest() for s in statistics]))
+    (count,) = counts if len(counts := {s.count for s in statistics}) == 1 else (None,)
+    number = "an unknown number of images" if count is None else f"{count} images"
+    name = f"{samples.origin}, statistics of {number}"
+    return Side(name=name, count=count, digest=digest([s.digest() for s in statistics]))
 
 
 def conditions(samples: Samples, what: frozenset[str]) -> str | None:

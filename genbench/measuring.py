@@ -319,7 +319,7 @@ def statistics_of(cell: Cell, reference: Samples) -> Mapping[str, Statistics]:
     """Published statistics by tap, where they are of the cell's extractor and are all that its metric reads."""
     if not cell.metric.moments or cell.extractor_ref is None:
         return {}
-    known = {tap: s for tap, s in reference.statistics.items() if _made_by(s, cell.extractor_ref)}
+    known = {s.tap: s for s in reference.statistics.values() if _made_by(s, cell.extractor_ref)}
     return {tap: known[tap] for tap in cell.metric.taps} if known.keys() >= set(cell.metric.taps) else {}
 
 
@@ -337,7 +337,7 @@ def check(cell: Cell, role: str, samples: Samples) -> None:
     if role != "generated" and statistics_of(cell, samples):
         return
     if not samples.count:
-        there = ", ".join(f"{tap} of {' or '.join(known.extractors)}" for tap, known in samples.statistics.items())
+        there = ", ".join(f"{known.tap} of {' or '.join(known.extractors)}" for known in samples.statistics.values())
         raise InputRejected(
             f"{cell} needs the images of the {role}; {samples.origin} holds the mean and the covariance of features "
             f"alone ({there}), which suffice for a Frechet distance on these and for nothing else."
@@ -381,6 +381,11 @@ def check_cell(cell: Cell, comparison: Comparison) -> None:
             raise NotComparable(
                 f"{cell} has {extractor.widths[tap]} features an image, and the statistics of the reference are of "
                 f"{len(known.mean)}; ask for the extractor that they were made with."
+            )
+        if extractor is not None and known.key and known.key != extractor.key:
+            raise NotComparable(
+                f"The statistics in {reference.origin if reference else ''} were made by {cell.extractor_ref} with "
+                "other weights or code; make them anew by `genbench stats`, or give the weights by --weights."
             )
     if metric.check is None:
         return

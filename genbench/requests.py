@@ -184,6 +184,29 @@ def jobs_of_score(*, execution: Mapping[str, Any], **texts: Any) -> dict[str, ra
     return {"features": make_parts}
 
 
+def of_reference(
+    reference: Source,
+    *,
+    metrics: str | Iterable[str] = DEFAULT_METRICS,
+    protocol: str | None = None,
+    execution: measuring.Execution,
+) -> tuple[Samples, list[measuring.Cell], Protocol]:
+    """Real images whose statistics are wanted, and the metrics that will read them.
+
+    Args:
+        metrics: see `measurements_of`; of "all", those that need the images themselves are left out.
+
+    Raises:
+        UsageError: unknown names.
+        InputRejected: images that cannot be used.
+    """
+    samples, data, _ = _opened(reference, "reference", execution)
+    usual = data.protocol if data else DEFAULT_PROTOCOL
+    how = protocols.protocol(usual if protocol is None else protocol)
+    cells = pipeline.bind_cells(measurements_of(metrics, how), how)
+    return _pixels(samples, None, how), [cell for cell in cells if cell.metric.moments or not cell.optional], how
+
+
 def measured(
     request: ScoreRequest,
     execution: measuring.Execution,

@@ -72,6 +72,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"sets", "preflight", "measuring", "features", "subsets", "generation", "registry", "protocols", "environment"}
     | {"identities", "report", "outcome"},
     "requests": FOUNDATION | {"sets", "outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
+    "reference_statistics": FOUNDATION
+    | {"environment", "features", "identities", "measuring", "preflight", "protocols", "records"},
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},
     "describe": FOUNDATION | {"registry", "protocols"},
@@ -95,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     "page": FOUNDATION | {"comparability", "comparison", "display", "leaderboard", "registry", "report", "standings"},
     "commands": FOUNDATION
     | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}
-    | {"reporters", "requests", "rules", "sides"}
+    | {"reference_statistics", "preflight", "reporters", "requests", "rules", "sides"}
     | {"benchmark", "leaderboard", "planning", "standings", "housekeeping", "exports", "images", "sets", "page"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import struct
@@ -20,7 +21,7 @@ from genbench.images.captions import fault_of
 from genbench.images.containers import open_zip
 from genbench.images.pinned import Pins
 from genbench.images.places import Place, read_at
-from genbench.images.refusals import Unfit, naming, regular, verdict
+from genbench.images.refusals import Unfit, naming, reason, regular, verdict
 from genbench.records import Ref
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ STATISTICS: Mapping[str, tuple[tuple[str, str], Mapping[int, tuple[str, ...]]]] 
 """Names of mean and covariance in published files, and extractors that give so many features, by tap."""
 
 
+_WIDEST = 16_384
+"""Features of statistics; a covariance of so many takes 2 GiB."""
 LARGEST_STATISTIC = 1e100
 """Beyond it squares are not finite in float64, and no distance comes of them."""
 
@@ -268,26 +271,90 @@ def _start_of(path: Place, entry: zipfile.ZipInfo) -> int:
     return entry.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
 
 
-def read_statistics(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], tap: str) -> Statistics:
-    """Mean and covariance of a tap.
+SCHEMA = "genbench.statistics/1"
+RECORD = "genbench"
+"""Entry of a file of statistics of this package: a JSON text that says what its arrays are of."""
 
-    The number of features says what extractors they can be of. An entry `extractor`, a text such as "dinov2" or
-    "dinov2(architecture='vit_large_patch14_dinov2')", says of which one they are; without it, the extractor that is
-    asked for is taken at its word where it is one of these.
+
+def read_statistics(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> dict[str, Statistics]:
+    """All means and covariances of a file, by tap, and by tap and extractor where there are several of one.
+
+    Files of this package say what they are of. Of others, the number of features says what extractors they can be of.
+    An entry `extractor`, a text such as "dinov2" or "dinov2(architecture='vit_large_patch14_dinov2')", says of which
+    one they are; without it, the extractor that is asked for is taken at its word where it is one of these.
     """
+    if f"{RECORD}.npy" in entries:
+        return _recorded(archive, entries)
+    return {
+        tap: _published(archive, entries, tap)
+        for tap, (names, _) in STATISTICS.items()
+        if any(f"{name}.npy" in entries for name in names)
+    }
+
+
+def _recorded(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> dict[str, Statistics]:
+    told = json.loads(_text(archive, entries[f"{RECORD}.npy"], 1 << 20, "a record"))
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+        raise Unfit(f"has a record of another schema than {SCHEMA}; it was written by another version of genbench")
+    found: dict[str, Statistics] = {}
+    try:
+        for one in told["statistics"]:
+            mean, covariance = _moments(archive, entries, (str(one["mean"]), str(one["covariance"])), None)
+            tap, extractor, count = str(one["tap"]), str(Ref.parse(one["extractor"])), one["count"]
+            if type(count) is not int or count < 2:
+                raise Unfit(f"says that statistics are of {shown(str(count)[:40])} images")
+            known = Statistics(
+                extractors=(extractor,), mean=mean, covariance=covariance, tap=tap, count=count, key=str(one["key"])
+            )
+            found[f"{tap} of {extractor}" if tap in found else tap] = known
+    except (KeyError, TypeError, UsageError) as error:
+        raise Unfit(f"has a record that is not whole ({reason(error)})") from error
+    if not found:
+        raise Unfit("has a record of no statistics")
+    return found
+
+
+def _published(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], tap: str) -> Statistics:
     names, known = STATISTICS[tap]
+    mean, covariance = _moments(archive, entries, names, known)
+    extractors = known[len(mean)]
+    if "extractor.npy" in entries:
+        said = _extractor(archive, entries["extractor.npy"])
+        if said.partition("(")[0] not in extractors:
+            raise Unfit(
+                f"says that its {len(mean)} features are of {shown(said)}; so many has {' or '.join(extractors)}"
+            )
+        extractors = (said,)
+    return Statistics(extractors=extractors, mean=mean, covariance=covariance, tap=tap)
+
+
+def _moments(
+    archive: zipfile.ZipFile,
+    entries: dict[str, zipfile.ZipInfo],
+    names: tuple[str, str],
+    known: Mapping[int, tuple[str, ...]] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (d,) and covariance (d, d) under two names.
+
+    Args:
+        known: numbers of features that are allowed, None for all up to `_WIDEST`.
+    """
     absent = [name for name in names if f"{name}.npy" not in entries]
     if absent:
-        raise Unfit(f"has no {absent[0]}; statistics are a mean {names[0]} and a covariance {names[1]}")
+        raise Unfit(
+            f"has no {shown(absent[0])}; statistics are a mean {shown(names[0])} and a covariance {shown(names[1])}"
+        )
     arrays: list[NDArray[np.float64]] = []
     for name in names:
         entry = entries[f"{name}.npy"]
         with archive.open(entry) as file:
             shape, dtype, _ = _array_header(file, entry.file_size, symmetric=True)
             wanted = (len(arrays[0]),) * 2 if arrays else shape
-            right = shape == wanted and (arrays or (len(shape) == 1 and shape[0] in known))
+            allowed = known if known is not None else range(1, _WIDEST + 1)
+            right = shape == wanted and (arrays or (len(shape) == 1 and shape[0] in allowed))
             if not right or dtype.kind != "f" or dtype.itemsize not in (4, 8):
-                shapes = f"{(len(arrays[0]),) * 2}" if arrays else f"(d,), d one of {', '.join(map(str, known))}"
+                widths = "one of " + ", ".join(map(str, known)) if known is not None else f"at most {_WIDEST}"
+                shapes = f"{(len(arrays[0]),) * 2}" if arrays else f"(d,), d {widths}"
                 raise Unfit(f"has {name} {dtype} {shape}; that of known extractors is float32 or float64 {shapes}")
             values = np.frombuffer(file.read(), dtype=dtype).astype(np.float64).reshape(shape)
         if not np.isfinite(values).all():
@@ -300,28 +367,25 @@ def read_statistics(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo
     mean, covariance = arrays
     if np.abs(covariance - covariance.T).max() > 1e-5 * np.abs(covariance).max() or covariance.diagonal().min() < 0:
         raise Unfit(f"has a {names[1]} that is not symmetric or has negative variances, and so is no covariance")
-    extractors = known[len(mean)]
-    if "extractor.npy" in entries:
-        said = _extractor(archive, entries["extractor.npy"])
-        if said.partition("(")[0] not in extractors:
-            raise Unfit(
-                f"says that its {len(mean)} features are of {shown(said)}; so many has {' or '.join(extractors)}"
-            )
-        extractors = (said,)
     # Rounding differs between the two halves where they were computed one by one; equal halves stay as they are.
-    return Statistics(extractors=extractors, mean=mean, covariance=(covariance + covariance.T) / 2)
+    return mean, (covariance + covariance.T) / 2
 
 
 def _extractor(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
-    with archive.open(entry) as file:
-        shape, dtype, _ = _array_header(file, entry.file_size)
-        if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * 200:
-            raise Unfit(f"has an extractor {dtype} {shape}; it is one text, such as numpy.array('dinov2')")
-        text = str(np.frombuffer(file.read(), dtype=dtype)[0])
+    text = _text(archive, entry, 200, "an extractor")
     try:
         return str(Ref.parse(text))
     except UsageError:
         raise Unfit(f"names its extractor {shown(text)}; write dinov2 or dinov2(architecture='...')") from None
+
+
+def _text(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int, what: str) -> str:
+    """The one text in an array, of at most so many characters."""
+    with archive.open(entry) as file:
+        shape, dtype, _ = _array_header(file, entry.file_size)
+        if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * most:
+            raise Unfit(f"has {what} {dtype} {shape}; it is one text, such as numpy.array('dinov2')")
+        return str(np.frombuffer(file.read(), dtype=dtype)[0])
 
 
 def no_images(start: int, stop: int) -> Images:

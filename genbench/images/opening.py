@@ -19,7 +19,7 @@ from genbench.images import remote, sharded
 from genbench.images.captions import read_captions
 from genbench.images.containers import Container, Folder, Zip, open_zip
 from genbench.images.encoded import MAX_PIXELS, classes_of_folders, format_of, survey
-from genbench.images.npz import STATISTICS, no_images, open_array, read_statistics
+from genbench.images.npz import no_images, open_array, read_statistics
 from genbench.images.places import SHARDS, Place, check_whole
 from genbench.images.refusals import EXTENSIONS, verdict
 from genbench.images.runs import open_run, run_in
@@ -170,7 +170,7 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
             Inception, as TTUR, pytorch-fid and EDM write them, or 384 to 1536 of DINOv2 and CLIP, with a text
             `extractor` where it is to be told (see `npz.read_statistics`); or a reference batch of guided diffusion,
             with images in `arr_0`, `mu` and `sigma` of the whole training set, and `mu_s` (2023,) and `sigma_s` for
-            sFID.
+            sFID; or a file that `genbench stats` wrote, which says what it is of.
 
     Returns:
         Samples with `statistics`; of a file without images, 0 of them. A file does not record the
@@ -192,11 +192,7 @@ def open_reference(path: str | os.PathLike[str], *, labels_from_folders: bool = 
     try:
         with open_zip(place) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            found = {
-                tap: read_statistics(archive, entries, tap)
-                for tap, (names, _) in STATISTICS.items()
-                if any(f"{name}.npy" in entries for name in names)
-            }
+            found = read_statistics(archive, entries)
     except InputRejected:
         raise
     except Exception as error:  # damaged archives and headers raise whatever their fields lead to

@@ -15,6 +15,7 @@ import torch
 from conftest import Cli
 from made_up import random_images
 from numpy.typing import NDArray
+from pytorch_fid.fid_score import compute_statistics_of_path
 from torch import Tensor
 
 import genbench
@@ -247,3 +248,119 @@ def test_a_reference_batch_of_adm_is_used_as_its_evaluator_does(cli: Cli, tmp_pa
     assert part["n_reference"] == 20
     (compact,) = scored(cli, "mine.npz", *batch, "--metric", "fid@compact")
     assert compact["n_reference"] == 30 and "reference_statistics" not in compact["detail"]
+
+
+def test_statistics_that_were_written_are_a_reference(cli: Cli, tmp_path: Path) -> None:
+    real, generated = random_images(2100, 8, seed=10), random_images(40, 8, seed=11, low=60)
+    save(tmp_path / "real.npz", real)
+    save(tmp_path / "mine.npz", generated)
+    words = ("--protocol", "adm", "--metric", "fid", "--metric", "sfid")
+    code, out, err = cli("stats", "real.npz", *words, "-o", "stats.npz")
+    assert code == 0, err
+    assert "pooled of inception(resize='tf1', scaling='tf'): 2048 features of 2100 images" in out
+    taken = [taps for _, taps in CALLS]
+    assert set(taken) == {("pooled", "spatial")}, "one pass for both"
+    (mu, sigma), (mu_s, sigma_s) = statistics(real), statistics(real, "spatial")
+    with np.load("stats.npz", allow_pickle=False) as arrays:
+        assert sorted(arrays) == ["genbench", "mu", "mu_s", "sigma", "sigma_s"]
+        for name, values in (("mu", mu), ("sigma", sigma), ("mu_s", mu_s), ("sigma_s", sigma_s)):
+            assert arrays[name].dtype == np.float64
+            np.testing.assert_allclose(arrays[name], values, rtol=1e-9, atol=1e-12)
+        record = json.loads(str(arrays["genbench"]))
+    assert record["protocol"] == "adm" and [one["count"] for one in record["statistics"]] == [2100, 2100]
+    read = compute_statistics_of_path("stats.npz", None, 50, 2048, "cpu", 0)  # of pytorch-fid
+    np.testing.assert_allclose(read[0], mu, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(read[1], sigma, rtol=1e-9, atol=1e-12)
+    before = Path("stats.npz").read_bytes()
+    assert cli("stats", "real.npz", *words, "-o", "again.npz")[0] == 0
+    assert Path("again.npz").read_bytes() == before and len(CALLS) == len(taken), "from the cache, to the byte"
+
+    CALLS.clear()
+    found = scored(cli, "mine.npz", "--reference", "stats.npz", *words)
+    assert sum(size for size, _ in CALLS) == 50, "one block of generated images, and no other"
+    images = scored(cli, "mine.npz", "--reference", "real.npz", *words)
+    for mine, theirs in zip(found, images, strict=True):
+        assert mine["value"] == pytest.approx(theirs["value"], rel=1e-9)
+        assert mine["stderr"] == pytest.approx(theirs["stderr"], rel=1e-6)
+        assert mine["n_reference"] == mine["reference"]["count"] == 2100
+        assert mine["reference"]["name"] == "stats.npz, statistics of 2100 images"
+        assert mine["detail"]["reference_statistics"] == 1.0
+        assert theirs["reference"]["digest"] == record["images"]["digest"]
+    np.savez(tmp_path / "plain.npz", mu=mu, sigma=sigma)
+    (plain,) = scored(cli, "mine.npz", "--reference", "plain.npz", *words[:4])
+    assert plain["value"] == pytest.approx(found[0]["value"], rel=1e-6)
+
+    # What it says of itself is held against what is asked.
+    code, _, err = cli("score", "mine.npz", "--reference", "stats.npz", "--protocol", "pytorch-fid", "--metric", "fid")
+    assert code == 5 and "(pooled of inception(resize='tf1', scaling='tf'), spatial of inception(" in err
+    code, _, err = cli("score", "mine.npz", "--reference", "stats.npz", "--protocol", "adm", "--metric", "kid")
+    assert code == 5 and "needs the images of the reference" in err
+    record["statistics"][0]["key"] = "other weights"
+    with np.load("stats.npz") as arrays:
+        np.savez(tmp_path / "other.npz", **{**arrays, "genbench": np.array(json.dumps(record))})
+    code, _, err = cli("score", "mine.npz", "--reference", "other.npz", "--protocol", "adm", "--metric", "fid")
+    assert code == 4 and "with other weights or code" in err and err.count("\n") == 1
+
+
+def test_statistics_of_several_extractors_lie_in_one_file(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.BUILTIN["extractor"], "clip", (f"{__name__}:load_embeddings", "waves"))
+    registry.table.cache_clear()
+    save(tmp_path / "real.npz", random_images(300, 8, seed=0))
+    save(tmp_path / "mine.npz", random_images(40, 8, seed=1, low=60))
+    asked = ["fd@clip(architecture='small')", "fd@clip(architecture='base')", "fid@inception"]
+    words = [word for metric in asked for word in ("--metric", metric)]
+    assert cli("stats", "real.npz", *words, "-o", "stats.npz")[0] == 0
+    with np.load("stats.npz") as arrays:
+        assert sorted(arrays) == ["genbench", "mu", "mu_1", "mu_2", "sigma", "sigma_1", "sigma_2"]
+        assert [len(arrays[name]) for name in ("mu", "mu_1", "mu_2")] == [384, 768, 2048]
+    found, images = (scored(cli, "mine.npz", "--reference", name, *words) for name in ("stats.npz", "real.npz"))
+    assert [r["value"] for r in found] == pytest.approx([r["value"] for r in images], rel=1e-9)
+    code, _, err = cli("score", "mine.npz", "--reference", "stats.npz", "--metric", "fd@clip(architecture='large')")
+    assert code == 5 and "needs the images of the reference" in err
+
+
+def test_statistics_of_nothing_are_refused(cli: Cli, tmp_path: Path) -> None:
+    save(tmp_path / "real.npz", random_images(30, 8))
+    save(tmp_path / "one.npz", random_images(1, 8))
+    mu, sigma = statistics(random_images(30, 8))
+    np.savez(tmp_path / "stats.npz", mu=mu, sigma=sigma)
+    for words, code, says in (
+        (("real.npz", "--metric", "precision", "-o", "x.npz"), 2, "precision needs the images of its reference"),
+        (("real.npz", "--metric", "psnr", "-o", "x.npz"), 2, "psnr needs the images"),
+        (("one.npz", "-o", "x.npz"), 5, "needs at least 2 images; one.npz has 1"),
+        (("stats.npz", "-o", "x.npz"), 5, "needs at least 2 images; stats.npz has 0"),
+        (("none/", "-o", "x.npz"), 5, "There is no folder"),
+        (("real.npz", "-o", "x.txt"), 2, "give it that ending"),
+        (("real.npz",), 2, "--output"),
+    ):
+        found, out, err = cli("stats", *words)
+        assert (found, out) == (code, "") and says in err, (words, found, err)
+    assert not list(tmp_path.glob("**/x.*"))
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "another schema"),
+        ('{"schema": "genbench.statistics/9"}', "another schema than genbench.statistics/1"),
+        ('{"schema": "genbench.statistics/1"}', "is not whole"),
+        ('{"schema": "genbench.statistics/1", "statistics": []}', "no statistics"),
+        ({"mean": "none"}, "has no none"),
+        ({"extractor": "inception("}, "is not whole"),
+        ({"extractor": 3}, "is not whole"),
+        ({"count": 1}, "of 1 images"),
+        ({"count": True}, "of True images"),
+        ({"covariance": "mu"}, "has mu float64 (4,)"),
+    ],
+)
+def test_damaged_records_of_statistics_are_refused(record: str | dict, says: str, cli: Cli, tmp_path: Path) -> None:
+    if isinstance(record, dict):
+        one = {"mean": "mu", "covariance": "sigma", "extractor": "compact", "key": "", "tap": "pooled", "count": 9}
+        record = json.dumps({"schema": "genbench.statistics/1", "statistics": [{**one, **record}]})
+    save(tmp_path / "mine.npz", random_images(4, 8))
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(4), sigma=np.eye(4), genbench=np.array(record))
+    code, out, err = cli("score", "mine.npz", "--reference", "stats.npz")
+    assert (code, out, err.count("\n")) == (5, "", 1) and says in err
