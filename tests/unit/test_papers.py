@@ -131,6 +131,23 @@ def test_every_known_error_is_marked_and_nothing_else() -> None:
 # Anchors: numbers that were compared with the papers one by one
 
 
+def test_score_sde_rows_name_the_samplers_of_the_configurations() -> None:
+    """Only NCSN++ was sampled by predictor and corrector; the collection says so of DDPM++ too."""
+    own = [r for r in rows(arxiv="2011.13456") if "best checkpoint" in r.variant]
+    found = Counter((r.system.split()[0], r.variant.split(", ")[1], r.steps) for r in own)
+    assert found == {
+        ("NCSN++", "PC sampler", 2000.0): 6,
+        ("DDPM++", "ancestral sampling", 1000.0): 2,
+        ("DDPM++", "Euler-Maruyama", 1000.0): 8,
+    }
+    told = imported(
+        system="DDPM++ cont.", arxiv_id="2011.13456", variant="VP, PC sampler, best checkpoint over training",
+        nfe_or_steps="2000 (PC: 1000 predictor + 1000 corrector)",
+    )  # fmt: skip
+    assert (told["variant"], told["steps"]) == ("VP, Euler-Maruyama, best checkpoint over training", "1000")
+    assert "corrector" not in told["note"]
+
+
 def test_ddim_table_1_is_complete() -> None:
     steps = (10, 20, 50, 100, 1000)
     table = {
