@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from genbench.arrays import Samples
 from genbench.baseline import Acceptance, Baseline, Kept
 from genbench.contracts import Extractor
 from genbench.errors import NotComparable, UsageError, shown
-from genbench.measuring import Cell, Execution, limit_of, load_extractor, taps_of
+from genbench.measuring import Execution, limit_of, load_extractor, taps_of
 from genbench.records import Measurement, Result, RunSpec
-from genbench.sides import Wanted
+from genbench.sides import Wanted, cells_of
 from genbench.weights import cache_directory
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def accept(
     metrics: Sequence[str] = (),
     protocol: str | None = None,
     precision: str = "float32",
+    with_images: bool = False,
     allow_code: bool = False,
     execution: Execution | None = None,
     announce: Callable[[str], None] = lambda text: None,
@@ -73,16 +75,23 @@ def accept(
         raise NotComparable(f"{shown(found.name)} has {samples.count} images, and its results are of other numbers.")
     digests = features.pixel_digests(samples, workers=execution.workers)
     kept = tuple(_features(found.results, samples, execution))
-    bare = baselines.without_pixels(
+    size = math.prod(samples.shape) * samples.count
+    if with_images and size > baselines.LARGEST // 2:
+        raise UsageError(f"{samples.count} images are {size:,} bytes, too many for a baseline; leave out --images.")
+    pixels = samples.read(0, samples.count) if with_images else None
+    bare = baselines.kept_samples(
         digests,
         samples.shape,
+        pixels=pixels,
         origin=found.name,
         labels=samples.labels,
         captions=samples.captions,
         classes=samples.classes,
         quantise=samples.quantise,
     )
-    made = Baseline(name=found.name, results=found.results, samples=bare, asked=found.asked, features=kept)
+    made = Baseline(
+        name=found.name, results=found.results, samples=bare, asked=found.asked, features=kept, pixels=pixels
+    )
     made = baselines.rounded(made, precision)
     if precision != "float32":
         made = replace(made, shifts=_shifts(made, wanted, execution))
@@ -93,17 +102,10 @@ def accept(
         values={result.measurement: result.score.value for result in found.results},
     )
     made = replace(made, history=(*history, entry))
-    announce(f"{path}: {len(baselines.encoded(made)):,} bytes, {samples.count} images, features as {precision}")
+    what = f"{samples.count} images{' with their pixels' if with_images else ''}, features as {precision}"
+    announce(f"{path}: {len(baselines.encoded(made)):,} bytes, {what}")
     baselines.write(made, path)
     return baselines.read(path, allow_code=True)
-
-
-def cells_of(results: Iterable[Result]) -> list[Cell]:
-    """The measurements that results are of."""
-    found = []
-    for result in results:
-        found += pipeline.bind_cells([Measurement.parse(result.measurement)], protocols.protocol(result.protocol))
-    return found
 
 
 def _features(results: Sequence[Result], samples: Samples, execution: Execution) -> Iterator[Kept]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genbench import comparability, report
-from genbench.arrays import Evidence, Features, Images, Samples, fingerprint_of
+from genbench.arrays import Evidence, Features, Images, Samples, fingerprint_of, image_digests
 from genbench.errors import InputRejected, NotComparable, UsageError, shown
 from genbench.files import atomic_write
 from genbench.records import Measurement, Ref, Result, RunSpec, canonical
@@ -70,9 +70,10 @@ class Baseline:
     Attributes:
         name: for people: where it was read from, or what was accepted.
         results: of the accepted images; their environment tells versions, device and commit.
-        samples: the images without their pixels: number, shape, digests, labels and captions.
+        samples: the images: number, shape, digests, labels and captions; to read them is refused without `pixels`.
         asked: see `genbench.identities.asked`, None of images that no run made.
         features: of every tap that a metric reads.
+        pixels: uint8 (n, c, h, w), None where they are not kept.
         precision: of the stored features.
         shifts: measurement to the change of its value when it is measured from the stored features. Results themselves
             are those of the unrounded features.
@@ -85,6 +86,7 @@ class Baseline:
     samples: Samples
     asked: str | None
     features: tuple[Kept, ...] = ()
+    pixels: Images | None = None
     precision: str = "float32"
     shifts: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -128,6 +130,8 @@ def encoded(baseline: Baseline) -> bytes:
     tensors: dict[str, NDArray[Any]] = {"digests": np.ascontiguousarray(samples.hashes(0, samples.count))}
     if samples.labels is not None:
         tensors["labels"] = np.ascontiguousarray(samples.labels)
+    if baseline.pixels is not None:
+        tensors["pixels"] = np.ascontiguousarray(baseline.pixels)
     tensors |= {f"features.{i}": np.ascontiguousarray(kept.values) for i, kept in enumerate(baseline.features)}
     told = {
         "schema": SCHEMA,
@@ -225,9 +229,17 @@ def _parsed(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], name: 
         kept.append(
             Kept(extractor=str(entry["extractor"]), key=str(entry["key"]), tap=str(entry["tap"]), values=values)
         )
-    samples = without_pixels(
+    pixels = tensors.get("pixels")
+    if pixels is not None and (
+        pixels.dtype != np.uint8
+        or pixels.shape != (count, c, h, w)
+        or not np.array_equal(image_digests(pixels), digests)
+    ):
+        raise ValueError("its images are not those of their digests")
+    samples = kept_samples(
         digests,
         (c, h, w),
+        pixels=pixels,
         origin=name,
         labels=labels,
         captions=told["captions"],
@@ -243,6 +255,7 @@ def _parsed(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], name: 
         samples=samples,
         asked=told["asked"],
         features=tuple(kept),
+        pixels=pixels,
         precision=told["precision"],
         shifts=told["shifts"],
         noise=told["noise"],
@@ -261,26 +274,31 @@ def _check_score(result: Result) -> None:
         raise ValueError(f"{result.measurement} is not a finite number")
 
 
-def without_pixels(
+def kept_samples(
     digests: NDArray[np.uint8],
     shape: tuple[int, int, int],
     *,
+    pixels: Images | None = None,
     origin: str,
     labels: NDArray[np.int64] | None = None,
     captions: Sequence[str] | None = None,
     classes: tuple[str, ...] = (),
     quantise: str | None = None,
 ) -> Samples:
-    """Images of which everything but the pixels is known; to read them is refused."""
+    """Images of which everything but the pixels is known; to read them is refused, unless the pixels are given."""
 
-    def refuse(start: int, stop: int) -> Images:
-        raise InputRejected(f"{shown(origin)} holds features and no pixels; measure what needs pixels on the images.")
+    def read(start: int, stop: int) -> Images:
+        if pixels is None:
+            raise InputRejected(
+                f"{shown(origin)} holds features and no pixels; measure what needs pixels on the images."
+            )
+        return pixels[start:stop]
 
     content = fingerprint_of(shape, digests)
     return Samples(
         count=len(digests),
         shape=shape,
-        read=refuse,
+        read=read,
         origin=origin,
         fingerprint=lambda: content,
         hashes=lambda start, stop: digests[start:stop],
@@ -320,6 +338,8 @@ def lines(baseline: Baseline) -> list[str]:
     for kept in baseline.features:
         width = kept.values.shape[1]
         told.append(f"features {kept.tap} of {Ref.parse(kept.extractor).name}: {width} an image, {baseline.precision}")
+    if baseline.pixels is not None:
+        told.append(f"the images themselves, {baseline.pixels.nbytes:,} bytes")
     if baseline.shifts:
         changes = ", ".join(f"{name} {value:+.2g}" for name, value in _brief(baseline.shifts).items())
         told.append(f"{baseline.precision} features change the values, if they are measured anew, by: {changes}")
@@ -345,6 +365,7 @@ def as_dict(baseline: Baseline) -> dict[str, Any]:
         "results": [report.write_result(result) for result in baseline.results],
         "num_samples": baseline.samples.count,
         "precision": baseline.precision,
+        "images": baseline.pixels is not None,
         "shifts": dict(baseline.shifts),
         "features": [
             {"extractor": kept.extractor, "tap": kept.tap, "width": kept.values.shape[1]} for kept in baseline.features

@@ -229,7 +229,7 @@ def gate(
     base: Measured | None = None
     try:
         known = baseline if isinstance(baseline, Baseline) else baselines.read(Path(baseline), allow_code=allow_code)
-        base = Measured(name=name, results=known.results, asked=known.asked, samples=known.samples)
+        base = replace(sides.of_baseline(known), name=name)
         if candidate is not None:
             wanted = Wanted(reference=reference).like(base)
             other = sides.opened(candidate, wanted, execution=execution, allow_code=allow_code)
@@ -462,17 +462,17 @@ class _Sampler:
         """The first images of the baseline, measured from its features."""
         if count == self.known.samples.count:
             return self.base
-        samples = self.known.samples.subset(0, count)
+        samples, kept = self.known.samples.subset(0, count), self.known.evidence(count)
         results = sides.measured_from(
             samples,
-            self.known.evidence(count),
+            kept,
             map(str, self.wanted),
             reference=self.reference if self.reference is not None else str(self.spec.dataset),
             protocol=self.protocol.name,
             execution=self.execution,
         )
         asked = identities.asked(self.spec.seed, samples) if self.base.asked is not None else None
-        return Measured(name=self.base.name, results=results, samples=samples, asked=asked)
+        return Measured(name=self.base.name, results=results, samples=samples, asked=asked, kept=kept)
 
 
 def _sampled(sampler: _Sampler, given: Rules, paired: bool | None, counts: tuple[int, ...]) -> Gate:

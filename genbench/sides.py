@@ -6,18 +6,18 @@ Text of other people never becomes code here: what a file names is a registered 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genbench import baseline as baselines
-from genbench import comparability, identities, images, report, requests
+from genbench import comparability, identities, images, pipeline, protocols, report, requests
 from genbench.arrays import Evidence, Samples
 from genbench.baseline import Baseline
 from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError, shown
 from genbench.images.runs import run_in
-from genbench.measuring import Execution
+from genbench.measuring import Cell, Execution
 from genbench.outcome import Outcome
 from genbench.records import SCHEMA, Measurement, Ref, Result, RunSpec
 
@@ -38,6 +38,7 @@ class Measured:
         asked: see `genbench.identities.asked`, None where it is not known.
         samples: the images, None where there are results alone. Those of a baseline have no pixels.
         stored: whether the results had been there before.
+        kept: features of the images that a baseline holds, by the text of the extractor.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Measured:
     asked: str | None = None
     samples: Samples | None = None
     stored: bool = True
+    kept: Mapping[str, Evidence] = field(default_factory=dict)
 
     @property
     def spec(self) -> RunSpec | None:
@@ -136,7 +138,7 @@ def stored(given: Given, allow_code: bool) -> Measured | None:
         GenbenchError: a file that cannot be read.
     """
     if isinstance(given, Baseline):
-        return Measured(name=given.name, results=given.results, asked=given.asked, samples=given.samples)
+        return of_baseline(given)
     if isinstance(given, Outcome):
         if given.directory is not None:
             return replace(_run(given.directory), results=given.results)
@@ -151,6 +153,21 @@ def stored(given: Given, allow_code: bool) -> Measured | None:
     if path.suffix == ".json":
         return _document(path)
     return None
+
+
+def of_baseline(known: Baseline) -> Measured:
+    """A baseline as a side."""
+    return Measured(
+        name=known.name, results=known.results, asked=known.asked, samples=known.samples, kept=known.evidence()
+    )
+
+
+def cells_of(results: Iterable[Result]) -> list[Cell]:
+    """The measurements that results are of."""
+    found = []
+    for result in results:
+        found += pipeline.bind_cells([Measurement.parse(result.measurement)], protocols.protocol(result.protocol))
+    return found
 
 
 def _run(path: Path) -> Measured:

@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "describe": FOUNDATION | {"registry", "protocols"},
     "baseline": FOUNDATION | {"comparability", "report"},
     "sides": FOUNDATION
-    | {"baseline", "comparability", "identities", "measuring", "outcome", "pipeline", "report"}
+    | {"baseline", "comparability", "identities", "measuring", "outcome", "pipeline", "protocols", "report"}
     | {"requests"},
     "comparison": FOUNDATION | {"comparability", "differences", "display", "measuring", "report", "requests", "sides"},
     "acceptance": FOUNDATION
@@ -88,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"baseline", "comparison", "differences", "display", "identities", "measuring", "pipeline", "protocols"}
     | {"requests", "rules", "sides"},
     "reporters": {"errors", "records", "files", "report", "comparison", "gating"},
+    "moved": FOUNDATION | {"comparison", "environment", "features", "measuring", "sides"},
     "rules": {"errors", "records", "differences"},
     "exports": {"display", "errors", "files", "outcome", "records", "registry", "report", "sides"},
     "benchmark": FOUNDATION | {"measuring", "pipeline", "planning", "preflight", "registry", "report", "requests"},
@@ -97,8 +98,8 @@ ALLOWED: dict[str, set[str]] = {
     "page": FOUNDATION | {"comparability", "comparison", "display", "leaderboard", "registry", "report", "standings"},
     "commands": FOUNDATION
     | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}
-    | {"reference_statistics", "preflight", "reporters", "requests", "rules", "sides"}
-    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping", "exports", "images", "sets", "page"},
+    | {"reference_statistics", "preflight", "reporters", "requests", "rules", "sides", "exports", "images", "moved"}
+    | {"benchmark", "leaderboard", "planning", "standings", "housekeeping", "sets", "page"},
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
     | {

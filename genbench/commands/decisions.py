@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,10 @@ from genbench.commands.options import (
     weights_option,
 )
 from genbench.console import FileToWrite, say
-from genbench.errors import shown
+from genbench.errors import GenbenchError, UsageError, shown
+
+if TYPE_CHECKING:
+    from genbench.sides import Measured
 
 side_options = together(
     option("--reference", metavar="REF", help="Folder, zip, npz, shards of images, or data set.  [default: the run's]"),
@@ -38,6 +41,22 @@ side_options = together(
     ),
     option("--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported."),
 )
+picture_option = option(
+    "--picture",
+    type=FileToWrite(".png"),
+    help="Also draw the 16 pairs whose features moved most, base and candidate, here.",
+)
+
+
+def _draw(base: Measured, candidate: Measured, path: Path, options: dict[str, Any]) -> None:
+    """Writes the picture of what moved most; where there is none, a warning says why, and the verdict stays."""
+    from genbench import moved
+
+    execution = execution_of(options, watch=False)
+    try:
+        moved.write(moved.moved(base, candidate, paired=options["paired"], execution=execution), path)
+    except GenbenchError as error:
+        console.aside(shown(f"There is no picture {path}: {error}"))
 
 
 @click.command(cls=console.Command, short_help="Say how far systems differ, and how sure that is.")
@@ -46,6 +65,7 @@ side_options = together(
 @side_options
 @weights_option
 @place_options
+@picture_option
 @format_option("table", "json")
 def compare(**options: Any) -> None:
     """Compare every CANDIDATE with BASE: both values, their difference with its error, and whether it is shown.
@@ -62,6 +82,8 @@ def compare(**options: Any) -> None:
     from genbench import report
     from genbench.comparison import compare as compared
 
+    if options["picture"] and len(options["candidates"]) > 1:
+        raise UsageError("--picture shows a base and one candidate; compare one at a time.")
     found = compared(
         options["base"],
         *options["candidates"],
@@ -73,6 +95,8 @@ def compare(**options: Any) -> None:
         execution=execution_of(options),
     )
     say(report.dumps(found.to_dict()) if options["format"] == "json" else found.text(console.width()))
+    if options["picture"]:
+        _draw(found.pairs[0].base, found.pairs[0].candidate, options["picture"], options)
     raise click.exceptions.Exit(found.exit_code)
 
 
@@ -107,6 +131,7 @@ def baseline() -> None:
     show_default=True,
     help="Of the stored features; float16 halves the file.",
 )
+@option("--images", is_flag=True, help="Keep the images, too, for pictures and for metrics that come later.")
 @option("--allow-code", is_flag=True, help="Let results name components by module:attribute, which is imported.")
 @weights_option
 @place_options
@@ -127,6 +152,7 @@ def accept(**options: Any) -> None:
         metrics=options["metric"],
         protocol=options["protocol"],
         precision=options["precision"],
+        with_images=options["images"],
         allow_code=options["allow_code"],
         execution=execution_of(options),
         announce=lambda text: say(shown(text)),
@@ -219,6 +245,7 @@ def _tell_baseline(found: Any) -> None:
 @option("--json", "json_file", type=FileToWrite(".json"), help="Also write the verdicts here.")
 @option("--junit", type=FileToWrite(".xml"), help="Also write them as JUnit XML here.")
 @option("--gitlab", type=FileToWrite(".txt"), help="Also write the values as a metrics report of GitLab here.")
+@picture_option
 @option(
     "--ci",
     type=click.Choice(["auto", "github", "none"]),
@@ -266,6 +293,11 @@ def gate(**options: Any) -> None:
         execution=execution_of(options),
     )
     reporters.write(found, {name: path for name, path in files.items() if path is not None})
+    if options["picture"]:
+        if found.base is not None and found.candidate is not None:
+            _draw(found.base, found.candidate, options["picture"], options)
+        else:
+            console.aside(shown(f"There is no picture {options['picture']}: nothing was compared."))
     if options["format"] == "json":
         say(report.dumps(reporters.as_dict(found)))
     else:

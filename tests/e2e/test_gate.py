@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from genbench import cli
 from genbench.baseline import read, write
+from genbench.images import open_images
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,35 @@ def test_what_cannot_be_compared_ends_with_4(
     assert cli.main(["gate", "hostile.json", "--baseline", "b.safetensors"]) == 2
     assert "--allow-code" in capsys.readouterr().err
     assert cli.main(["gate", made, "--baseline", "b.safetensors", "--margin", "fd=1"]) == 4
+
+
+def test_what_moved_is_drawn_where_images_are_in_pairs(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run)
+    made = str(next(Path("runs").iterdir()))
+    assert cli.main(["baseline", "accept", made, "-o", "i.safetensors", "--reason", "first", "--images"]) == 0
+    kept = read(Path("i.safetensors"))
+    pixels = open_images(made).read(0, 120)
+    assert (kept.samples.read(0, 120) == pixels).all() and (kept.samples.subset(5, 9).read(1, 2) == pixels[6:7]).all()
+    other = ["--model", "ddim(steps=2)", "--margin", "fid=5%"]
+    sizes = []
+    for known in ("b.safetensors", "i.safetensors"):
+        assert gate("--baseline", known, *other, "--picture", "moved.png")[0] == 3
+        with Image.open("moved.png") as picture:
+            sizes.append(picture.size)
+    assert sizes[0] != sizes[1], "a baseline without images has none to show"
+    assert cli.main(["run", "--model", "ddim(steps=2)", "-n", "120", "--metric", "fid", "-o", "fewer"]) == 0
+    (fewer,) = Path("fewer").iterdir()
+    assert cli.main(["compare", made, str(fewer), "--picture", "pair.png"]) == 0 and Path("pair.png").exists()
+    capsys.readouterr()
+    assert cli.main(["compare", made, str(fewer), "--unpaired", "--picture", "none.png"]) == 0
+    assert "There is no picture none.png" in capsys.readouterr().err and not Path("none.png").exists()
+    assert cli.main(["compare", made, str(fewer), made, "--picture", "x.png"]) == 2
+    # An image that is not the one of its digest is a baseline that is damaged.
+    kept.pixels[3, 0, 0, 0] ^= 1
+    write(kept, Path("damaged.safetensors"))
+    assert gate(made, "--baseline", "damaged.safetensors", "--picture", "x.png")[0] == 4
 
 
 def test_calibration_is_kept_and_refuses_small_margins(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 import genbench
 from genbench import reporters, rules, uncertainty
 from genbench.arrays import image_digests
-from genbench.baseline import Baseline, without_pixels, write
+from genbench.baseline import Baseline, kept_samples, write
 from genbench.errors import UsageError
 from genbench.gating import Gate, judged
 from genbench.records import Result
@@ -36,7 +36,7 @@ def of(values: np.ndarray, digest: str, metric: str = "swd", *, up: bool = False
 
 def base_of(*results: Result, **more: object) -> Baseline:
     images = np.random.default_rng(9).integers(0, 256, (N, 3, 2, 2), dtype=np.uint8)
-    samples = without_pixels(image_digests(images), (3, 2, 2), origin="images")
+    samples = kept_samples(image_digests(images), (3, 2, 2), origin="images")
     return Baseline(name="base", results=results, samples=samples, asked="same", **more)
 
 
