@@ -36,7 +36,7 @@ from genbench.commands.options import (
     weights_option,
 )
 from genbench.console import FileToWrite, say
-from genbench.errors import GenbenchError, NotComparable, UsageError, nearest, shown
+from genbench.errors import GenbenchError, NotComparable, Unmeasured, UsageError, nearest, shown
 
 if TYPE_CHECKING:
     from genbench.measuring import Execution
@@ -394,12 +394,12 @@ def _sample_share(request: RunRequest, options: dict[str, Any], execution: Execu
 
 @contextlib.contextmanager
 def _what_was_measured(options: dict[str, Any]) -> Iterator[None]:
-    """Prints what had been measured before an error, which then goes on its way."""
+    """Prints what had been measured before an error or an interrupt, which then goes on its way."""
     from genbench.outcome import Outcome
 
     try:
         yield
-    except GenbenchError as error:
+    except (GenbenchError, Unmeasured) as error:
         if error.results:
             _finish(Outcome(results=error.results), options)
         raise

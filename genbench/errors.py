@@ -70,6 +70,14 @@ class Incomplete(GenbenchError):
     exit_code = 8
 
 
+class Unmeasured(KeyboardInterrupt):
+    """Measuring was interrupted when `results`, `Result` records, had been made."""
+
+    def __init__(self, results: tuple[Any, ...]) -> None:
+        super().__init__(f"{len(results)} results were made before")
+        self.results = results
+
+
 class Interrupted(KeyboardInterrupt):
     """Sampling was interrupted after `kept` of `total` images had been stored."""
 

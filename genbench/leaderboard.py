@@ -10,13 +10,14 @@ import itertools
 import logging
 import math
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from genbench import comparability, pipeline, registry, report, requests, tables, weights
+from genbench import comparability, files, pipeline, registry, report, requests, tables, weights
 from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError, nearest, shown
 from genbench.measuring import Execution
 from genbench.records import PRECISIONS, Measurement, Ref, Result, RunSpec, digest
@@ -96,6 +97,56 @@ def _results_in(folder: Path) -> list[Row]:
     if not found:
         raise InputRejected(f"{shown(folder / 'result.json')} holds no results; measure the run anew, or leave it out.")
     return [report.row(result) for result in found.values()]
+
+
+def remove(path: Path, ids: Sequence[str]) -> list[Row]:
+    """Removes rows from a leaderboard, all or none. Returns them.
+
+    Args:
+        ids: of rows, or how they begin.
+
+    Raises:
+        UsageError: an id of no row, or of several.
+        InputRejected: no table with the columns of a leaderboard.
+    """
+    target = path.resolve()
+    with files.locked(target.parent, patience=tables.PATIENCE):
+        rows = tables.read(target, report.COLUMNS)
+        gone = [row_of(rows, one) for one in dict.fromkeys(ids)]
+        left = [row for row in rows if all(row is not one for one in gone)]
+        files.atomic_write(target, tables.text(report.COLUMNS, left).encode())
+    return [row for row in rows if any(row is one for one in gone)]
+
+
+def names_of(path: Path) -> dict[str, tuple[str, str]]:
+    """Names and links of systems for people, each (name, link), by the model that a row has.
+
+    Args:
+        path: a TOML file with a table a system, which has `name`, `link` or both: [ddim] for all rows of a model, or
+            ["ddim(steps=10)"] for one way to sample it, or the name of images that were scored.
+
+    Raises:
+        InputRejected: something else, or a link that is not https.
+    """
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputRejected(f"Cannot read the names {shown(path)} ({shown(error)}).") from error
+    found = {}
+    for model, entry in told.items():
+        texts = isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())
+        if not texts or not entry or not entry.keys() <= {"name", "link"}:
+            raise InputRejected(f"{shown(path)}: [{shown(model)}] has texts `name` and `link`, and nothing else.")
+        link = entry.get("link", "")
+        if link and not is_safe_link(link):
+            raise InputRejected(f"{shown(path)}: the link of [{shown(model)}] must begin with https://.")
+        found[model] = (shown(entry.get("name", "")), link)
+    return found
+
+
+def is_safe_link(text: str) -> bool:
+    """Whether a browser that follows the text goes to another site by https, and does nothing else."""
+    return text.startswith("https://") and text.isprintable() and not any(c in text for c in " \"'<>\\`()[]|")
 
 
 # --- check ------------------------------------------------------------------------------------------------------------

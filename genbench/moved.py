@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from genbench import comparison, environment, features
 from genbench.contracts import Extractor
 from genbench.errors import InputRejected, NotComparable, shown
+from genbench.files import atomic_write
 from genbench.images.pairs import Drawn, draw_pairs
-from genbench.images.writing import write_picture
+from genbench.images.writing import png
 from genbench.measuring import Execution, load_extractor, taps_of
 from genbench.sides import Measured, cells_of
 from genbench.weights import cache_directory
@@ -132,7 +133,7 @@ def write(found: Moved, path: Path) -> None:
         )
         for pair in found.pairs
     ]
-    write_picture(draw_pairs(drawn, title=lines), path)
+    atomic_write(path, png(draw_pairs(drawn, title=lines)))
 
 
 def _told(side: Measured) -> str:

@@ -33,7 +33,7 @@ from genbench import (
 )
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Model, taken_by
-from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, UsageError, calling
+from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, Unmeasured, UsageError, calling
 from genbench.measuring import Cell, Comparison, Execution, identify, measure, uses_reference
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
@@ -298,7 +298,7 @@ def run(
         todo = {str(cell): cell for cell in cells if done.get(str(cell)) is None}
         try:
             _measured(todo, comparison, spec, made_with, keep=keep)
-        except GenbenchError as error:
+        except (GenbenchError, Unmeasured) as error:
             error.results = _in_order(cells, done)
             raise
     return Outcome(spec=spec, results=_in_order(cells, done), directory=directory, cached=False)
@@ -775,6 +775,7 @@ def _measured(
 
     Raises:
         GenbenchError: of a cell that may not be left out, after all others were measured, with their `results`.
+        Unmeasured: an interrupt, with the `results` so far.
     """
     told = {key: preflight.notes(cell, comparison) for key, cell in cells.items()}
     preflight.tell(note for some in told.values() for note in some)
@@ -791,6 +792,8 @@ def _measured(
                 _log.warning("%s is left out: %s", cell.metric.name, error)
             else:
                 problems.append(error)
+        except KeyboardInterrupt as error:
+            raise Unmeasured(tuple(found.values())) from error
     if problems or (cells and not found):
         refusal = preflight.together(problems) if problems else NotComparable("None of the metrics could be measured.")
         refusal.results = tuple(found.values())

@@ -16,7 +16,7 @@ import numpy as np
 
 from genbench import differences, registry, tables, uncertainty
 from genbench.display import rounded
-from genbench.errors import GenbenchError, NotComparable, shown
+from genbench.errors import GenbenchError, NotComparable, UsageError, shown
 from genbench.records import Ref, Score
 
 Row = Mapping[str, str]
@@ -192,19 +192,44 @@ NOTES = (
 )
 
 
-def render(rows: Sequence[Row], *, title: str, form: Literal["md", "html", "csv"], source: str = "") -> str:
+def render(
+    rows: Sequence[Row],
+    *,
+    title: str,
+    form: Literal["md", "html", "csv"],
+    source: str = "",
+    names: Mapping[str, tuple[str, str]] | None = None,
+) -> str:
     """A leaderboard as a text.
 
     Args:
         rows: see `rankings`.
         title: for people.
         source: name of the file of the rows, for a line that says where the text comes from.
+        names: by system, its name and link, see `genbench.leaderboard.names_of`. The table of means has none.
     """
     found = rankings(rows)
-    return {"md": _markdown, "html": _html, "csv": _csv}[form](found, title, source)
+    if form == "csv":
+        return _csv(found)
+    known = dict(names or {})
+    known |= {_written_out(name): told for name, told in known.items()}
+    return {"md": _markdown, "html": _html}[form](found, title, source, known)
 
 
-def _csv(found: Sequence[Ranking], title: str, source: str) -> str:
+def _written_out(name: str) -> str:
+    """A system with all arguments, as rows have it; any other name as it is."""
+    try:
+        return str(registry.written_out("model", name))
+    except UsageError:
+        return name
+
+
+def _known(model: str, names: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """Name and link of a system: those of this way to sample it, else those of its model, else none."""
+    return names.get(model) or names.get(model.partition("(")[0], ("", ""))
+
+
+def _csv(found: Sequence[Ranking]) -> str:
     rows = []
     for one in found:
         for standing in one.standings:
@@ -226,6 +251,7 @@ class _Section:
     """One table: a row a system, a column a ranking, the floors below."""
 
     heading: str
+    models: tuple[str, ...]
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     floors: tuple[str, ...]
@@ -251,6 +277,7 @@ def _sections(found: Sequence[Ranking]) -> list[_Section]:
         sections.append(
             _Section(
                 heading=f"{kind.capitalize()}: {dataset}, {count} samples",
+                models=tuple(place[1] for place in sorted(systems)),
                 header=("model", "evaluations", "seeds", *_headings(some)),
                 rows=tuple(rows),
                 floors=floors,
@@ -290,7 +317,7 @@ def _cell(standing: Standing | None) -> str:
     return _value(standing.score) + (f" {standing.groups}" if standing.groups else "")
 
 
-def _markdown(found: Sequence[Ranking], title: str, source: str) -> str:
+def _markdown(found: Sequence[Ranking], title: str, source: str, names: Mapping[str, tuple[str, str]]) -> str:
     lines = [f"# {_plain(title)}", ""]
     if source:
         lines += [f"Made from {_code(source)} by `genbench leaderboard render`. Do not edit.", ""]
@@ -299,8 +326,10 @@ def _markdown(found: Sequence[Ranking], title: str, source: str) -> str:
         lines += [f"## {_plain(section.heading)}", ""]
         lines.append(f"| {' | '.join(map(_plain, section.header))} |")
         lines.append("|---" + "|---:" * (len(section.header) - 1) + "|")
-        for name, *cells in section.rows:
-            lines.append(f"| {_code(name)} | {' | '.join(map(_plain, cells))} |")
+        for model, (name, *cells) in zip(section.models, section.rows, strict=True):
+            told, link = _known(model, names)
+            told = f"[{_plain(told or 'link')}]({link}) " if link else f"{_plain(told)} " if told else ""
+            lines.append(f"| {told}{_code(name)} | {' | '.join(map(_plain, cells))} |")
         if any(section.floors):
             lines.append(f"| *real held-out images (floor)* | | | {' | '.join(section.floors)} |")
         lines.append("")
@@ -330,7 +359,7 @@ tfoot td { font-style: italic; }
 """
 
 
-def _html(found: Sequence[Ranking], title: str, source: str) -> str:
+def _html(found: Sequence[Ranking], title: str, source: str, names: Mapping[str, tuple[str, str]]) -> str:
     e = html.escape
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -343,10 +372,10 @@ def _html(found: Sequence[Ranking], title: str, source: str) -> str:
     for section in _sections(found):
         head = "".join(f'<th scope="col">{e(shown(cell))}</th>' for cell in section.header)
         body = "".join(
-            f'<tr><th scope="row"><code>{e(shown(name))}</code></th>'
+            f'<tr><th scope="row">{_linked(*_known(model, names))}<code>{e(shown(name))}</code></th>'
             + "".join(f"<td>{e(shown(cell))}</td>" for cell in cells)
             + "</tr>"
-            for name, *cells in section.rows
+            for model, (name, *cells) in zip(section.models, section.rows, strict=True)
         )
         floors = "".join(f"<td>{e(cell)}</td>" for cell in section.floors)
         foot = f"<tfoot><tr><td>real held-out images (floor)</td><td></td><td></td>{floors}</tr></tfoot>"
@@ -355,3 +384,9 @@ def _html(found: Sequence[Ranking], title: str, source: str) -> str:
             f"<tbody>{body}</tbody>{foot if any(section.floors) else ''}</table></div>"
         )
     return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _linked(name: str, link: str) -> str:
+    """Name and link before the model of a row."""
+    text = html.escape(shown(name or ("link" if link else "")))
+    return f'<a href="{html.escape(link)}">{text}</a> ' if link else f"{text} " if text else ""

@@ -186,12 +186,33 @@ def rerun(file: Path, row: str, allow_code: bool, **options: Any) -> None:
     raise click.exceptions.Exit(found.exit_code)
 
 
+@leaderboard.command(short_help="Remove rows.")
+@click.argument("file", type=click.Path(path_type=Path), cls=console.Argument)
+@option("--row", "ids", multiple=True, required=True, metavar="ID", help="Id of a row, or how it begins; repeatable.")
+def remove(file: Path, ids: tuple[str, ...]) -> None:
+    """Remove rows of FILE, all that are named or, if one of them is not there, none.
+
+    \b
+    genbench leaderboard remove board.csv --row 3c1423cb1986 --row 95a3
+    """
+    from genbench import leaderboard as boards
+
+    for row in boards.remove(file, ids):
+        what = f"{row['metric']} of {row['model'] or row['generated']}, seed {row['seed'] or 'unknown'}"
+        say(shown(f"{row['id']} is removed: {what}, {row['value']}"))
+
+
 @leaderboard.command(short_help="Show a leaderboard in groups of ties.")
 @click.argument("file", type=click.Path(path_type=Path), cls=console.Argument)
 @option("--to", type=click.Choice(["md", "html", "csv"]), default="md", show_default=True, help="Form of the text.")
 @option("--title", help="For people.  [default: the name of the file]")
+@option(
+    "--names",
+    type=click.Path(path_type=Path),
+    help="TOML with names and links of systems: [ddim] name = ..., link = ...",
+)
 @option("-o", "--output", type=FileToWrite(), help="File to write to.  [default: stdout]")
-def render(file: Path, to: str, title: str | None, output: Path | None) -> None:
+def render(file: Path, to: str, title: str | None, names: Path | None, output: Path | None) -> None:
     """Show FILE with groups of systems that are not told apart, in place of ranks, and with means over seeds.
 
     Numbers of two protocols, and measured and reported ones, are never put into one order.
@@ -204,7 +225,8 @@ def render(file: Path, to: str, title: str | None, output: Path | None) -> None:
     from genbench import standings
     from genbench.files import atomic_write
 
-    text = standings.render(boards.sound(file), title=title or file.stem, form=to, source=file.name)  # type: ignore[arg-type]
+    known = boards.names_of(names) if names else {}
+    text = standings.render(boards.sound(file), title=title or file.stem, form=to, source=file.name, names=known)  # type: ignore[arg-type]
     if output is None:
         say(text.removesuffix("\n"))
     else:

@@ -80,11 +80,6 @@ def side_by_side(images: Images, columns: int) -> NDArray[np.uint8]:
     return grid
 
 
-def write_picture(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
-    """Writes one image, uint8 (c, h, w) with c = 1 or 3, as a PNG."""
-    atomic_write(path, _png(image))
-
-
 def write_npz(samples: Samples, path: str | os.PathLike[str]) -> None:
     """Writes images to `arr_0`, uint8 (n, h, w, c), and labels, if there are any, to `arr_1`. The layout that the
     evaluation of guided diffusion reads. Captions go to `captions`. Equal samples give equal bytes. No more than a

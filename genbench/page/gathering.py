@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +81,7 @@ def gathered(
             of `genbench compare`), and strips of images (PNG of `genbench.images.write_strip`).
         title: of the page; empty for one made of the data sets.
         images: how many of every run, 0 for none. Fewer are shown where all would be too large.
-        names: a TOML file with a table a model: `[ddim]`, with `name` and `link`.
+        names: a TOML file, see `genbench.leaderboard.names_of`.
         allow_code: whether sources may name components by module:attribute, which are imported.
 
     Raises:
@@ -95,7 +94,7 @@ def gathered(
     for source in sources:
         _read(source, found, images)
     rows = sorted(found.rows.values(), key=report.sort_key)
-    naming = Naming(rows, [shot.model for shot in found.shots], _names_of(names))
+    naming = Naming(rows, [shot.model for shot in found.shots], leaderboard.names_of(names) if names else {})
     made = boards.made(rows, naming, found.seconds)
     documents = list(found.documents)
     if len(found.folders) == 2:
@@ -165,29 +164,3 @@ def _document(path: Path) -> Mapping[str, Any]:
             f"{shown(path)} is no comparison ({shown(reason)}); give what `genbench compare --format json` wrote."
         ) from error
     return told
-
-
-def _names_of(path: Path | None) -> Mapping[str, tuple[str, str]]:
-    """Name of a model to (title, link)."""
-    if path is None:
-        return {}
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputRejected(f"Cannot read the names {shown(path)} ({shown(error)}).") from error
-    found = {}
-    for model, entry in told.items():
-        if not isinstance(entry, dict) or not entry.keys() <= {"name", "link"} or not all(
-            isinstance(text, str) for text in entry.values()
-        ):  # fmt: skip
-            raise InputRejected(f"{shown(path)}: [{shown(model)}] has texts `name` and `link`, and nothing else.")
-        link = entry.get("link", "")
-        if link and not is_safe_link(link):
-            raise InputRejected(f"{shown(path)}: the link of [{shown(model)}] must begin with https://.")
-        found[model] = (shown(entry.get("name", "")), link)
-    return found
-
-
-def is_safe_link(text: str) -> bool:
-    """Whether a browser that follows the text goes to another site by https, and does nothing else."""
-    return text.startswith("https://") and text.isprintable() and not any(c in text for c in " \"'<>\\`")

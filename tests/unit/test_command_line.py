@@ -20,7 +20,7 @@ from made_up import result
 
 from genbench import cli as commands
 from genbench import console, pipeline, progress, requests
-from genbench.errors import GenbenchError, InputRejected, Interrupted
+from genbench.errors import GenbenchError, InputRejected, Interrupted, Unmeasured
 from genbench.outcome import Outcome
 
 
@@ -265,6 +265,14 @@ def test_what_was_measured_before_an_error_is_printed(cli: Cli, images: Path, mo
     assert (images.parent / "board.csv").read_text().count("\n") == 2
     code, out, _ = cli(*SCORE, "--format", "json")
     assert code == 5 and json.loads(out)["results"][0]["metric"] == "fid"
+
+
+def test_what_was_measured_before_an_interrupt_is_printed(
+    cli: Cli, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, Unmeasured((result(),)))
+    code, out, err = cli(*SCORE)
+    assert code == 130 and "fid@compact" in out and "interrupted" in err
 
 
 def test_a_leaderboard_that_would_be_refused_is_refused_before_the_work(

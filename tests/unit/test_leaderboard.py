@@ -273,6 +273,42 @@ def test_names_of_others_are_text_in_every_form() -> None:
     assert "'=cmd()" in table and ",=cmd" not in table and "\n=cmd" not in table
 
 
+def test_systems_have_names_and_links_where_a_file_gives_some(tmp_path: Path) -> None:
+    other = MODEL.replace("steps=2", "steps=9")
+    rows = [made(MODEL, 0, 1.0), made(other, 0, 2.0), made("", 0, 3.0, generated="out (1)/")]
+    names = tmp_path / "names.toml"
+    names.write_text(
+        '[ddim]\nname = "DDIM | of 2020"\n["ddim(steps=2)"]\nname = "Fast <b>"\nlink = "https://example.org/a"\n'
+        '["out (1)/"]\nlink = "https://example.org/b"\n'
+    )
+    known = leaderboard.names_of(names)
+    text = standings.render(rows, title="t", form="md", names=known)
+    assert f"| [Fast &lt;b&gt;](https://example.org/a) `{MODEL}` |" in text
+    assert f"| DDIM \\| of 2020 `{other}` |" in text and "| [link](https://example.org/b) `out (1)/` |" in text
+    page = standings.render(rows, title="t", form="html", names=known)
+    assert '<a href="https://example.org/a">Fast &lt;b&gt;</a> <code>ddim(steps=2' in page and "<b>" not in page
+    assert standings.render(rows, title="t", form="csv", names=known) == standings.render(rows, title="t", form="csv")
+    for wrong in (
+        '[ddim]\nlink = "javascript:alert(1)"', '[ddim]\nlink = "https://x/)](y"', "[ddim]\nname = 1", "ddim = 1",
+        '[ddim]\nnmae = "x"', "[ddim]", "[", '[ddim]\nlink = "https://x\\n"',
+    ):  # fmt: skip
+        names.write_text(wrong)
+        with pytest.raises(InputRejected):
+            leaderboard.names_of(names)
+
+
+def test_rows_are_removed_by_id_all_or_none(board: Path) -> None:
+    before, text = rows_of(board), board.read_bytes()
+    ids = [row["id"] for row in before]
+    for wrong in (["none"], [ids[0], "none"], [""]):
+        with pytest.raises(UsageError):
+            leaderboard.remove(board, wrong)
+        assert board.read_bytes() == text
+    assert main(["leaderboard", "remove", str(board), "--row", ids[3], "--row", ids[0][:8], "--row", ids[3]]) == 0
+    assert rows_of(board) == [row for row in before if row["id"] not in (ids[0], ids[3])]
+    assert main(["leaderboard", "check", str(board)]) == 0
+
+
 def test_the_table_of_means_is_read_by_machines(board: Path, tmp_path: Path) -> None:
     assert main(["leaderboard", "render", str(board), "--to", "csv", "-o", str(tmp_path / "means.csv")]) == 0
     rows = tables.read(tmp_path / "means.csv", standings.COLUMNS)

@@ -23,6 +23,7 @@ from genbench.errors import (
     MissingAsset,
     NotComparable,
     OutOfResources,
+    Unmeasured,
     UsageError,
 )
 from genbench.images import open_images
@@ -183,6 +184,22 @@ def test_what_was_measured_before_an_error_is_handed_on(tmp_path: Path, monkeypa
     wanted = [Measurement.parse("vendi@pixels"), Measurement.parse("fid@pixels(side=2)")]
     with pytest.raises(InputRejected, match="found late") as caught:
         pipeline.score(generated, shapes.load("train").subset(0, 60), wanted, protocol=EMBEDDED)
+    assert len(caught.value.results) == 1
+
+
+def test_what_was_measured_before_an_interrupt_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*, generated: Any, per_class: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    vendi = registry.get("metric", "vendi")
+    monkeypatch.setattr("genbench.metrics.vendi.VENDI", replace(vendi, compute=stopped, check=None))
+    with pytest.raises(Unmeasured) as caught:
+        run(tmp_path / "runs", "fid@pixels(side=2)", "vendi@pixels", "swd@pixels(side=2)", of=spec(60))
+    assert [result.metric.split("(")[0] for result in caught.value.results] == ["fid"]
+    generated, real = shapes.load("test").subset(0, 60), shapes.load("train").subset(0, 60)
+    wanted = [Measurement.parse("fid@pixels(side=2)"), Measurement.parse("vendi@pixels")]
+    with pytest.raises(Unmeasured) as caught:
+        pipeline.score(generated, real, wanted, protocol=EMBEDDED)
     assert len(caught.value.results) == 1
 
 
