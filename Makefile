@@ -1,7 +1,7 @@
 # `make quick` (a minute) while you write, `make check` before every commit; `make test` is what CI runs.
 PYTHON ?= python
 
-.PHONY: check format lint types quick test parity tables
+.PHONY: check format lint types quick test parity tables page
 
 check: lint types
 
@@ -32,3 +32,7 @@ tables:
 	for name in shapes zoo; do \
 	  $(PYTHON) -m genbench leaderboard render leaderboards/$$name.csv --output leaderboards/$$name.md || exit; \
 	done
+
+page:
+	$(PYTHON) -m genbench report leaderboards/shapes.csv leaderboards/zoo.csv leaderboards/pictures/zoo-*.png \
+	  --names leaderboards/names.toml --title "Leaderboards of genbench" --output leaderboards/index.html

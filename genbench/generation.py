@@ -285,6 +285,7 @@ class Shard:
         digests: hexadecimal SHA-256 of the pixels of every image, one after another.
         execution: device, versions and so on.
         labels, captions: of the images.
+        seconds: that the model worked on the images, None where nobody took the time.
     """
 
     made: str
@@ -293,6 +294,7 @@ class Shard:
     execution: Mapping[str, Any]
     labels: Sequence[int] | None = None
     captions: Sequence[str] | None = None
+    seconds: float | None = None
 
 
 Watch = Callable[[int, float], None]
@@ -503,6 +505,7 @@ def _make(
     size = EXACT_BLOCK if spec.exact else how.get(SMALLER, how["batch_size"])
     last = first + images_in(spec, number)
     pieces = [] if part is None else [_load_images(directory, number)[: part.count]]
+    seconds = 0.0 if part is None else part.seconds
     saved = time.monotonic()
     if part is not None and watch is not None:
         watch(part.count, 0.0)
@@ -513,7 +516,7 @@ def _make(
         images = np.concatenate(pieces)[: last - first]
         # The record last: where it is missing or belongs to other images, the shard counts as not there.
         atomic_write(_shard_path(directory, number), _npy(images))
-        return _write_record(work, number, images, how)
+        return _write_record(work, number, images, how, seconds)
 
     try:
         start = first + sum(map(len, pieces))
@@ -522,7 +525,9 @@ def _make(
             stop = start + size if spec.exact else min(start + size, last)
             report = None if watch is None else partial(_report, watch, min(stop, last) - start)
             try:
+                began = time.perf_counter()
                 pieces.append(sample_images(work.model, spec, start, stop, prompts=work.prompts, watch=report))
+                seconds = None if seconds is None else seconds + time.perf_counter() - began
             except OutOfMemory:
                 if spec.exact or stop - start == 1:
                     raise
@@ -551,7 +556,9 @@ def _report(watch: Watch, images: int, step: int, steps: int) -> None:
     watch(0, images * step / steps)
 
 
-def _write_record(work: Sampling, number: int, images: Images, how: Mapping[str, Any]) -> Shard:
+def _write_record(
+    work: Sampling, number: int, images: Images, how: Mapping[str, Any], seconds: float | None = None
+) -> Shard:
     first = number * SHARD
     asked = conditions(work.model, image_seeds(work.spec.seed, first, first + len(images)), work.prompts)
     shard = Shard(
@@ -561,6 +568,7 @@ def _write_record(work: Sampling, number: int, images: Images, how: Mapping[str,
         execution=dict(how),
         labels=None if asked.labels is None else asked.labels.tolist(),
         captions=None if asked.captions is None else list(asked.captions),
+        seconds=None if seconds is None else round(seconds, 3),
     )
     atomic_write(_record_path(work.directory, number), (canonical(asdict(shard)) + "\n").encode())
     return shard
@@ -632,6 +640,16 @@ def kept_images(directory: Path, spec: RunSpec) -> int:
     made = _made(found)
     shards = (_record(directory, number, made) for number in range(-(-spec.num_samples // SHARD)))
     return sum(shard.count for shard in shards if shard is not None)
+
+
+def sampling_seconds(directory: Path, spec: RunSpec) -> float | None:
+    """Seconds that the model worked on the images of a complete run, None where the time of a part is not known."""
+    found = _load(directory / "manifest.json")
+    if not isinstance(found, dict):
+        return None
+    shards = [_record(directory, number, _made(found)) for number in range(-(-spec.num_samples // SHARD))]
+    known = [shard.seconds for shard in shards if shard is not None and isinstance(shard.seconds, int | float)]
+    return sum(known) if len(known) == len(shards) else None
 
 
 def is_complete(directory: Path, spec: RunSpec) -> bool:

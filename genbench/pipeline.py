@@ -283,6 +283,7 @@ def run(
             "samples": samples.fingerprint(), "real": real and real.fingerprint(),
             "asked": identities.asked(spec.seed, samples),
             "given_weights": given_weights(execution),
+            "sampling_seconds": generation.sampling_seconds(directory / "samples", spec),
         }  # fmt: skip
         stored = {name: result for name, result in stored.items() if _made_alike(result, made_with)}
         comparison = compared(samples)

@@ -6,12 +6,14 @@ No ranking is made here: orders and ties are those of `genbench.standings`.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genbench import comparability, registry, standings
 from genbench.errors import UsageError, shown
+from genbench.leaderboard import IDENTITIES_SINCE
 from genbench.records import Ref, Score
 from genbench.standings import Ranking, Row, Standing
 
@@ -258,6 +260,7 @@ def _board(
     )
     keys = sorted(
         {(_number(s.evaluations, math.inf), s.model, s.precision) for one in group for s in one.standings},
+        key=lambda key: (key[0], _natural(key[1]), key[2] != "float32", key[2]),
     )
     systems = []
     for place, (evaluations, model, precision) in enumerate(keys, 1):
@@ -302,19 +305,30 @@ def _number(text: str, default: float) -> float:
     return float(text) if text else default
 
 
+def _natural(text: str) -> list[str | float]:
+    """Sort key by which 2 stands before 10: texts and numbers by turns."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [float(part) if number % 2 else part for number, part in enumerate(parts)]
+
+
 def _apart(group: Sequence[Ranking], earlier: Board | None) -> str:
     """What was measured unlike on an earlier board of the same data set and number of images."""
     if earlier is None:
         return ""
+    others = {(column.rank.metric, column.rank.extractor): column.rank for column in earlier.columns}
     for one in group:
-        for column in earlier.columns:
-            other = column.rank
-            if (other.metric, other.extractor) == (one.metric, one.extractor):
-                try:
-                    found = comparability.differing_rows(other.standings[0].rows[0], one.standings[0].rows[0])
-                except UsageError:
-                    continue
-                return shown("; ".join(map(str, found)))
+        other = others.get((one.metric, one.extractor))
+        if other is None:
+            continue
+        rows = other.standings[0].rows[0], one.standings[0].rows[0]
+        try:
+            found = comparability.differing_rows(*rows)
+        except UsageError:
+            continue
+        first = min(row["date"] for row in rows)
+        if [difference.field for difference in found] == ["protocol_hash"] and first < IDENTITIES_SINCE:
+            return f"protocol hashes of before {IDENTITIES_SINCE} were made of other facts, so that nobody can tell"
+        return shown("; ".join(map(str, found)))
     return "its metrics are others"
 
 

@@ -51,6 +51,7 @@ for (const board of document.querySelectorAll("section.board")) {
   };
   tools.hidden = false;
   tools.addEventListener("input", filter);
+  tools.addEventListener("change", filter);
   filter();
 
   const chooser = board.querySelector(".chooser"), select = chooser.querySelector("select");

@@ -28,8 +28,11 @@ class Published:
 
 
 def beside(boards: Sequence[Board]) -> list[Published]:
-    """What the papers of the systems print, on whatever data set, with the reasons against an order."""
-    found: dict[tuple[str, ...], Published] = {}
+    """What the papers of the systems print, on whatever data set, with the reasons against an order.
+
+    Beside a number stands the system of its model that has the fewest reasons, the first of several.
+    """
+    found: dict[tuple[str, papers.Reported], Published] = {}
     measured = [system for board in boards if board.kind == "measured" for system in board.systems]
     for system in measured:
         for cell in system.cells:
@@ -37,15 +40,14 @@ def beside(boards: Sequence[Board]) -> list[Published]:
                 continue
             result = _as_result(row)
             for one in _rows_of_papers(row, result):
-                key = (one.system, one.variant, one.dataset, str(one.resolution), one.metric, one.citation)
-                if (system.name.family, *key) in found:
-                    continue
+                key = (system.name.family, one)
                 verdict, reasons = papers.comparable(result, one)
-                size = f" {one.resolution}" if one.resolution else ""
-                found[system.name.family, *key] = Published(
+                if key in found and len(found[key].reasons) <= len(reasons):
+                    continue
+                found[key] = Published(
                     name=system.name,
                     system=shown(f"{one.system}{f', {one.variant}' if one.variant else ''}"),
-                    dataset=shown(f"{one.dataset}{size}"),
+                    dataset=shown(f"{one.dataset}{f' {one.resolution}' if one.resolution else ''}"),
                     metric=shown(one.metric),
                     value=f"{one.value:.10g}",
                     citation=shown(one.citation),
