@@ -59,12 +59,9 @@ def choose_device(wanted: str) -> str:
     """
     import torch
 
-    if ranks.count() > 1 and wanted in ("auto", "cuda") and torch.cuda.is_available():
-        # A launcher may let each process see its own GPU alone.
-        wanted = f"cuda:{ranks.local_rank() if torch.cuda.device_count() > 1 else 0}"
+    if wanted in ("auto", "cuda") and torch.cuda.is_available():
+        wanted = ranks.here("cuda")
     if wanted == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = wanted.partition(":")
     if kind == "cpu" and not index:

@@ -8,15 +8,17 @@ float64 from the features as they were given.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genbench import ranks
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.uncertainty import block_numbers
 
@@ -164,9 +166,13 @@ class Distances:
         _refine(tile.T, y, columns, x, rows)
         return tile
 
-    def tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Every tile once, with its rows and its columns; the columns change fastest."""
-        for rows in _spans(0, len(self.x), _ROWS):
+    def rows(self) -> list[slice]:
+        """Runs of rows, each as high as a tile."""
+        return list(_spans(0, len(self.x), _ROWS))
+
+    def tiles(self, runs: Sequence[int]) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Every tile of some runs of rows once, with its rows and its columns; the columns change fastest."""
+        for rows in map(self.rows().__getitem__, runs):
             for columns in _spans(0, len(self.y), _COLUMNS):
                 yield rows, columns, self.tile(rows, columns)
 
@@ -235,6 +241,74 @@ def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
         start = end
 
 
+Walk = Callable[..., dict[str, Tensor]]
+"""walk(between, runs, advance, **more): what the tiles of some runs of rows give, in arrays that can be put together."""
+
+
+def over_tiles(walk: Walk, x: Points, y: Points, **more: Tensor | int | None) -> list[dict[str, Tensor]]:
+    """What a walk over the tiles between x and y gives, each process walking over some of the rows.
+
+    Args:
+        walk: at the top of a module of this package, so that other processes find it.
+        more: of the walk.
+
+    Returns:
+        What each process found. No value depends on who made which rows.
+    """
+    between, device = distances(x, y), x.values.device
+    found = ranks.spread(
+        walk_elsewhere,
+        range(len(between.rows())),
+        own=partial(walk, between, **more),
+        walk=ranks.name_of(walk),
+        device=str(device),
+        points=[_told(x)] if y is x else [_told(x), _told(y)],
+        more={name: _array(value) for name, value in more.items()},
+    )
+    return [{name: torch.as_tensor(value).to(device) for name, value in some.items()} for some in found]
+
+
+def walk_elsewhere(
+    runs: Sequence[int],
+    advance: ranks.Advance,
+    *,
+    walk: str,
+    device: str,
+    points: Sequence[dict[str, Any]],
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """Walks over some of the rows for the process that asked, see `over_tiles`."""
+    from genbench.arithmetic import float32
+
+    device = ranks.here(device)
+    with float32():
+        sets = [_again(told, device) for told in points]
+        x, y = sets[0], sets[-1]
+        given = {n: torch.from_numpy(v).to(device) if isinstance(v, np.ndarray) else v for n, v in more.items()}
+        found = ranks.function(walk)(distances(x, y), runs, advance, **given)
+    return {name: _array(value) for name, value in found.items()}
+
+
+def _array(value: Tensor | int | None) -> NDArray[Any] | int | None:
+    return value.cpu().numpy() if isinstance(value, Tensor) else value
+
+
+def _told(x: Points) -> dict[str, Any]:
+    """What another process makes the same points of."""
+    arithmetic = "float32" if x.full is None else "fp16-adm"
+    return {
+        "given": x.given, "order": x.order, "centre": x.centre, "scale": x.scale, "arithmetic": arithmetic,
+        "crowded": _array(x.crowded),
+    }  # fmt: skip
+
+
+def _again(told: dict[str, Any], device: str) -> Points:
+    crowded = told.pop("crowded")
+    return replace(
+        points(**told, device=device), crowded=None if crowded is None else torch.from_numpy(crowded).to(device)
+    )
+
+
 def nearest_neighbours(x: Points, count: int) -> Neighbours:
     """The `count` nearest points of every point in its own set, itself included.
 
@@ -243,24 +317,40 @@ def nearest_neighbours(x: Points, count: int) -> Neighbours:
     precision makes of it, and the rounding is not symmetric, so that all tiles are made.
     """
     count = min(count, len(x))
-    best = torch.full((len(x), count), torch.inf, device=x.values.device)
-    index = torch.zeros((len(x), count), dtype=torch.int64, device=x.values.device)
-    between = distances(x, x)
+    first, *others = over_tiles(nearest_of_rows, x, x, count=count)
+    best, index = first["squared"], first["index"]
+    for other in others:
+        best, chosen = torch.cat([best, other["squared"]], dim=1).topk(count, largest=False)
+        index = torch.cat([index, other["index"]], dim=1).gather(1, chosen)
     if x.full is not None:
-        for rows, columns, tile in between.tiles():
-            _merge(best, index, rows, tile, columns.start)
         return Neighbours(squared=best, index=index, crowded=None)
-    for rows in _spans(0, len(x), _ROWS):
-        _merge(best, index, rows, _among_themselves(between, rows), rows.start)
-        for columns in _spans(rows.stop, len(x), _COLUMNS):
-            tile = between.tile(rows, columns)
-            _merge(best, index, rows, tile, columns.start)
-            _merge(best, index, columns, tile.T.contiguous(), rows.start)
     crowded = best[:, min(1, count - 1)] < CROWDED * x.norms
     if not bool(crowded.any()):
         return Neighbours(squared=best, index=index, crowded=None)
     _search_again(x, crowded, best, index)
     return Neighbours(squared=best, index=index, crowded=crowded)
+
+
+def nearest_of_rows(
+    between: Distances, runs: Sequence[int], advance: ranks.Advance, *, count: int
+) -> dict[str, Tensor]:
+    """The nearest points of all points among the pairs in the tiles of some runs of rows; infinity where none is."""
+    x = between.x
+    best = torch.full((len(x), count), torch.inf, device=x.values.device)
+    index = torch.zeros((len(x), count), dtype=torch.int64, device=x.values.device)
+    if x.full is not None:
+        for rows, columns, tile in between.tiles(runs):
+            _merge(best, index, rows, tile, columns.start)
+            advance(0)
+        return {"squared": best, "index": index}
+    for rows in map(between.rows().__getitem__, runs):
+        _merge(best, index, rows, _among_themselves(between, rows), rows.start)
+        for columns in _spans(rows.stop, len(x), _COLUMNS):
+            tile = between.tile(rows, columns)
+            _merge(best, index, rows, tile, columns.start)
+            _merge(best, index, columns, tile.T.contiguous(), rows.start)
+            advance(0)
+    return {"squared": best, "index": index}
 
 
 def _merge(best: Tensor, index: Tensor, rows: slice | Tensor, tile: Tensor, first: int) -> None:

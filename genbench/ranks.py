@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from mmap import mmap
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge, wait
 from pathlib import Path
@@ -73,6 +74,16 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK") or rank())
 
 
+def here(device: str) -> str:
+    """The device of this process that stands for one of another: each process of a machine has a GPU of its own."""
+    if count() == 1 or not device.startswith("cuda"):
+        return device
+    import torch
+
+    # A launcher may let each process see its own GPU alone.
+    return f"cuda:{local_rank() if torch.cuda.device_count() > 1 else 0}"
+
+
 @dataclass(slots=True)
 class _Line:
     """The connection to another process."""
@@ -114,7 +125,9 @@ class _Line:
 
 
 def _packed(value: Any, arrays: list[np.ndarray]) -> Any:
-    """A value as JSON; arrays are put aside."""
+    """A value as JSON. Arrays are put aside, but for those of whole files, which every process reads for itself."""
+    if isinstance(value, np.memmap) and isinstance(value.base, mmap) and value.filename:
+        return {" ": "mapped", "path": str(Path(value.filename).absolute())}
     if isinstance(value, np.ndarray):
         arrays.append(value)
         return {" ": "array"}
@@ -131,6 +144,8 @@ def _unpacked(value: Any, array: Callable[[], np.ndarray]) -> Any:
     if isinstance(value, dict):
         if value.get(" ") == "array":
             return array()
+        if value.get(" ") == "mapped":
+            return np.load(value["path"], mmap_mode="r", allow_pickle=False)
         return Path(value["path"]) if " " in value else {key: _unpacked(part, array) for key, part in value.items()}
     return [_unpacked(part, array) for part in value] if isinstance(value, list) else value
 
@@ -213,7 +228,7 @@ def spread(
     if team is None or not items:
         return [own(items, watch)]
     shares = [items[r :: len(team.lines) + 1] for r in range(len(team.lines) + 1)]
-    name = job if isinstance(job, str) else f"{job.__module__}:{job.__qualname__}"
+    name = job if isinstance(job, str) else name_of(job)
     team.number, team.answers = team.number + 1, {}
     team.busy = {line.rank: line for line in team.lines if shares[line.rank]}
 
@@ -310,7 +325,7 @@ def _serve(line: _Line, contexts: Mapping[str, Callable[..., Mapping[str, Job]]]
                     with told.silent():  # the leader has said what is to be said of them
                         jobs = contexts[more.pop("kind")](**more)
                     known = message["about"]
-                do = _function(message["do"]) if ":" in message["do"] else jobs[message["do"]]
+                do = function(message["do"]) if ":" in message["do"] else jobs[message["do"]]
                 answer = do(message["items"], advance, **message["arguments"])
                 line.send(of=number, done=answer)
             except _Dropped:
@@ -335,7 +350,13 @@ def _told(error: BaseException) -> dict[str, Any]:
     return {"kind": type(known).__name__, "text": str(known)}
 
 
-def _function(name: str) -> Job:
+def name_of(job: Callable[..., Any]) -> str:
+    """What `function` finds it by."""
+    return f"{job.__module__}:{job.__qualname__}"
+
+
+def function(name: str) -> Job:
+    """The function of this package that MODULE:NAME names."""
     module, _, attribute = name.partition(":")
     if module.partition(".")[0] != __name__.partition(".")[0]:
         raise errors.UsageError(f"Helpers do what is in this package; got {name}.")

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "contracts": {"arrays", "records", "errors"},
     "labels": {"arrays", "contracts", "errors"},
     "uncertainty": {"errors", "mixing", "records"},
-    "neighbours": {"errors", "uncertainty"},
+    "neighbours": {"arithmetic", "errors", "ranks", "uncertainty"},
     "gaussians": {"errors", "arrays", "records", "uncertainty"},
     "weights": {"errors", "records", "files", "downloads"},
     "resize": {"errors"},

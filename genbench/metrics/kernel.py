@@ -8,14 +8,17 @@ arithmetic on the same sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genbench import ranks
 from genbench.arithmetic import float32
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
@@ -34,8 +37,8 @@ from genbench.uncertainty import (
     tails_are_heavy,
 )
 
-Kernel = Callable[[Tensor], Tensor]
-"""Maps inner products to values of the kernel, entry by entry; may work in place."""
+Kernel = partial[Tensor]
+"""Maps inner products to values of the kernel, entry by entry; may work in place. Other processes find its function."""
 
 _TILE = 2048
 
@@ -91,7 +94,12 @@ class KernelSums:
 
 def polynomial(width: int) -> Kernel:
     """(x.y / width + 1)^3 of the inner product. Source: Binkowski et al. 2018, sec. 4."""
-    return lambda products: products.mul_(1 / width).add_(1).pow_(3)
+    return partial(polynomial_of, width=width)
+
+
+def polynomial_of(products: Tensor, *, width: int) -> Tensor:
+    """The kernel of `polynomial`."""
+    return products.mul_(1 / width).add_(1).pow_(3)
 
 
 def gaussian_less_one(sigma: float) -> Kernel:
@@ -100,7 +108,12 @@ def gaussian_less_one(sigma: float) -> Kernel:
     The discrepancy does not change with a constant, and without the 1 nothing cancels: for sigma = 10 the kernel of
     unit vectors lies in [0.98, 1].
     """
-    return lambda products: products.sub_(1).mul_(1 / sigma**2).expm1_()
+    return partial(gaussian_less_one_of, sigma=sigma)
+
+
+def gaussian_less_one_of(products: Tensor, *, sigma: float) -> Tensor:
+    """The kernel of `gaussian_less_one`."""
+    return products.sub_(1).mul_(1 / sigma**2).expm1_()
 
 
 @float32()
@@ -121,23 +134,32 @@ def kernel_sums(
         raise NotComparable(
             f"Features of widths {generated.shape[1]} and {reference.shape[1]} cannot be compared; use one extractor."
         )
-    numbers = block_numbers(len(generated))
-    # Blocks lie together, so that a sum over a block is one over consecutive rows and columns.
-    order = np.argsort(numbers, kind="stable")
-    x, y = torch.from_numpy(generated[order]).to(device), torch.from_numpy(np.array(reference)).to(device)
-    blocks = torch.from_numpy(numbers[order]).to(device)
-    one = torch.zeros(len(y), dtype=torch.int64, device=device)
-    own = torch.zeros(int(blocks.max()) + 1, dtype=torch.float64, device=device)
+    sides = _sides(generated, reference, device)
+    x, y, blocks = sides.x, sides.y, sides.blocks
+    own = torch.zeros(sides.count, dtype=torch.float64, device=device)
     own.index_add_(0, blocks, kernel((x * x).sum(1)).double())
-    each = _sums(x, y, torch.arange(len(x), device=device), one, kernel)
+    found = ranks.spread(
+        sums_elsewhere,
+        range(sides.tiles),
+        own=lambda tiles, advance: _sums_of(sides, kernel, tiles, advance),
+        generated=generated,
+        reference=reference,
+        kernel=[ranks.name_of(kernel.func), kernel.keywords],
+        device=device,
+    )
+    # In the order of the tiles, whoever made them: no sum depends on how many processes there are.
+    by_tile = {tile: part for some in found for tile, part in zip(some["tiles"], some["parts"], strict=True)}
+    parts = [by_tile[tile] for tile in range(sides.tiles)]
+    ours, theirs = parts[: sides.tiles_of_x], parts[sides.tiles_of_x :]
+    each = np.concatenate([part["each"] for part in ours])
     sums = KernelSums(
         sizes=block_sizes(len(generated)).astype(np.float64),
-        within=_symmetric_sums(x, blocks, kernel),
+        within=_symmetric(ours),
         own=own.cpu().numpy(),
-        across=torch.zeros_like(own).index_add_(0, blocks, each[:, 0]).cpu().numpy(),
-        each=each[:, 0].cpu().numpy(),
+        across=np.bincount(blocks.cpu().numpy(), weights=each, minlength=sides.count).astype(np.float64),
+        each=each,
         count=len(y),
-        reference=float(_symmetric_sums(y, one, kernel)[0, 0]),
+        reference=float(_symmetric(theirs)[0, 0]),
         reference_own=float(kernel((y * y).sum(1)).double().sum()),
     )
     if not np.isfinite(sums.within.sum() + sums.across.sum() + sums.reference):
@@ -145,35 +167,94 @@ def kernel_sums(
     return sums
 
 
-def _sums(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor, kernel: Kernel) -> Tensor:
-    """Sums of the kernel over pairs of blocks: float64 (blocks of x, blocks of y). `columns` ascends."""
-    shape = int(rows.max()) + 1, int(columns.max()) + 1
-    result = torch.zeros(shape, dtype=torch.float64, device=x.device)
-    for i in range(0, len(x), _TILE):
-        for j in range(0, len(y), _TILE):
-            result += _tile_sums(x, y, rows, columns, i, j, shape, kernel)
-    return result
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Both sets of features on a device, x (n, d) with its jackknife blocks together, and y (m, d)."""
+
+    x: Tensor
+    y: Tensor
+    blocks: Tensor
+
+    @property
+    def count(self) -> int:
+        return int(self.blocks.max()) + 1
+
+    @property
+    def tiles_of_x(self) -> int:
+        return -(-len(self.x) // _TILE)
+
+    @property
+    def tiles(self) -> int:
+        """Number of runs of rows: first those of x, then those of y."""
+        return self.tiles_of_x + -(-len(self.y) // _TILE)
+
+
+def _sides(generated: NDArray[np.float32], reference: NDArray[np.float32], device: str) -> _Sides:
+    numbers = block_numbers(len(generated))
+    # Blocks lie together, so that a sum over a block is one over consecutive rows and columns.
+    order = np.argsort(numbers, kind="stable")
+    x, y = torch.from_numpy(generated[order]).to(device), torch.from_numpy(np.array(reference)).to(device)
+    return _Sides(x, y, torch.from_numpy(numbers[order]).to(device))
+
+
+def sums_elsewhere(
+    tiles: Sequence[int],
+    advance: ranks.Advance,
+    *,
+    generated: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    kernel: tuple[str, dict[str, Any]],
+    device: str,
+) -> dict[str, Any]:
+    """Sums over some of the rows for the process that asked, see `kernel_sums`."""
+    with float32():
+        sides = _sides(generated, reference, ranks.here(device))
+        return _sums_of(sides, partial(ranks.function(kernel[0]), **kernel[1]), tiles, advance)
+
+
+def _sums_of(sides: _Sides, kernel: Kernel, tiles: Sequence[int], advance: ranks.Advance) -> dict[str, Any]:
+    """Sums of the kernel over pairs of which one lies in a run of rows, for each of some runs.
+
+    Returns:
+        For each of `tiles`, in `parts`: float64 `diagonal` and `above` (blocks, blocks), over pairs of the run with
+        itself and with later ones of its set; of runs of x also `each` (rows,), over pairs with all of y.
+    """
+    x, y, parts = sides.x, sides.y, []
+    one = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+    for tile in tiles:
+        z, blocks = (x, sides.blocks) if tile < sides.tiles_of_x else (y, one)
+        i = (tile if tile < sides.tiles_of_x else tile - sides.tiles_of_x) * _TILE
+        shape = (int(blocks.max()) + 1,) * 2
+        diagonal = _tile_sums(z, z, blocks, blocks, i, i, shape, kernel)
+        above = torch.zeros_like(diagonal)
+        for j in range(i + _TILE, len(z), _TILE):
+            above += _tile_sums(z, z, blocks, blocks, i, j, shape, kernel)
+            advance(0)
+        part = {"diagonal": diagonal.cpu().numpy(), "above": above.cpu().numpy()}
+        if tile < sides.tiles_of_x:
+            each = torch.zeros(len(x[i : i + _TILE]), dtype=torch.float64, device=x.device)
+            for j in range(0, len(y), _TILE):
+                each += kernel(x[i : i + _TILE] @ y[j : j + _TILE].T).sum(1, dtype=torch.float64)
+                advance(0)
+            part["each"] = each.cpu().numpy()
+        parts.append(part)
+    return {"tiles": list(tiles), "parts": parts}
+
+
+def _symmetric(parts: Sequence[Mapping[str, NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """Sums over all pairs of one set, from the tiles on and above the diagonal."""
+    above = np.sum([part["above"] for part in parts], axis=0)
+    return np.sum([part["diagonal"] for part in parts], axis=0) + above + above.T
 
 
 def _tile_sums(
     x: Tensor, y: Tensor, rows: Tensor, columns: Tensor, i: int, j: int, shape: tuple[int, int], kernel: Kernel
 ) -> Tensor:
+    """Sums of the kernel over the pairs of a tile, by blocks of both sides: float64 (shape). `columns` ascends."""
     values = kernel(x[i : i + _TILE] @ y[j : j + _TILE].T)
     runs = values.split(torch.bincount(columns[j : j + _TILE], minlength=shape[1]).tolist(), dim=1)
     totals = torch.stack([run.sum(1, dtype=torch.float64) for run in runs], dim=1)
     return torch.zeros(shape, dtype=torch.float64, device=x.device).index_add_(0, rows[i : i + _TILE], totals)
-
-
-def _symmetric_sums(x: Tensor, blocks: Tensor, kernel: Kernel) -> NDArray[np.float64]:
-    """Sums over pairs of one set, from the tiles on and above the diagonal."""
-    shape = (int(blocks.max()) + 1,) * 2
-    diagonal = torch.zeros(shape, dtype=torch.float64, device=x.device)
-    above = torch.zeros_like(diagonal)
-    for i in range(0, len(x), _TILE):
-        for j in range(i, len(x), _TILE):
-            part = diagonal if i == j else above
-            part += _tile_sums(x, x, blocks, blocks, i, j, shape, kernel)
-    return (diagonal + above + above.T).cpu().numpy()
 
 
 @float32()

@@ -13,6 +13,7 @@ deleted, which widens the balls that lost a neighbour, and the statistic is reco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,13 +32,15 @@ from genbench.neighbours import (
     FINE_RESOLUTION,
     RESOLUTION,
     SPARE,
+    Distances,
     Neighbours,
     Points,
-    distances,
     nearest_neighbours,
+    over_tiles,
     pair_of,
     radii_without_blocks,
 )
+from genbench.ranks import Advance
 from genbench.records import Score
 from genbench.uncertainty import (
     NONNEGATIVE,
@@ -123,18 +126,12 @@ def memberships(
     y, others = _searched(pair.reference, sides[1:], k, arithmetic)
     own, radii, count = near.radii(k), others.radii(k), int(pair.blocks.max()) + 1
     without = radii_without_blocks(x, near, pair.blocks, k) if jackknife else None
-    inside = torch.zeros(len(x), dtype=torch.bool, device=own.device)
-    held = torch.zeros((len(y), count), dtype=torch.bool, device=own.device)
-    wider = torch.zeros_like(held)
-    for rows, columns, tile in distances(y, x).tiles():
-        # Differences and minima are several times faster than comparisons and "any", and as exact.
-        slack = tile - radii[rows][:, None]
-        inside[columns] |= slack.amin(0) <= 0  # eq. 1
-        blocks = pair.blocks[columns]
-        held[rows] |= _block_minima(torch.sub(tile, own[columns], out=slack), blocks, count) <= 0
-        if without is not None:
-            wider[rows] |= _any_but_one(held[rows])
-            _cover_by_wider_balls(wider[rows], tile, without[columns], blocks)
+    found_by = over_tiles(
+        membership_of_rows, y, x, radii=radii, own=own, blocks=pair.blocks, count=count, without=without
+    )
+    inside, held, wider = (
+        torch.stack([some[name] for some in found_by]).any(0) for name in ("inside", "held", "wider")
+    )
     found = Memberships(
         inside=pair.by_image(inside).astype(np.bool_),
         covered=held.any(1).cpu().numpy(),
@@ -142,6 +139,45 @@ def memberships(
     )
     keep(sides, key, found)
     return found
+
+
+def membership_of_rows(
+    between: Distances,
+    runs: Sequence[int],
+    advance: Advance,
+    *,
+    radii: Tensor,
+    own: Tensor,
+    blocks: Tensor,
+    count: int,
+    without: Tensor | None,
+) -> dict[str, Tensor]:
+    """Walks over tiles of reference images (rows) and generated ones (columns).
+
+    Args:
+        radii, own: squared radii of the reference images and of the generated ones.
+        blocks: int64 (generated,), of `count` jackknife blocks.
+        without: radii of the generated images without each block, see `radii_without_blocks`.
+
+    Returns:
+        `inside`, whether a generated image lies in a ball of these rows. `held`, whether a reference image of these
+        rows lies in a ball of each block; `wider`, whether it still does without each. False elsewhere.
+    """
+    y, x = between.x, between.y
+    inside = torch.zeros(len(x), dtype=torch.bool, device=own.device)
+    held = torch.zeros((len(y), count), dtype=torch.bool, device=own.device)
+    wider = torch.zeros_like(held)
+    for rows, columns, tile in between.tiles(runs):
+        # Differences and minima are several times faster than comparisons and "any", and as exact.
+        slack = tile - radii[rows][:, None]
+        inside[columns] |= slack.amin(0) <= 0  # eq. 1
+        part = blocks[columns]
+        held[rows] |= _block_minima(torch.sub(tile, own[columns], out=slack), part, count) <= 0
+        if without is not None:
+            wider[rows] |= _any_but_one(held[rows])
+            _cover_by_wider_balls(wider[rows], tile, without[columns], part)
+        advance(0)
+    return {"inside": inside, "held": held, "wider": wider}
 
 
 def _searched(
@@ -165,12 +201,9 @@ def occupancies(generated: Features, reference: Features, *, k: int = 5, device:
     pair = pair_of(generated.values(), reference.values(), k=k, arithmetic="float32", device=device)
     x, (y, near) = pair.generated, _searched(pair.reference, sides[1:], k, "float32")
     radii, count = near.radii(k), int(pair.blocks.max()) + 1
-    balls = torch.zeros(len(x), dtype=torch.int64, device=radii.device)
-    reached = torch.zeros((len(y), count), dtype=torch.bool, device=radii.device)
-    for rows, columns, tile in distances(y, x).tiles():
-        limit = radii[rows][:, None]
-        balls[columns] += (tile < limit).sum(0, dtype=torch.int32)
-        reached[rows] |= _block_minima(tile, pair.blocks[columns], count) < limit
+    found_by = over_tiles(occupancy_of_rows, y, x, radii=radii, blocks=pair.blocks, count=count)
+    balls = torch.stack([some["balls"] for some in found_by]).sum(0)
+    reached = torch.stack([some["reached"] for some in found_by]).any(0)
     found = Occupancies(
         balls=pair.by_image(balls).astype(np.int64),
         reached=reached.any(1).cpu().numpy(),
@@ -178,6 +211,25 @@ def occupancies(generated: Features, reference: Features, *, k: int = 5, device:
     )
     keep(sides, key, found)
     return found
+
+
+def occupancy_of_rows(
+    between: Distances, runs: Sequence[int], advance: Advance, *, radii: Tensor, blocks: Tensor, count: int
+) -> dict[str, Tensor]:
+    """Walks over tiles of reference images (rows) and generated ones (columns). Arguments as `membership_of_rows`.
+
+    Returns:
+        `balls`, in how many balls of these rows a generated image lies, and `reached`, whether the ball of a reference
+        image of these rows holds an image of each block. 0 elsewhere.
+    """
+    balls = torch.zeros(len(between.y), dtype=torch.int64, device=radii.device)
+    reached = torch.zeros((len(between.x), count), dtype=torch.bool, device=radii.device)
+    for rows, columns, tile in between.tiles(runs):
+        limit = radii[rows][:, None]
+        balls[columns] += (tile < limit).sum(0, dtype=torch.int32)
+        reached[rows] |= _block_minima(tile, blocks[columns], count) < limit
+        advance(0)
+    return {"balls": balls, "reached": reached}
 
 
 def _block_minima(values: Tensor, blocks: Tensor, count: int) -> Tensor:
@@ -235,12 +287,32 @@ def realism_scores(generated: Features, reference: Features, *, k: int = 3, devi
     grain = torch.full_like(radii, RESOLUTION)
     if y.crowded is not None:
         grain[y.crowded] = FINE_RESOLUTION
-    best = torch.zeros(len(x), device=radii.device)
-    for rows, columns, tile in distances(y, x).tiles():
+    found_by = over_tiles(realism_of_rows, y, x, kept=kept, grain=grain, spread=spread)
+    best = torch.stack([some["best"] for some in found_by]).amax(0)
+    return np.sqrt(pair.by_image(best).astype(np.float64))
+
+
+def realism_of_rows(
+    between: Distances, runs: Sequence[int], advance: Advance, *, kept: Tensor, grain: Tensor, spread: Tensor
+) -> dict[str, Tensor]:
+    """Walks over tiles of reference images (rows) and generated ones (columns).
+
+    Args:
+        kept: squared radii of the reference images, 0 for those that do not count.
+        grain: (reference,), what of the squared lengths of two points their squared distance resolves.
+        spread: (), mean squared length of the reference images.
+
+    Returns:
+        `best`, the largest ratio for each generated image, squared; 0 where there is none.
+    """
+    y, x = between.x, between.y
+    best = torch.zeros(len(x), device=kept.device)
+    for rows, columns, tile in between.tiles(runs):
         resolved = grain[rows][:, None] * (y.norms[rows][:, None] + x.norms[columns] + spread)
         tile = torch.maximum(tile, resolved).clamp_(min=torch.finfo(torch.float32).tiny)
         best[columns] = torch.maximum(best[columns], (kept[rows][:, None] / tile).amax(0))  # eq. 3, squared
-    return np.sqrt(pair.by_image(best).astype(np.float64))
+        advance(0)
+    return {"best": best}
 
 
 @float32()
@@ -255,14 +327,30 @@ def authentic_images(generated: Features, reference: Features, *, device: str = 
     pair = pair_of(generated.values(), reference.values(), k=1, arithmetic="float32", device=device)
     x, (y, near) = pair.generated, _searched(pair.reference, (reference,), 1, "float32")
     radii = near.radii(1)
-    nearest = torch.full((len(x),), torch.inf, device=radii.device)
-    spacing = torch.zeros(len(x), device=radii.device)
-    for rows, columns, tile in distances(y, x).tiles():
-        low, which = tile.min(0)
-        closer = low < nearest[columns]
-        nearest[columns] = torch.where(closer, low, nearest[columns])
-        spacing[columns] = torch.where(closer, radii[rows][which], spacing[columns])
-    return pair.by_image(spacing < nearest).astype(np.bool_)
+    found_by = over_tiles(nearest_of_reference, y, x)
+    low, which = torch.stack([some["low"] for some in found_by]), torch.stack([some["which"] for some in found_by])
+    nearest = low.amin(0)
+    which = torch.where(low == nearest, which, len(y)).amin(0)  # of several at one distance, the first
+    return pair.by_image(radii[which] < nearest).astype(np.bool_)
+
+
+def nearest_of_reference(between: Distances, runs: Sequence[int], advance: Advance) -> dict[str, Tensor]:
+    """Walks over tiles of reference images (rows) and generated ones (columns).
+
+    Returns:
+        `low`, the squared distance of each generated image to the nearest of these rows, and `which`, the first row at
+        that distance.
+    """
+    low = torch.full((len(between.y),), torch.inf, device=between.x.values.device)
+    which = torch.zeros(len(between.y), dtype=torch.int64, device=low.device)
+    for rows, columns, tile in between.tiles(runs):
+        value = tile.amin(0)
+        row = rows.start + (tile == value).byte().argmax(0)
+        closer = value < low[columns]
+        low[columns] = torch.where(closer, value, low[columns])
+        which[columns] = torch.where(closer, row, which[columns])
+        advance(0)
+    return {"low": low, "which": which}
 
 
 def precision(
