@@ -242,7 +242,7 @@ def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
 
 
 Walk = Callable[..., dict[str, Tensor]]
-"""walk(between, runs, advance, **more): what the tiles of some runs of rows give, in arrays that can be put together."""
+"""walk(between, runs, advance, **more): what the tiles of some runs of rows give, in arrays that are put together."""
 
 
 def over_tiles(walk: Walk, x: Points, y: Points, **more: Tensor | int | None) -> list[dict[str, Tensor]]:
