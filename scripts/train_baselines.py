@@ -6,6 +6,7 @@
     python -m scripts.train_baselines latent        # its second stage, conditional on captions; needs the first
     python -m scripts.train_baselines subspace      # of images of half the side, for subspace diffusion
     python -m scripts.train_baselines patch-4       # of blocks of 4 x 4 pixels, to compare with patch-2 and patch-1
+    python -m scripts.train_baselines cld           # critically-damped Langevin diffusion, from the weights of pixel
 
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Losses, a sample sheet per stop and the checkpoint go to --work.
@@ -35,6 +36,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from baselines import schedules
+from baselines.damped import CriticallyDamped, hybrid_score_matching
 from baselines.denoisers import denoiser
 from baselines.files import catalogue, text
 from baselines.files.arguments import architecture, training
@@ -353,6 +355,47 @@ def pixel(args: argparse.Namespace) -> Task:
     )
 
 
+@torch.no_grad()
+def widened(config: UNetConfig) -> UNet:
+    """A network like the shipped one of pixels, with its weights: further inputs weigh nothing, the output is zero."""
+    network = UNet(config)
+    known = load_file(HOME / "shapes-pixel.safetensors")
+    for name, value in network.state_dict().items():
+        if name.startswith("head."):
+            value.zero_()
+        elif name == "encoder.0.0.weight":
+            value.zero_()[:, : known[name].shape[1]] = known[name].float()
+        else:
+            value.copy_(known[name].float())
+    return network
+
+
+def partly_labelled(step: int, size: int) -> dict[str, torch.Tensor]:
+    """New images, a tenth of which have the label that means none."""
+    found = batch(step, size)
+    dropped = torch.from_numpy(np.random.default_rng([step, 4]).random(size) < 0.1)
+    return found | {"y": torch.where(dropped, PROCESS["null_label"], found["y"])}
+
+
+def cld(args: argparse.Namespace) -> Task:
+    dynamics = CriticallyDamped()
+    told = schedules.Discrete(schedule=PROCESS["schedule"], steps=PROCESS["steps"])
+    network = dataclasses.replace(PIXEL, in_channels=6, out_channels=3)
+    return Task(
+        make=lambda: widened(network),
+        loss=hybrid_score_matching(dynamics, told, end=dynamics.time(told.lowest)),
+        batch=partly_labelled,
+        summary="U-Net that predicts the noise of velocities, for critically-damped Langevin diffusion",
+        card={
+            "kind": "unet",
+            "network": dataclasses.asdict(network),
+            "process": PROCESS | {"kind": "velocity", "learned_variance": False},
+            "shape": SHAPE,
+            "start": "shapes-pixel",
+        },
+    )
+
+
 def classifier(args: argparse.Namespace) -> Task:
     return Task(
         make=lambda: Classifier(CLASSIFIER),
@@ -438,6 +481,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], Task]] = {
     "classifier": classifier,
     "autoencoder": autoencoder,
     "latent": latent,
+    "cld": cld,
     "subspace": subspace,
     **{f"patch-{patch}": partial(patched, patch=patch) for patch in PATCHES},
 }

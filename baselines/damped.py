@@ -1,0 +1,239 @@
+"""Critically-damped Langevin diffusion: every value of an image is coupled to a velocity, and only that is noised.
+
+    dx = v / M beta dt,   dv = (-x - Gamma v / M) beta dt + sqrt(2 Gamma beta) dw,   Gamma = 2 sqrt(M),
+
+from t = 0 (clean x, v of variance gamma M) to t = 1 (x of variance 1, v of variance M). A state u is the image and
+behind it, as further channels, the velocity. A network has to know the score of the velocity alone, or what says the
+same, the noise of the velocity. `Level.t` is the time here, and `Level.sigma` is `CriticallyDamped.ratio`.
+
+Source: Dockhorn et al. 2022 (arXiv:2112.07068); nv-tlabs/CLD-SGM `sde_lib.py`, `losses.py`, `sampling.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from baselines.denoisers import Condition, Denoiser, Prediction
+from baselines.noise import Noise
+from baselines.ode import chosen, solve
+from baselines.sampling import Sampler, Watch
+from baselines.schedules import Grid, Level, Process
+from baselines.steps import Step
+from baselines.training import Loss
+
+Array = NDArray[np.float64]
+Output = Callable[[Tensor, Tensor, Condition], Tensor]
+"""A network: output(u, t, condition), u of shape (b, 2 c, h, w) and t of shape (b,), to (b, c, h, w)."""
+
+_FLOOR = 1e-9
+"""What is added to both variances, without which the kernel is singular at the first times, as in `sde_lib.py`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """q(x_t, v_t | x_0) with the first velocity integrated out, of one value: N(x_0 mean, factor factor^T).
+
+    Attributes:
+        mean: (..., 2), of position and velocity for x_0 = 1.
+        factor: (..., 2, 2), lower triangular.
+    """
+
+    mean: Array
+    factor: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticallyDamped:
+    """The process as data. Times may be numbers or arrays of any shape, which the results then have in front.
+
+    Attributes:
+        mass: M.
+        beta: the rate of time, constant.
+        share: gamma, the variance of the velocity at time 0 over that at time 1.
+    """
+
+    mass: float = 0.25
+    beta: float = 4.0
+    share: float = 0.04
+
+    @property
+    def friction(self) -> float:
+        """Gamma at critical damping."""
+        return 2.0 * math.sqrt(self.mass)
+
+    def propagator(self, time: float | Array) -> Array:
+        """What (x, v) of time 0 have become on average at time t, (..., 2, 2). Source: eq. 18 of App. B.1."""
+        b, rate = self.beta * np.asarray(time, np.float64), self.mass**-0.5
+        rows = [[1 + rate * b, rate**2 * b], [-b, 1 - rate * b]]
+        return np.exp(-rate * b)[..., None, None] * np.moveaxis(np.array(rows), (0, 1), (-2, -1))
+
+    def covariance(self, time: float | Array, *, x0: float = 0.0, v0: float | None = None) -> Array:
+        """Covariance of (x, v) at time t for variances x0 and v0 at time 0 (gamma M), (..., 2, 2).
+
+        The process forgets by the propagator how far it was from its equilibrium (1, 0, M). Source: App. B.1 (19).
+        """
+        moved, rest = self.propagator(time), np.diag([1.0, self.mass])
+        first = np.diag([x0, self.share * self.mass if v0 is None else v0])
+        return rest - moved @ (rest - first) @ np.swapaxes(moved, -1, -2)
+
+    def kernel(self, time: float | Array) -> Kernel:
+        """The kernel of hybrid score matching. Source: sec. 3.2 and App. B.3."""
+        covariance = self.covariance(time) + _FLOOR * np.eye(2)
+        return Kernel(mean=self.propagator(time)[..., :, 0], factor=np.linalg.cholesky(covariance))
+
+    def ratio(self, time: float | Array) -> Array:
+        """Noise over signal of the combination of x and v that tells most of x_0: what a usual process calls sigma."""
+        k = self.kernel(time)
+        white = np.linalg.solve(k.factor, k.mean[..., None])[..., 0]
+        return (white**2).sum(-1) ** -0.5
+
+    def time(self, ratio: float) -> float:
+        """The time at which `ratio` has this value, by bisection."""
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if self.ratio(middle) < ratio else (low, middle)
+        return 0.5 * (low + high)
+
+    def grid(self, steps: int, *, end: float, striding: str = "quadratic") -> list[Level]:
+        """`steps` noisy levels from time 1 to time `end`, then the clean one.
+
+        Args:
+            striding: "linear" or "quadratic" in the way to go (App. E).
+        """
+        power = {"linear": 1, "quadratic": 2}[striding]
+        shares = [((steps - 1 - i) / max(steps - 1, 1)) ** power for i in range(steps)]
+        times = [end + (1.0 - end) * share for share in shares]
+        return [*(Level(t, 1.0, float(self.ratio(t))) for t in times), Level(0.0, 1.0, 0.0)]
+
+
+def halves(u: Tensor) -> tuple[Tensor, Tensor]:
+    """The image and the velocity of a state."""
+    x, v = u.chunk(2, dim=1)
+    return x, v
+
+
+def _wide(value: Array, like: Tensor) -> Any:
+    """A coefficient as a number, or one for each image, as a tensor that broadcasts against images."""
+    if value.ndim == 0:
+        return float(value)
+    return torch.from_numpy(np.ascontiguousarray(value)).view(-1, *[1] * (like.ndim - 1)).to(like)
+
+
+def _times(level: Level) -> float | Array:
+    return level.t.double().cpu().numpy() if isinstance(level.t, Tensor) else level.t
+
+
+def clean(process: CriticallyDamped, u: Tensor, level: Level, noise: Tensor) -> Tensor:
+    """The image x_0 that a state and the noise of its velocity belong to: two equations, of x and of v, for two unknowns,
+    x_0 and the noise of x. They are linear, so they hold for expected values too."""
+    (x, v), k = halves(u), process.kernel(_times(level))
+    slope = k.factor[..., 1, 0] / k.factor[..., 0, 0]
+    apart = v - _wide(slope, u) * x - _wide(k.factor[..., 1, 1], u) * noise
+    return apart / _wide(k.mean[..., 1] - slope * k.mean[..., 0], u)
+
+
+def noise_of(process: CriticallyDamped, u: Tensor, level: Level, x0: Tensor) -> Tensor:
+    """The noise of the velocity of a state of which the image is known; the inverse of `clean`."""
+    (x, v), k = halves(u), process.kernel(_times(level))
+    slope = k.factor[..., 1, 0] / k.factor[..., 0, 0]
+    apart = v - _wide(slope, u) * x - _wide(k.mean[..., 1] - slope * k.mean[..., 0], u) * x0
+    return apart / _wide(k.factor[..., 1, 1], u)
+
+
+def mixed(process: CriticallyDamped, u: Tensor, level: Level, output: Tensor) -> Tensor:
+    """The noise of the velocity by a network that learns what is not Gaussian in it.
+
+    Source: eq. 8 and App. B.4 (mixed score): s = -l alpha, alpha = v / (l Sigma_vv) + output, l = 1 / factor_vv. Sigma
+    is the covariance for an image that is 0, as in `sde_lib.py`.
+    """
+    times = _times(level)
+    gaussian = process.kernel(times).factor[..., 1, 1] / (process.covariance(times)[..., 1, 1] + _FLOOR)
+    return output + _wide(gaussian, u) * halves(u)[1]
+
+
+def hybrid(process: CriticallyDamped, output: Output, told: Process) -> Denoiser:
+    """The denoiser of a network that was trained by `hybrid_score_matching`.
+
+    Args:
+        told: says for a `CriticallyDamped.ratio` what the network is told.
+    """
+
+    def predict(u: Tensor, level: Level, condition: Condition) -> Prediction:
+        t = torch.as_tensor(_told(told, level), dtype=torch.float32, device=u.device).expand(len(u))
+        noise = mixed(process, u, level, output(u, t, condition))
+        return Prediction(clean(process, u, level, noise), noise)
+
+    return predict
+
+
+def lifted(process: CriticallyDamped, denoise: Denoiser, told: Process) -> Denoiser:
+    """The denoiser of a network that knows no velocities: it is shown what x and v together say of the image.
+
+    The state is a Gaussian observation of x_0. All that it says is in y = a^T S^-1 u / a^T S^-1 a, with the mean a and
+    the covariance S of the kernel, and y is x_0 with noise of the standard deviation `CriticallyDamped.ratio`.
+    """
+
+    def predict(u: Tensor, level: Level, condition: Condition) -> Prediction:
+        times, (x, v) = _times(level), halves(u)
+        k, ratio = process.kernel(times), process.ratio(times)
+        weights = np.linalg.solve(k.factor @ np.swapaxes(k.factor, -1, -2), k.mean[..., None])[..., 0]
+        y = _wide(weights[..., 0] * ratio**2, u) * x + _wide(weights[..., 1] * ratio**2, u) * v
+        p = Level(_told(told, level), _wide((1 + ratio**2) ** -0.5, u), _wide(ratio * (1 + ratio**2) ** -0.5, u))
+        x0 = denoise(p.alpha * y, p, condition).x0
+        return Prediction(x0, noise_of(process, u, level, x0))
+
+    return predict
+
+
+def limited(process: CriticallyDamped, denoise: Denoiser) -> Denoiser:
+    """The same denoiser with its image limited to [-1, 1], and the noise that belongs to it."""
+
+    def predict(u: Tensor, level: Level, condition: Condition) -> Prediction:
+        x0 = denoise(u, level, condition).x0.clamp(-1, 1)
+        return Prediction(x0, noise_of(process, u, level, x0))
+
+    return predict
+
+
+def _told(process: Process, level: Level) -> Any:
+    """What a network is told of a level, for each image where every one has its own."""
+    if isinstance(level.sigma, Tensor):
+        return torch.tensor([process.at(ratio).t for ratio in level.sigma.flatten().tolist()])
+    return process.at(level.sigma).t
+
+
+def hybrid_score_matching(process: CriticallyDamped, told: Process, *, end: float) -> Loss:
+    """Hybrid score matching: the noise of the velocity is predicted, at times in [`end`, 1].
+
+    Args:
+        told: see `hybrid`.
+
+    Source:
+        Dockhorn et al. 2022 eq. 7 and sec. 3.2, with the weight of `losses.py` "reweightedv2". Differs: times are drawn
+        as the quadratic striding of `CriticallyDamped.grid` visits them, and those of a batch are stratified.
+    """
+
+    def loss(network: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        x0, count = batch["x0"], len(batch["x0"])
+        shares = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1.0
+        times = end + (1.0 - end) * shares.double().numpy() ** 2
+        k = process.kernel(times)
+        eps = torch.randn((2, *x0.shape), generator=generator).to(x0.device)
+        x = _wide(k.mean[:, 0], x0) * x0 + _wide(k.factor[:, 0, 0], x0) * eps[0]
+        v = _wide(k.mean[:, 1], x0) * x0 + _wide(k.factor[:, 1, 0], x0) * eps[0] + _wide(k.factor[:, 1, 1], x0) * eps[1]
+        u = torch.cat([x, v], dim=1)
+        level = Level(torch.from_numpy(times), 1.0, torch.from_numpy(process.ratio(times)))  # type: ignore[arg-type]
+        condition = {name: value for name, value in batch.items() if name != "x0"}
+        output = network(u, _told(told, level).to(x0.device), **condition).float()
+        return (mixed(process, u, level, output) - eps[1]).square().mean()  # eq. 7
+
+    return loss
