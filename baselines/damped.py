@@ -237,3 +237,66 @@ def hybrid_score_matching(process: CriticallyDamped, told: Process, *, end: floa
         return (mixed(process, u, level, output) - eps[1]).square().mean()  # eq. 7
 
     return loss
+
+
+def score(process: CriticallyDamped, denoise: Denoiser, u: Tensor, level: Level, condition: Condition) -> Tensor:
+    """Score of the velocity, (b, c, h, w). Source: App. B.3, -l eps."""
+    return -denoise(u, level, condition).eps / _wide(process.kernel(_times(level)).factor[..., 1, 1], u)
+
+
+def euler_maruyama(process: CriticallyDamped) -> Step:
+    """One step of the reverse equation; the last one, onto the clean level, adds no noise. Source: App. D."""
+    friction, mass, beta = process.friction, process.mass, process.beta
+
+    def step(denoise: Denoiser, u: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
+        p, q, (x, v) = grid[i], grid[i + 1], halves(u)
+        width = beta * (p.t - q.t)
+        s = score(process, denoise, u, p, condition)
+        moved = v + width * (x + friction / mass * v + 2 * friction * s)
+        if q.sigma > 0:
+            moved = moved + math.sqrt(2 * friction * width) * noise(i + 1, v)
+        return torch.cat([x - width / mass * v, moved], dim=1)
+
+    return step
+
+
+def sscs(process: CriticallyDamped) -> Step:
+    """One step of the symmetric splitting CLD sampler: half of the part that is solved exactly, the score, the other half.
+
+    The exact part is the process itself, run so that it would turn the other way round, and keeps its equilibrium. The
+    last step, onto the clean level, is that of `euler_maruyama`.
+
+    Source: Dockhorn et al. 2022 Alg. 1 and sec. 3.3; `sampling.py`, which counts time anew in the second half.
+    """
+    friction, mass, last = process.friction, process.mass, euler_maruyama(process)
+
+    def step(denoise: Denoiser, u: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
+        p, q = grid[i], grid[i + 1]
+        if q.sigma == 0:
+            return last(denoise, u, grid, i, noise, condition)
+        width = p.t - q.t
+        x, v = halves(exact_half(process, u, width, noise(i + 1, u)))
+        middle = torch.cat([x, v], dim=1)
+        s = score(process, denoise, middle, p, condition)
+        v = v + 2 * friction * process.beta * width * (s + v / mass)  # Alg. 1 line 6
+        return exact_half(process, torch.cat([x, v], dim=1), width, noise(i + 1, u, 1))
+
+    return step
+
+
+def exact_half(process: CriticallyDamped, u: Tensor, width: float, noise: Tensor) -> Tensor:
+    """Half a step of the part of the reverse equation that has a closed solution, with the noise of both halves of u.
+
+    Source: App. D.2. It is the process in its own time with the opposite sign of x.
+    """
+    turn = np.diag([-1.0, 1.0])
+    moved = turn @ process.propagator(0.5 * width) @ turn
+    factor = np.linalg.cholesky(turn @ process.covariance(0.5 * width, v0=0.0) @ turn)
+    (x, v), (a, b) = halves(u), halves(noise)
+    return torch.cat(
+        [
+            moved[0, 0] * x + moved[0, 1] * v + factor[0, 0] * a,
+            moved[1, 0] * x + moved[1, 1] * v + factor[1, 0] * a + factor[1, 1] * b,
+        ],
+        dim=1,
+    )

@@ -6,7 +6,8 @@
     python -m scripts.train_baselines latent        # its second stage, conditional on captions; needs the first
     python -m scripts.train_baselines subspace      # of images of half the side, for subspace diffusion
     python -m scripts.train_baselines patch-4       # of blocks of 4 x 4 pixels, to compare with patch-2 and patch-1
-    python -m scripts.train_baselines cld           # critically-damped Langevin diffusion, from the weights of pixel
+    python -m scripts.train_baselines vdm           # a variational diffusion model, from the weights of pixel
+    python -m scripts.train_baselines cld           # critically-damped Langevin diffusion, likewise
 
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Losses, a sample sheet per stop and the checkpoint go to --work.
@@ -46,11 +47,13 @@ from baselines.networks.classifier import Classifier, ClassifierConfig
 from baselines.networks.latent import TextUNet, TextUNetConfig
 from baselines.networks.transformer import TextEncoderConfig
 from baselines.networks.unet import UNet, UNetConfig, zero_outputs
+from baselines.networks.variational import VariationalConfig, VariationalNetwork
 from baselines.noise import image_noise
 from baselines.sampling import sample
 from baselines.steps import ddim
 from baselines.subspace import down, spread_of
 from baselines.training import Loss, Recipe, classification_loss, diffusion_loss, first_stage_loss, fit
+from baselines.variational import variational_loss
 from genbench.arrays import Samples
 from genbench.datasets import shapes
 from genbench.generation import quantise
@@ -356,18 +359,20 @@ def pixel(args: argparse.Namespace) -> Task:
 
 
 @torch.no_grad()
-def widened(config: UNetConfig) -> UNet:
-    """A network like the shipped one of pixels, with its weights: further inputs weigh nothing, the output is zero."""
-    network = UNet(config)
+def widened(network: UNet, *, head: bool) -> None:
+    """Gives a network like the shipped one of pixels its weights; those of further inputs are zero.
+
+    Args:
+        head: whether the output is that of the shipped network, or zero.
+    """
     known = load_file(HOME / "shapes-pixel.safetensors")
     for name, value in network.state_dict().items():
-        if name.startswith("head."):
-            value.zero_()
-        elif name == "encoder.0.0.weight":
+        if name == "encoder.0.0.weight":
             value.zero_()[:, : known[name].shape[1]] = known[name].float()
+        elif name.startswith("head."):
+            value.copy_(known[name][: len(value)].float() if head else torch.zeros_like(value))
         else:
             value.copy_(known[name].float())
-    return network
 
 
 def partly_labelled(step: int, size: int) -> dict[str, torch.Tensor]:
@@ -381,8 +386,14 @@ def cld(args: argparse.Namespace) -> Task:
     dynamics = CriticallyDamped()
     told = schedules.Discrete(schedule=PROCESS["schedule"], steps=PROCESS["steps"])
     network = dataclasses.replace(PIXEL, in_channels=6, out_channels=3)
+
+    def make() -> UNet:
+        made = UNet(network)
+        widened(made, head=False)
+        return made
+
     return Task(
-        make=lambda: widened(network),
+        make=make,
         loss=hybrid_score_matching(dynamics, told, end=dynamics.time(told.lowest)),
         batch=partly_labelled,
         summary="U-Net that predicts the noise of velocities, for critically-damped Langevin diffusion",
@@ -394,6 +405,36 @@ def cld(args: argparse.Namespace) -> Task:
             "start": "shapes-pixel",
         },
     )
+
+
+def vdm(args: argparse.Namespace) -> Task:
+    network = VariationalConfig(unet=dataclasses.replace(PIXEL, in_channels=15, out_channels=3))
+
+    def make() -> VariationalNetwork:
+        made = VariationalNetwork(network)
+        widened(made.denoiser.unet, head=True)
+        return made
+
+    return Task(
+        make=make,
+        loss=variational_loss("v"),
+        batch=partly_labelled,
+        summary="U-Net with Fourier features and its learned schedule, trained by the bound of a variational model",
+        card={
+            "kind": "variational",
+            "network": dataclasses.asdict(network),
+            "process": {"kind": "v", "null_label": PROCESS["null_label"]},
+            "shape": SHAPE,
+            "start": "shapes-pixel",
+        },
+        report=ends_of,
+    )
+
+
+def ends_of(network: Any) -> dict[str, float]:
+    """gamma at times 0 and 1 after training."""
+    low, high = network.schedule.ends.tolist()
+    return {"gamma_0": round(low, 4), "gamma_1": round(high, 4)}
 
 
 def classifier(args: argparse.Namespace) -> Task:
@@ -481,6 +522,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], Task]] = {
     "classifier": classifier,
     "autoencoder": autoencoder,
     "latent": latent,
+    "vdm": vdm,
     "cld": cld,
     "subspace": subspace,
     **{f"patch-{patch}": partial(patched, patch=patch) for patch in PATCHES},
