@@ -12,7 +12,6 @@ Source: Dockhorn et al. 2022 (arXiv:2112.07068); nv-tlabs/CLD-SGM `sde_lib.py`, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from baselines.denoisers import Condition, Denoiser, Prediction
+from baselines.denoisers import Condition, Denoiser, Output, Prediction
 from baselines.noise import Noise
-from baselines.ode import chosen, solve
+from baselines.ode import Slope, chosen, solve
 from baselines.sampling import Sampler, Watch
 from baselines.schedules import Grid, Level, Process
 from baselines.steps import Step
 from baselines.training import Loss
 
 Array = NDArray[np.float64]
-Output = Callable[[Tensor, Tensor, Condition], Tensor]
-"""A network: output(u, t, condition), u of shape (b, 2 c, h, w) and t of shape (b,), to (b, c, h, w)."""
 
 _FLOOR = 1e-9
 """What is added to both variances, without which the kernel is singular at the first times, as in `sde_lib.py`."""
@@ -87,7 +84,7 @@ class CriticallyDamped:
     def kernel(self, time: float | Array) -> Kernel:
         """The kernel of hybrid score matching. Source: sec. 3.2 and App. B.3."""
         covariance = self.covariance(time) + _FLOOR * np.eye(2)
-        return Kernel(mean=self.propagator(time)[..., :, 0], factor=np.linalg.cholesky(covariance))
+        return Kernel(mean=self.propagator(time)[..., :, 0], factor=np.linalg.cholesky(covariance).astype(np.float64))
 
     def ratio(self, time: float | Array) -> Array:
         """Noise over signal of the combination of x and v that tells most of x_0: what a usual process calls sigma."""
@@ -133,8 +130,10 @@ def _times(level: Level) -> float | Array:
 
 
 def clean(process: CriticallyDamped, u: Tensor, level: Level, noise: Tensor) -> Tensor:
-    """The image x_0 that a state and the noise of its velocity belong to: two equations, of x and of v, for two unknowns,
-    x_0 and the noise of x. They are linear, so they hold for expected values too."""
+    """The image x_0 that a state and the noise of its velocity belong to.
+
+    x and v are two equations for two unknowns, x_0 and the noise of x. They are linear, and so hold on average too.
+    """
     (x, v), k = halves(u), process.kernel(_times(level))
     slope = k.factor[..., 1, 0] / k.factor[..., 0, 0]
     apart = v - _wide(slope, u) * x - _wide(k.factor[..., 1, 1], u) * noise
@@ -261,7 +260,7 @@ def euler_maruyama(process: CriticallyDamped) -> Step:
 
 
 def sscs(process: CriticallyDamped) -> Step:
-    """One step of the symmetric splitting CLD sampler: half of the part that is solved exactly, the score, the other half.
+    """One step of the symmetric splitting CLD sampler: half of what is solved exactly, the score, the other half.
 
     The exact part is the process itself, run so that it would turn the other way round, and keeps its equilibrium. The
     last step, onto the clean level, is that of `euler_maruyama`.
@@ -300,3 +299,90 @@ def exact_half(process: CriticallyDamped, u: Tensor, width: float, noise: Tensor
         ],
         dim=1,
     )
+
+
+def probability_flow(process: CriticallyDamped, *, end: float, rtol: float = 1e-5, atol: float = 1e-5) -> Sampler:
+    """The sampler that solves the ODE from time 1 to time `end`, then takes the last step of `euler_maruyama`.
+
+    Source: Dockhorn et al. 2022 App. B.5: half of the score in place of the noise.
+    """
+    last = euler_maruyama(process)
+
+    def run(denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None) -> Tensor:
+        u, slope = x, flow(process, denoise, x, condition)
+        with torch.no_grad():
+            found = solve(slope, u.double().flatten(1).cpu(), 1.0, end, rtol=rtol, atol=atol)
+            grid = [Level(end, 1.0, float(process.ratio(end))), Level(0.0, 1.0, 0.0)]
+            u = last(denoise, found.state.view(u.shape).to(u), grid, 0, noise, condition)
+        if watch is not None:
+            watch(1, 1, u)
+        return u
+
+    return run
+
+
+def flow(process: CriticallyDamped, denoise: Denoiser, like: Tensor, condition: Condition) -> Slope:
+    """du / dt of the probability-flow ODE, see `baselines.ode.Slope`."""
+    shape, count = like.shape[1:], len(like)
+
+    def slope(time: Tensor, state: Tensor, which: Tensor) -> Tensor:
+        u = state.view(-1, *shape).to(like)
+        level = Level(time, 1.0, torch.from_numpy(process.ratio(time.numpy())))  # type: ignore[arg-type]
+        (x, v), s = halves(u), score(process, denoise, u, level, chosen(condition, which, count))
+        dx = v / process.mass
+        dv = -x - process.friction * (v / process.mass + s)
+        return process.beta * torch.cat([dx, dv], dim=1).double().flatten(1).cpu()
+
+    return slope
+
+
+def bound(
+    process: CriticallyDamped,
+    denoise: Denoiser,
+    images: Tensor,
+    noise: Noise,
+    condition: Condition,
+    *,
+    end: float,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Tensor:
+    """Upper bound of the negative log-likelihood of 8-bit images, by the flow of positions and velocities.
+
+    The flow gives the density of both, at time `end`. Of the velocities one draw is taken from N(a x, S), which is what
+    the kernel says of them, and their entropy is subtracted: log p(x) >= E log p(x, v) + H(v).
+
+    Args:
+        images: uint8 (b, c, h, w).
+        noise: its draw 0 is that of the velocities. Stream 7 gives the signs of the probe of the trace, and stream 8
+            dequantises.
+
+    Returns:
+        Bits a dimension, float64 (b,).
+
+    Source: Dockhorn et al. 2022 App. B.5 and E.1, where `end` is 1e-5 and so N(a x, S) is N(0, gamma M).
+    """
+    whole = images.double()
+    x0 = (whole + torch.special.ndtr(noise(0, whole, 8))) / 128.0 - 1.0
+    k, d = process.kernel(end), x0[0].numel()
+    variance = float((k.factor[1] ** 2).sum())
+    v0 = float(k.mean[1]) * x0 + math.sqrt(variance) * noise(0, x0)
+    u0 = torch.cat([x0, v0], dim=1)
+    like, probe = u0.float(), torch.sign(noise(0, x0.float(), 7))
+    move = flow(process, denoise, like, condition)
+
+    def slope(time: Tensor, state: Tensor, which: Tensor) -> Tensor:
+        with torch.enable_grad():
+            u = state[:, :-1].clone().requires_grad_()
+            moved = move(time, u, which)
+            v, signs = moved.view(-1, 2, d)[:, 1], probe[which.to(probe.device)].flatten(1).cpu().double()
+            (product,) = torch.autograd.grad((v * signs).sum(), u)
+        trace = (product.view(-1, 2, d)[:, 1] * signs).sum(1)  # positions have no part in the divergence
+        return torch.cat([moved.detach(), trace[:, None]], dim=1)
+
+    start = torch.cat([u0.flatten(1).cpu(), torch.zeros(len(u0), 1, dtype=torch.float64)], dim=1)
+    found = solve(slope, start, end, 1.0, rtol=rtol, atol=atol).state
+    x, v = found[:, :-1].view(-1, 2, d).unbind(1)
+    prior = -0.5 * (x.square() + v.square() / process.mass + math.log(process.mass) + 2 * math.log(2 * math.pi)).sum(1)
+    entropy = 0.5 * d * (1 + math.log(2 * math.pi * variance))
+    return -(prior + found[:, -1] + entropy) / (d * math.log(2.0)) + 7.0

@@ -17,6 +17,8 @@ from baselines.schedules import Level, Process
 Condition = Mapping[str, Tensor]
 """Keyword arguments of the network beside image and timestep, such as y (labels) and context."""
 Network = Callable[..., Tensor]
+Output = Callable[[Tensor, Tensor, Condition], Tensor]
+"""output(x, t, condition) is what a network says of states x (b, c, h, w) and times t, (b,)."""
 
 
 @dataclass(frozen=True, slots=True)

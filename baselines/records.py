@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from baselines.schedules import Discrete
+from baselines.schedules import Trained
 
 Scalar = str | int | float | bool | None
 
@@ -87,14 +87,15 @@ class Part:
         configuration: what network it holds: a name, the path of a .json or .yaml file of arguments, or the arguments.
             Empty where the published file says it.
         process: how noise was added where a network was trained on noise, else None.
-        kind: what a denoising network predicts, see `baselines.denoisers.from_output`.
+        kind: what a denoising network predicts, see `baselines.denoisers.from_output`; or "velocity", the noise of the
+            velocities of `baselines.damped`, for which it is given images and velocities.
         learned_variance: whether half of its output channels belong to the variance.
         variance: the fixed variance of ancestral steps that its arguments name, empty where they name none.
     """
 
     file: str
     configuration: str | Mapping[str, Any] = ""
-    process: Discrete | None = None
+    process: Trained | None = None
     kind: str = "eps"
     learned_variance: bool = False
     variance: Literal["", "small", "large"] = ""

@@ -143,6 +143,46 @@ class Discrete:
         return Level(float(np.interp(wanted, logs, np.arange(self.steps))) * self.told, alpha, ratio * alpha)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variational:
+    """A variance-preserving process in continuous time whose networks are told how far gamma = -log SNR has risen.
+
+    Attributes:
+        low, high: gamma of the least and of the most noise that a network was trained on.
+
+    Source: Kingma et al. 2021 sec. 3.1; google-research/vdm, where 1000 times the share of the way is told.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def lowest(self) -> float:
+        """The ratio sigma / alpha of the least noise."""
+        return math.exp(0.5 * self.low)
+
+    @property
+    def highest(self) -> float:
+        """The ratio sigma / alpha of the most noise."""
+        return math.exp(0.5 * self.high)
+
+    def at(self, ratio: float) -> Level:
+        """The level of a ratio sigma / alpha.
+
+        Raises:
+            ValueError: a ratio out of the range of training.
+        """
+        if not self.lowest * (1 - 1e-9) <= ratio <= self.highest * (1 + 1e-9):
+            bounds = f"[{self.lowest:.4g}, {self.highest:.4g}]"
+            raise ValueError(f"sigma / alpha of this process lies in {bounds}; got {ratio:.4g}.")
+        alpha = (1 + ratio**2) ** -0.5
+        return Level(1000 * (2 * math.log(ratio) - self.low) / (self.high - self.low), alpha, ratio * alpha)
+
+
+Trained = Discrete | Variational
+"""A process that a network was trained on, from `lowest` to `highest`."""
+
+
 @cache
 def _log_ratios(process: Discrete) -> NDArray[np.float64]:
     """Logarithms of sigma / alpha of every timestep, float64 (steps,), ascending."""

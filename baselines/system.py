@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from baselines import likelihood
+from baselines.analytic import Known
 from baselines.conditions import Given, conditions
-from baselines.denoisers import Condition, Denoiser, Prediction, rescaled
+from baselines.denoisers import Condition, Denoiser, Output, Prediction, rescaled
 from baselines.files.weights import Weights
 from baselines.guidance import clip as limit
 from baselines.guidance import on_x0
 from baselines.noise import Noise, image_noise
 from baselines.sampling import Sampler
-from baselines.schedules import Level
+from baselines.schedules import Grid, Level
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +38,9 @@ class View:
     predicted: Tensor
 
 
+Bits = Callable[[Weights, Given, Tensor, Noise, float], Tensor]
+"""bits(weights, given, images, noise, tolerance) is the negative log-likelihood of uint8 images, in bits a dimension,
+float64 (b,). The weights are in float32. What adapts its steps has the tolerance, what does not ignores it."""
 Build = Callable[[Weights, Given], tuple[Denoiser, Condition]]
 """build(weights, given) is the denoiser of one batch with its guidance, and the condition that it is called with."""
 
@@ -68,10 +73,34 @@ def elsewhere(*, clip: bool) -> Build:
 
     def build(weights: Weights, given: Given) -> tuple[Denoiser, Condition]:
         denoise, condition = conditional(weights, given)
-        denoise = rescaled(denoise, weights.process)
+        denoise = rescaled(denoise, weights.trained)
         return on_x0(denoise, limit) if clip else denoise, condition
 
     return build
+
+
+def by_flow(weights: Weights, given: Given, images: Tensor, noise: Noise, tolerance: float) -> Tensor:
+    """The likelihood of the network's flow, from the least noise of its training to a ratio of 80 or the most noise."""
+    denoise, condition = conditional(weights, given)
+    process = weights.trained
+    low, high = process.lowest, min(process.highest, 80.0)
+    return likelihood.exact(
+        denoise, process, images, noise, condition, low=low, high=high, rtol=tolerance, atol=tolerance
+    )[0]
+
+
+def by_chain(grid: Grid, variance: likelihood.Variance, build: Build, known: Known | None = None) -> Bits:
+    """The bound of the chain that ancestral sampling walks, with its variance."""
+
+    def bits(weights: Weights, given: Given, images: Tensor, noise: Noise, tolerance: float) -> Tensor:
+        denoise, condition = build(weights, given)
+        return likelihood.bound(denoise, grid, images.float() / 127.5 - 1, noise, condition, variance, known).cpu()
+
+    return bits
+
+
+FLOW: dict[str, Bits] = {"exact": by_flow}
+"""The likelihood of systems that walk a flow, or whose chain has no bound."""
 
 
 def decoded(weights: Weights, x: Tensor) -> Tensor:
@@ -92,6 +121,7 @@ class System:
         takes: the conditions of `sample`, of {"labels", "captions", "images", "masks"}; None is those of the weights.
         state: shape of one image's state; None is that of the latents or images of the weights.
         measured: what the images depend on beside weights, arguments and code, such as variances that were measured.
+        bits: the likelihoods that it gives, by kind: "exact" by its flow, "bound" by its chain or its own bound.
     """
 
     weights: Weights
@@ -102,6 +132,7 @@ class System:
     takes: frozenset[str] = None  # type: ignore[assignment]
     state: tuple[int, ...] = None  # type: ignore[assignment]
     measured: str = ""
+    bits: Mapping[str, Bits] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fills in what the weights say."""
@@ -214,6 +245,34 @@ class System:
         """Samples as `sample` does, and calls `watch` after every step with what it saw. Latents are decoded for it."""
         return self.sample(seeds, view=watch, **given)
 
+    @property
+    def likelihoods(self) -> frozenset[str]:
+        """The kinds of likelihood that `nll` gives, of {"exact", "bound"}."""
+        return frozenset(self.bits)
+
+    def nll(
+        self, images: Tensor, seeds: NDArray[np.uint64], *, kind: str, tolerance: float = 1e-5, **given: Any
+    ) -> Tensor:
+        """Negative log-likelihood of images in bits a dimension, float64 (b,), by networks in float32.
+
+        Args:
+            images: uint8 (b, c, h, w).
+            seeds: (b,) uint64, of the noise that is drawn for each image.
+            kind: one of `likelihoods`.
+            tolerance: relative and absolute, of what adapts its steps.
+            given: the conditions of the images, as of `sample`.
+
+        Raises:
+            ValueError: a kind that this model does not give, or what `sample` refuses.
+        """
+        if kind not in self.bits:
+            there = ", ".join(sorted(self.bits)) or "none"
+            raise ValueError(f"This model gives no likelihood of kind {kind!r}; it gives {there}.")
+        asked = self._given(seeds, given)
+        weights = replace(self.weights, precision="float32")
+        with torch.no_grad():
+            return self.bits[kind](weights, asked, images.to(weights.device), image_noise(asked.seeds), tolerance)
+
     def _given(self, seeds: NDArray[np.uint64], given: dict[str, Any]) -> Given:
         """The conditions on the device of the model."""
         there = {name: value for name, value in given.items() if value is not None}
@@ -324,15 +383,15 @@ class _Counting(Weights):
         """The images so far, as a list of one."""
         return [0]
 
-    def denoiser(self, role: str = "unet") -> Denoiser:
-        """Returns the denoiser of a role, which counts its calls."""
-        inner = super().denoiser(role)
+    def output(self, role: str = "unet") -> Output:
+        """Returns the network of a role, which counts its calls."""
+        inner = super().output(role)
 
-        def denoise(x: Tensor, level: Level, condition: Condition) -> Prediction:
+        def output(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
             self.counted[0] += len(x)
-            return inner(x, level, condition)
+            return inner(x, t, condition)
 
-        return denoise
+        return output
 
 
 class _Rehearsal(_Counting):
@@ -352,6 +411,15 @@ class _Rehearsal(_Counting):
             return Prediction(x, x, x if self.release.parts[role].learned_variance else None)
 
         return denoise
+
+    def output(self, role: str = "unet") -> Output:
+        """A network that counts and returns as many channels of its input as images have."""
+
+        def output(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            self.counted[0] += len(x)
+            return x[:, : self.release.state[0]]
+
+        return output
 
     def network(self, role: str, precision: str | None = None) -> Any:
         """A network that counts and returns its input."""

@@ -10,13 +10,16 @@ Source: Kingma et al. 2021 (arXiv:2107.00630); google-research/vdm `model_vdm.py
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from baselines.denoisers import from_output
+from baselines.denoisers import Condition, Denoiser, from_output, levels
 from baselines.networks.variational import VariationalNetwork
+from baselines.noise import Noise
+from baselines.schedules import Variational
 from baselines.training import Loss
 
 _FEW = 2
@@ -87,3 +90,41 @@ def variational_loss(kind: str) -> Loss:
         return diffusion.mean() + (pixels.mean() + prior_divergence(x0, high).mean()) / bits  # eq. 11
 
     return loss
+
+
+def bound(
+    denoise: Denoiser,
+    process: Variational,
+    share: Callable[[Tensor], tuple[Tensor, Tensor]],
+    images: Tensor,
+    noise: Noise,
+    condition: Condition,
+    *,
+    times: int,
+) -> Tensor:
+    """Upper bound of the negative log-likelihood of 8-bit images, in continuous time.
+
+    Args:
+        share: of the way from `process.low` to `process.high` that is done at times (b,), and its derivative. It
+            changes how much the estimate varies and not what is estimated.
+        images: uint8 (b, c, h, w).
+        noise: its draw i + 1 is the noise of time i. Stream 10 shifts the times, and stream 11 is the noise of z_0.
+        times: noise levels of an image, (i + u) / times with one u.
+
+    Returns:
+        Bits a dimension, float64 (b,).
+
+    Source: Kingma et al. 2021 eq. 11 and 17.
+    """
+    x0 = GREY * (images.float() / 127.5 - 1)
+    shift = torch.special.ndtr(noise(0, x0[:, :1, :1, :1].double(), 10)).flatten()
+    total = torch.zeros(len(x0), dtype=torch.float64)
+    for i in range(times):
+        done, rate = share((i + shift) / times)
+        ratios = (0.5 * (process.low + (process.high - process.low) * done)).exp()
+        p, eps = levels(process, ratios.clamp(process.lowest, process.highest), x0), noise(i + 1, x0)
+        error = (eps - denoise(p.alpha * x0 + p.sigma * eps, p, condition).eps).double().square().flatten(1).sum(1)
+        total += 0.5 * (process.high - process.low) * (rate * error.cpu()) / times  # eq. 17
+    pixels = reconstruction(x0.double(), x0.double() + process.lowest * noise(0, x0, 11), process.lowest)
+    ends = pixels + prior_divergence(x0.double(), torch.tensor(process.high, dtype=torch.float64))
+    return (total + ends.cpu()) / (x0[0].numel() * math.log(2.0))

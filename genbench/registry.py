@@ -66,6 +66,10 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "baselines.systems.progressive_distillation:load",
             "a network that was taught to do many steps in few (Salimans and Ho 2022)",
         ),
+        "cld": (
+            "baselines.systems.cld:load",
+            "images with velocities, of which only those are noised (Dockhorn et al. 2022)",
+        ),
         "diffusers": ("baselines.systems.diffusers:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {

@@ -174,12 +174,24 @@ ROOMS: dict[str, set[str]] = {
     "subspace": {"denoisers", "noise", "sampling", "schedules", "steps"},
     "training": {"denoisers", "networks", "schedules"},
     "distillation": {"training"},
+    "damped": {"denoisers", "noise", "ode", "sampling", "schedules", "steps", "training"},
+    "variational": {"denoisers", "networks", "noise", "schedules", "training"},
     "likelihood": {"analytic", "denoisers", "noise", "ode", "schedules", "steps", "training"},
     # What is read of others, and how systems are put together.
     "records": {"schedules"},
     "files": {"denoisers", "networks", "processes", "records", "schedules"},
     "conditions": {"files"},
-    "system": {"conditions", "denoisers", "files", "guidance", "noise", "sampling", "schedules"},
+    "system": {
+        "analytic",
+        "conditions",
+        "denoisers",
+        "files",
+        "guidance",
+        "likelihood",
+        "noise",
+        "sampling",
+        "schedules",
+    },
 }
 """Room of baselines to the rooms that it imports, no more and no fewer. Systems may import all of them."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.records import Latent, Part, Release
-from baselines.schedules import Discrete
+from baselines.schedules import Discrete, Variational
 
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 """The folder of the weights that come with this package."""
@@ -92,8 +92,9 @@ def part(file: str) -> Part:
     told = {key: value for key, value in about.get("process", {}).items() if key != "null_label"}
     if not told:
         return Part(file=file, configuration=network)
-    kind, learned = told.pop("kind", "eps"), told.pop("learned_variance", False)
-    return Part(file=file, configuration=network, process=Discrete(**told), kind=kind, learned_variance=bool(learned))
+    kind, learned = told.pop("kind", "eps"), bool(told.pop("learned_variance", False))
+    process = Discrete(**told) if "steps" in told or "schedule" in told else Variational(**told)
+    return Part(file=file, configuration=network, process=process, kind=kind, learned_variance=learned)
 
 
 def _path(file: str) -> Path | None:

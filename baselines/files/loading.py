@@ -256,8 +256,9 @@ def checked(release: Release) -> Release:
 
 def _check_unet(release: Release, role: str, part: Part, network: UNetConfig) -> None:
     channels = release.state[0]
-    if network.in_channels != channels:
-        raise ValueError(f"The network for {role!r} takes {network.in_channels} channels, and states have {channels}.")
+    taken = 2 * channels if part.kind == "velocity" else channels
+    if network.in_channels != taken:
+        raise ValueError(f"The network for {role!r} takes {network.in_channels} channels, and states have {taken}.")
     expected = channels * (2 if part.learned_variance else 1)
     if network.out_channels != expected:
         has = "a" if part.learned_variance else "no"

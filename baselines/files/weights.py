@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from baselines.denoisers import Condition, Denoiser, denoiser, rescaled
+from baselines.denoisers import Condition, Denoiser, Output, denoiser, rescaled
 from baselines.files import cards, catalogue
 from baselines.files.arguments import architecture
 from baselines.files.checkpoints import load_network
 from baselines.networks import NetworkConfig
 from baselines.records import Part, PublishedFile, Release
-from baselines.schedules import Discrete, Level
+from baselines.schedules import Discrete, Level, Trained
 
 _CODE = 1
 """Version of the sampling code; part of every key."""
@@ -58,7 +58,7 @@ class Weights:
         return frozenset(self.release.parts)
 
     @property
-    def process(self) -> Discrete:
+    def trained(self) -> Trained:
         """The process that the denoising network was trained for.
 
         Raises:
@@ -68,6 +68,17 @@ class Weights:
         if part is None or part.process is None:
             raise ValueError(f"These weights have no process of noise; they are of {', '.join(self.release.parts)}.")
         return part.process
+
+    @property
+    def process(self) -> Discrete:
+        """The same, where it has timesteps.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if not isinstance(self.trained, Discrete):
+            raise ValueError("These weights know no timesteps, but levels of noise; use vdm, edm or score-sde.")
+        return self.trained
 
     @cached_property
     def key(self) -> str:
@@ -107,25 +118,38 @@ class Weights:
         roles = getattr(whole, "roles", {})
         return roles.get(role, whole)
 
+    def output(self, role: str = "unet") -> Output:
+        """A network as a function of (x, t, condition), float32 of the shape that it has: what it says, not what of.
+
+        It is given of a condition what it takes.
+        """
+        dtype = getattr(torch, self.precision)
+        network = self._compiled(role) if self.compiled else self.network(role)
+
+        def output(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            missing = [name for name in network.takes if name not in condition]
+            if missing:
+                raise ValueError(f"The network for {role!r} needs {', '.join(missing)}, which this model is not given.")
+            given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in condition.items() if k in network.takes}
+            x = x if getattr(network, "exact_input", False) else x.to(dtype)
+            # Steps that add noise leave another memory format behind, in which convolutions take twice the time.
+            return network(x.contiguous(memory_format=torch.channels_last), t, **given).float()
+
+        return output
+
     def denoiser(self, role: str = "unet") -> Denoiser:
         """The denoiser of a network, on the levels of the process of these weights.
 
         It is given of a condition what its network takes. A network of another process than that of "unet" is told
         what its own process says of a level.
         """
-        part, dtype = self.release.parts[role], getattr(torch, self.precision)
-        network = self._compiled(role) if self.compiled else self.network(role)
+        part, output = self.release.parts[role], self.output(role)
 
         def predict(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-            missing = [name for name in network.takes if name not in condition]
-            if missing:
-                raise ValueError(f"The network for {role!r} needs {', '.join(missing)}, which this model is not given.")
-            given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in condition.items() if k in network.takes}
-            # Steps that add noise leave another memory format behind, in which convolutions take twice the time.
-            return network(x.to(dtype).contiguous(memory_format=torch.channels_last), t, **given).float()
+            return output(x, t, condition)
 
         found = denoiser(predict, part.kind, learned_variance=part.learned_variance)
-        if part.process is None or part.process == self.process:
+        if part.process is None or part.process == self.trained:
             return found
         return rescaled(found, part.process)
 
@@ -152,7 +176,7 @@ class Weights:
         network, process = self.network(role, "float32"), self.release.parts[role].process
 
         def log_probability(x: Tensor, p: Level, condition: Condition) -> Tensor:
-            level = p if process is None or process == self.process else process.at(p.ratio)
+            level = p if process is None or process == self.trained else process.at(p.ratio)
             logits = network(x, torch.full((len(x),), level.t, device=x.device))
             return logits.log_softmax(dim=-1).gather(1, condition["y"][:, None])[:, 0]
 

@@ -1,4 +1,4 @@
-"""The networks of a variational diffusion model: a U-Net that sees fine differences of pixels, and a learned schedule."""
+"""The networks of variational diffusion: a U-Net that sees fine differences of pixels, and a learned schedule."""
 
 from __future__ import annotations
 

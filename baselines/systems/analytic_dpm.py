@@ -16,7 +16,8 @@ from baselines.guidance import on_x0
 from baselines.records import Preset
 from baselines.sampling import walk
 from baselines.schedules import subsequence
-from baselines.system import System, conditional
+from baselines.system import FLOW, System, by_chain, conditional
+from baselines.systems.ddpm import limited
 
 
 def analytic_dpm(
@@ -47,7 +48,13 @@ def analytic_dpm(
         return on_x0(denoise, limit, rederive=form == "ddpm"), condition
 
     grid = weights.process.grid(subsequence(steps, weights.process.steps, spacing))
-    return System(weights=weights, sampler=walk(lambda: step, grid), build=build, measured=str(sorted(ratios.items())))
+    return System(
+        weights=weights,
+        sampler=walk(lambda: step, grid),
+        build=build,
+        measured=str(sorted(ratios.items())),
+        bits=FLOW | {"bound": by_chain(grid, "analytic", limited, between(ratios))},  # Theorem 3
+    )
 
 
 def squares(weights: Weights) -> dict[float, float]:

@@ -11,7 +11,7 @@ from baselines.files.weights import Weights
 from baselines.records import Configuration, Preset, PublishedFile, named, sized
 from baselines.sampling import walk
 from baselines.schedules import subsequence
-from baselines.system import System, conditional
+from baselines.system import FLOW, System, conditional
 from baselines.systems import ddpm
 from baselines.systems.ddpm import limited
 
@@ -30,7 +30,7 @@ def ddim(weights: Weights, *, steps: int = 50, eta: float = 0.0, spacing: str = 
     """
     step = samplers.ddim(eta)  # eq. 12
     grid = weights.process.grid(subsequence(steps, weights.process.steps, spacing))
-    return System(weights=weights, sampler=walk(lambda: step, grid), build=limited if clip else conditional)
+    return System(weights=weights, sampler=walk(lambda: step, grid), build=limited if clip else conditional, bits=FLOW)
 
 
 CONFIGURATIONS = {

@@ -16,7 +16,7 @@ from baselines.guidance import on_x0
 from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import walk
 from baselines.schedules import Discrete, subsequence
-from baselines.system import System, conditional
+from baselines.system import FLOW, System, by_chain, conditional
 
 
 def ddpm(
@@ -46,10 +46,12 @@ def ddpm(
     if variance == "learned" and not part.learned_variance:
         raise ValueError("variance='learned' needs a network that predicts it, and this one does not.")
     grid = weights.process.grid(subsequence(steps, weights.process.steps, spacing))
+    build = limited if clip else conditional
     return System(
         weights=weights,
         sampler=walk(lambda: samplers.ddpm(variance), grid),  # eq. 7
-        build=limited if clip else conditional,
+        build=build,
+        bits=FLOW | {"bound": by_chain(grid, variance, build)},  # eq. 5
     )
 
 

@@ -12,7 +12,7 @@ from baselines.multistep import dpm_solver_single as singlestep
 from baselines.records import Preset
 from baselines.sampling import walk
 from baselines.schedules import Level, karras_ratios, log_ratios, ratio_grid, subsequence
-from baselines.system import System
+from baselines.system import FLOW, System
 from baselines.systems.ddpm import limited
 
 Spacing = Literal["karras", "log-snr", "time"]
@@ -41,9 +41,9 @@ def dpm_solver(
     grid, process = levels_of(weights, steps, spacing), weights.process
 
     if method == "multistep":
-        return System(weights=weights, sampler=walk(lambda: multistep(order), grid), build=limited)
+        return System(weights=weights, sampler=walk(lambda: multistep(order), grid), build=limited, bits=FLOW)
     step = singlestep(order, process=process, prediction=prediction)
-    return System(weights=weights, sampler=walk(lambda: step, grid), build=limited)
+    return System(weights=weights, sampler=walk(lambda: step, grid), build=limited, bits=FLOW)
 
 
 def levels_of(weights: Weights, steps: int, spacing: Spacing) -> list[Level]:

@@ -11,7 +11,7 @@ from baselines.files.weights import Weights
 from baselines.records import Preset
 from baselines.sampling import walk
 from baselines.schedules import EDM, karras_ratios, ratio_grid
-from baselines.system import System, elsewhere, scaled
+from baselines.system import FLOW, System, elsewhere, scaled
 
 
 def edm(
@@ -38,12 +38,16 @@ def edm(
 
     Source: Karras et al. 2022 Alg. 2; NVlabs/edm `generate.py:edm_sampler`, whose networks see sigma as log(sigma) / 4.
     """
-    process = weights.process
+    process = weights.trained
     ratios = karras_ratios(steps, low=max(low, process.lowest), high=min(high, process.highest), rho=rho)  # eq. 5
     step = samplers.heun(churn, low=churn_low, high=churn_high or math.inf, inflation=inflation)  # Alg. 2
     grid = ratio_grid(EDM, ratios)
     return System(
-        weights=weights, sampler=walk(lambda: step, grid), build=elsewhere(clip=clip), start=scaled(grid[0].sigma)
+        weights=weights,
+        sampler=walk(lambda: step, grid),
+        build=elsewhere(clip=clip),
+        start=scaled(grid[0].sigma),
+        bits=FLOW,
     )
 
 

@@ -15,7 +15,7 @@ from baselines.files.weights import Weights
 from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import walk
 from baselines.schedules import Discrete, subsequence
-from baselines.system import System
+from baselines.system import FLOW, System, by_chain
 from baselines.systems.ddpm import limited
 
 
@@ -30,7 +30,8 @@ def iddpm(weights: Weights, *, steps: int = 100, spacing: str = "respaced") -> S
     step = samplers.ddpm("learned")  # eq. 15
     grid = weights.process.grid(subsequence(steps, weights.process.steps, spacing))
     used = weights.of(weights.release.without("unconditional"))
-    return System(weights=used, sampler=walk(lambda: step, grid), build=limited)
+    bits = FLOW | {"bound": by_chain(grid, "learned", limited)}  # eq. 4
+    return System(weights=used, sampler=walk(lambda: step, grid), build=limited, bits=bits)
 
 
 _SOURCE = "openai/improved-diffusion README.md, models and hyperparameters; Nichol and Dhariwal 2021"

@@ -20,7 +20,7 @@ from baselines.processes import (
 from baselines.records import Preset
 from baselines.sampling import Sampler, walk
 from baselines.steps import Step, ddpm
-from baselines.system import System, elsewhere, scaled
+from baselines.system import FLOW, System, elsewhere, scaled
 
 PROCESSES: dict[str, Callable[[], Continuous]] = {
     "ve": VarianceExploding,
@@ -63,6 +63,7 @@ def score_sde(
         sampler=_sampler(made, sampler, steps, snr, tolerance, end),
         build=elsewhere(clip=clip),
         start=scaled(first.sigma),
+        bits=FLOW,  # eq. 39
     )
 
 
@@ -72,7 +73,7 @@ def end_of(process: Continuous, weights: Weights) -> float:
     The paper's are 1e-5 where variance explodes, and 1e-3.
     """
     papers = 1e-5 if isinstance(process, VarianceExploding) else 1e-3
-    return max(papers, process.time(max(process.level(papers).ratio, weights.process.lowest)))
+    return max(papers, process.time(max(process.level(papers).ratio, weights.trained.lowest)))
 
 
 def _sampler(process: Continuous, name: str, steps: int, snr: float, tolerance: float, end: float) -> Sampler:

@@ -10,7 +10,7 @@ from baselines.files.weights import Weights
 from baselines.multistep import unipc as predictor_corrector
 from baselines.records import Preset
 from baselines.sampling import walk
-from baselines.system import System
+from baselines.system import FLOW, System
 from baselines.systems.ddpm import limited
 from baselines.systems.dpm_solver import Spacing, levels_of
 
@@ -34,7 +34,8 @@ def unipc(
     Source: Zhao et al. 2023 Alg. 5 to 8; wl-zhao/UniPC. The predicted image is limited to [-1, 1].
     """
     grid = levels_of(weights, steps, spacing)
-    return System(weights=weights, sampler=walk(lambda: predictor_corrector(order, variant), grid), build=limited)
+    sampler = walk(lambda: predictor_corrector(order, variant), grid)
+    return System(weights=weights, sampler=sampler, build=limited, bits=FLOW)
 
 
 PRESETS = {"shapes": Preset(release=shipped("shapes-pixel"))}

@@ -10,6 +10,7 @@ import torch
 
 from baselines.systems import (
     analytic_dpm,
+    cld,
     consistency,
     dpm_solver,
     edm,
@@ -40,6 +41,9 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "analytic-dpm, ddim": (analytic_dpm.load, {"steps": 3, "form": "ddim", "pixels": 2.0}, 3),
     "consistency": (consistency.load, {}, 2),
     "consistency, one step": (consistency.load, {"via": ""}, 1),
+    "cld": (cld.load, {"steps": 3}, 3),
+    "cld, euler-maruyama": (cld.load, {"steps": 3, "sampler": "euler-maruyama", "striding": "linear", "clip": True}, 3),
+    "cld, ode": (cld.load, {"sampler": "ode", "tolerance": 0.5}, None),
     "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
@@ -83,6 +87,8 @@ def test_a_label_says_what_is_drawn() -> None:
     (ncsn.load, {"version": 3}, "1 or 2"),
     (gotta_go_fast.load, {"process": "sub-vp"}, "ve or vp"),
     (analytic_dpm.load, {"form": "banana"}, "ddpm or ddim"),
+    (cld.load, {"sampler": "banana"}, "sscs"),
+    (cld.load, {"striding": "banana"}, "quadratic"),
     (progressive_distillation.load, {"steps": 5}, "4 and 8"),
 ])  # fmt: skip
 def test_other_arguments_are_refused(load: Any, arguments: dict[str, Any], told: str) -> None:
