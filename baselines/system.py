@@ -269,7 +269,7 @@ class System:
             there = ", ".join(sorted(self.bits)) or "none"
             raise ValueError(f"This model gives no likelihood of kind {kind!r}; it gives {there}.")
         asked = self._given(seeds, given)
-        weights = replace(self.weights, precision="float32")
+        weights = replace(self.weights, precision="float32", compiled=False)
         with torch.no_grad():
             return self.bits[kind](weights, asked, images.to(weights.device), image_noise(asked.seeds), tolerance)
 

@@ -168,6 +168,7 @@ class Weights:
                 return result.clone()
 
             call.takes = network.takes  # type: ignore[attr-defined]
+            call.exact_input = getattr(network, "exact_input", False)  # type: ignore[attr-defined]
             self._ready[key] = call  # type: ignore[assignment]
         return self._ready[key]
 
