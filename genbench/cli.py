@@ -407,7 +407,7 @@ def _what_was_measured(options: dict[str, Any]) -> Iterator[None]:
 
 def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
     """Prints an outcome, and merges its rows into the leaderboard."""
-    from genbench import display, report
+    from genbench import advice, display, report
 
     if not outcome.results:
         raise NotComparable("Nothing could be measured; the warnings above say why.")
@@ -425,6 +425,8 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         if outcome.directory is not None:
             seen = " (from an earlier run)" if outcome.cached else ""
             say(shown(f"{outcome.directory}/ has samples, grid.png, result.json and row.csv{seen}"))
+        if told := advice.after(outcome.results):
+            say(shown(told))
     if options["leaderboard"]:
         # After the numbers are told: a leaderboard may refuse them.
         report.merge_leaderboard(options["leaderboard"], outcome.results)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench import protocols, registry
+from genbench import advice, protocols, registry
 from genbench.errors import UsageError, nearest
 from genbench.records import Ref
 
@@ -83,6 +83,8 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
             found[attribute] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     presets = {dataset: _preset(preset) for dataset, preset in getattr(component, "presets", {}).items()}
     more: dict[str, Any] = {"presets": presets} if presets else {}
+    if kind == "model" and (told := advice.of(name)):
+        more["measured"] = told
     if kind == "extractor" and (needed := weights_of(kind, name)):
         more["weights"] = {", ".join(w.files): f"{w.size}, {w.where}; {w.source}" for w in needed}
     return {**found, "arguments": arguments, **more, "documentation": "\n" + text}

@@ -76,7 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"environment", "features", "identities", "measuring", "preflight", "protocols", "records"},
     "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},
-    "describe": FOUNDATION | {"registry", "protocols"},
+    "advice": {"display", "errors", "papers", "records", "registry", "report", "tables"},
+    "describe": FOUNDATION | {"advice", "registry", "protocols"},
     "baseline": FOUNDATION | {"comparability", "report"},
     "sides": FOUNDATION
     | {"baseline", "comparability", "identities", "measuring", "outcome", "pipeline", "protocols", "report"}
@@ -103,6 +104,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": FOUNDATION | {"requests", "measuring", "pipeline", "outcome", "protocols", "progress"},
     "cli": FOUNDATION
     | {
+        "advice",
         "commands",
         "exports",
         "requests",
