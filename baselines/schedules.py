@@ -55,7 +55,8 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
     Args:
         kind: "linear" in beta (DDPM); "scaled_linear" in the square root of beta (what LDM's configurations call
             linear); "cosine" in alpha-bar, with s = 0.008 and beta <= 0.999 (improved DDPM); "sigmoid" in alpha-bar,
-            from -3 to 3 at temperature 1 (Jabri et al. 2022).
+            from -3 to 3 at temperature 1 (Jabri et al. 2022); "inverse" erases an equal share of the signal's
+            variance in every step (Sohl-Dickstein et al. 2015).
         low, high: first and last beta of the linear kinds; for another number of steps than 1000 pass them scaled.
 
     Returns:
@@ -66,12 +67,17 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
 
     Source:
         Ho et al. 2020 sec. 4; Nichol and Dhariwal 2021 eq. 17; Rombach et al. 2022 App. E; Jabri et al. 2022
-        (arXiv:2212.11972) Alg. 3, with Chen 2023 (arXiv:2301.10972) eq. in Alg. 1.
+        (arXiv:2212.11972) Alg. 3, with Chen 2023 (arXiv:2301.10972) eq. in Alg. 1; Sohl-Dickstein et al. 2015 sec.
+        2.4.1, with the first and last betas of Sohl-Dickstein/Diffusion-Probabilistic-Models `model.py`.
     """
     if kind == "linear":
         return np.linspace(low, high, steps, dtype=np.float64)
     if kind == "scaled_linear":
         return np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
+    if kind == "inverse":
+        beta = 1.0 / np.linspace(steps, 2.0, steps, dtype=np.float64)  # sec. 2.4.1: 1 / (T - t + 1)
+        beta[0] += 1e-3
+        return np.clip(beta, 1e-6, 1.0 - 1e-5)
     u = np.linspace(0.0, 1.0, steps + 1, dtype=np.float64)
     if kind == "cosine":
         remaining = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2  # Nichol and Dhariwal 2021 eq. 17
@@ -80,7 +86,7 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
         logistic = 1.0 / (1.0 + np.exp(u * (end - start) + start))
         remaining = (logistic - logistic[-1]) / (logistic[0] - logistic[-1])
     else:
-        raise ValueError(f"No noise schedule {kind!r}; there are linear, scaled_linear, cosine and sigmoid.")
+        raise ValueError(f"No noise schedule {kind!r}; there are linear, scaled_linear, cosine, sigmoid and inverse.")
     return np.minimum(1.0 - remaining[1:] / remaining[:-1], 0.999)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -40,6 +40,8 @@ class Recipe:
             min(average, (1 + step) / (10 + step)), so that the random start is forgotten.
         clip: largest norm of the gradient.
         bfloat16: whether networks run under autocast.
+        momentum: the two betas of Adam.
+        factors: names of children of the network to factors of their rate, where it is not 1.
 
     The defaults are this project's own. Ho et al. 2020 App. B has decay "none", warmup 5000, average 0.9999, float32.
     """
@@ -53,6 +55,8 @@ class Recipe:
     average: float = 0.999
     clip: float = 1.0
     bfloat16: bool = True
+    momentum: tuple[float, float] = (0.9, 0.999)
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 def diffusion_loss(
@@ -233,7 +237,7 @@ def fit(
     identity, modules = _identity(recipe, about or {}), {"network": network, "average": average}
     if target is not None:
         modules["target"] = target
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.rate)
+    optimiser = torch.optim.Adam(_groups(network, recipe.factors), lr=recipe.rate, betas=recipe.momentum)
     for copy in (average, target):
         if copy is not None:
             copy.load_state_dict(network.state_dict())
@@ -244,7 +248,7 @@ def fit(
     network.train()
     for step in range(start, recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = _rate(recipe, step)
+            group["lr"] = group.get("factor", 1.0) * _rate(recipe, step)
         value = _loss(network, loss, batch(step), recipe, step)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
@@ -263,6 +267,15 @@ def fit(
                 more = {"optimiser": optimiser.state_dict(), "step": step + 1, "loss": mean_loss, "identity": identity}
                 _save(checkpoint, states | more)
             yield Progress(network, average, step + 1, mean_loss)
+
+
+def _groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The parameters, and apart from them those of children whose rate has a factor."""
+    apart: list[dict[str, Any]] = [
+        {"params": [*network.get_submodule(name).parameters()], "factor": factor} for name, factor in factors.items()
+    ]
+    theirs = {id(parameter) for group in apart for parameter in group["params"]}
+    return [{"params": [p for p in network.parameters() if id(p) not in theirs]}, *apart]
 
 
 def _rate(recipe: Recipe, step: int) -> float:
@@ -290,6 +303,10 @@ def _loss(network: nn.Module, loss: Loss, batch: Mapping[str, Tensor], recipe: R
 def _identity(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, str]:
     """All that the weights depend on, as text; without the number of steps where the rate does not depend on it."""
     told = {name: value for name, value in asdict(recipe).items() if name != "steps" or recipe.decay == "cosine"}
+    # Recipes have had these fields for less time than checkpoints have been around.
+    for name, usual in (("momentum", (0.9, 0.999)), ("factors", {})):
+        if told[name] == usual:
+            del told[name]
     return {name: json.dumps(value, sort_keys=True, default=str) for name, value in {**told, **about}.items()}
 
 

@@ -2,6 +2,7 @@
 
     python -m scripts.distil_baselines progressive --steps 400     # 64 -> 32 -> 16 -> 8 -> 4 -> 2 -> 1 steps
     python -m scripts.distil_baselines consistency --steps 2400
+    python -m scripts.distil_baselines adversarial --steps 2600 --rate 2e-4    # against a discriminator, for 4 steps
 
 Interrupted, the same command continues from its checkpoints in --work.
 """
@@ -12,15 +13,19 @@ import argparse
 import copy
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from baselines import schedules
+from baselines.adversarial import Adversaries, adversarial_loss, few_ratios
 from baselines.distillation import consistency_loss, halving_loss
-from baselines.networks.unet import UNet
+from baselines.networks.discriminator import DiscriminatorConfig
+from baselines.networks.unet import UNet, UNetConfig
 from baselines.training import Loss, Recipe, fit
 from genbench.datasets import shapes
 from scripts.cards import write_card
@@ -45,9 +50,8 @@ def told(ratio: Tensor) -> Tensor:
     return torch.tensor([process.at(r).t for r in ratio.tolist()])
 
 
-def student(of: nn.Module) -> UNet:
+def student(of: nn.Module) -> nn.Module:
     network = copy.deepcopy(of)
-    assert isinstance(network, UNet)
     return network.requires_grad_(requires_grad=True)
 
 
@@ -71,7 +75,16 @@ def train(
     return average.eval().requires_grad_(requires_grad=False)
 
 
-def ship(network: nn.Module, name: str, summary: str, args: argparse.Namespace, images: int) -> None:
+def ship(
+    network: nn.Module,
+    name: str,
+    summary: str,
+    args: argparse.Namespace,
+    images: int,
+    *,
+    config: UNetConfig = PIXEL,
+    process: Mapping[str, Any] = PROCESS,
+) -> None:
     """Writes weights in half precision and their description."""
     path = HOME / f"{name}.safetensors"
     save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, path)
@@ -86,8 +99,8 @@ def ship(network: nn.Module, name: str, summary: str, args: argparse.Namespace, 
         averaged=True,
         teacher="shapes-pixel",
         kind="unet",
-        network=dataclasses.asdict(PIXEL),
-        process=PROCESS,
+        network=dataclasses.asdict(config),
+        process=process,
         shape=SHAPE,
     )
 
@@ -121,12 +134,59 @@ def consistent(args: argparse.Namespace) -> None:
     ship(network, "shapes-consistency", summary, args, args.steps * args.batch_size)
 
 
+LATENT = 100
+"""Size of the latent z of the denoising diffusion GAN."""
+GENERATOR = dataclasses.replace(PIXEL, out_channels=3, latent=LATENT)
+DISCRIMINATOR = DiscriminatorConfig(trunk=dataclasses.replace(PIXEL, in_channels=6))
+
+
+def adversaries() -> Adversaries:
+    """A generator that begins as the consistency model, and a discriminator that begins as the teacher's encoder.
+
+    A consistency function predicts v as its teacher does, but for 1 % at the levels that are visited.
+    """
+    known, consistent = teacher().state_dict(), load_file(HOME / "shapes-consistency.safetensors")
+    generator, discriminator = UNet(GENERATOR), DISCRIMINATOR.build()
+    mine = generator.state_dict()
+    # Of the head the rows of the image are kept, and those of the variance are not.
+    mine |= {name: weight[: len(mine[name])].float() for name, weight in consistent.items()}
+    generator.load_state_dict(mine)
+    for name, weight in generator.named_parameters():
+        if ".style" in name:  # the latent enters slowly
+            nn.init.normal_(weight, std=0.02) if weight.ndim == 2 else nn.init.zeros_(weight)
+    theirs = discriminator.state_dict()
+    theirs |= {name: known[name] for name in known.keys() & theirs.keys()}
+    first = "encoder.0.0.weight"  # begins without the channels of the noisier state
+    theirs[first] = torch.cat([known[first], torch.zeros_like(known[first])], dim=1)
+    discriminator.load_state_dict(theirs)
+    nn.init.zeros_(discriminator.projection.weight)
+    return Adversaries(generator, discriminator)
+
+
+def adversarial(args: argparse.Namespace) -> None:
+    torch.manual_seed(args.seed)
+    process = schedules.Discrete(schedule=PROCESS["schedule"], steps=PROCESS["steps"])
+    loss = adversarial_loss(process, few_ratios(4), size=LATENT, penalty=2.0, every=10)
+    recipe = Recipe(
+        steps=args.steps, batch_size=args.batch_size, rate=args.rate, seed=args.seed, warmup=50, average=0.995,
+        clip=10.0, momentum=(0.5, 0.99), decay="none", factors={"generator": args.generator},
+    )  # fmt: skip
+    pair = train("adversarial", adversaries(), loss, args, recipe)
+    assert isinstance(pair, Adversaries)
+    summary = "the U-Net of shapes-pixel with a latent vector, trained against a discriminator for 4 steps"
+    ship(
+        pair.generator, "shapes-adversarial", summary, args, args.steps * args.batch_size,
+        config=GENERATOR, process=PROCESS | {"learned_variance": False},
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("progressive", "consistency"), help="network to make")
+    parser.add_argument("what", choices=("progressive", "consistency", "adversarial"), help="network to make")
     parser.add_argument("--steps", type=int, default=400, help="of the training")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step")
     parser.add_argument("--rate", type=float, default=3e-4, help="learning rate")
+    parser.add_argument("--generator", type=float, default=0.05, help="adversarial: factor of the generator's rate")
     parser.add_argument("--teacher", type=int, default=64, help="steps of the first teacher's sampler")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--first", type=int, default=20000, help="batch of `shapes` that is drawn first")
@@ -134,7 +194,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("training"), help="folder of checkpoints and losses")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    {"progressive": progressive, "consistency": consistent}[args.what](args)
+    {"progressive": progressive, "consistency": consistent, "adversarial": adversarial}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -39,12 +40,14 @@ from safetensors.torch import load_file, save_file
 from baselines import schedules
 from baselines.damped import CriticallyDamped, hybrid_score_matching
 from baselines.denoisers import denoiser
+from baselines.equilibrium import divergence, equilibrium_loss, outside
 from baselines.files import catalogue, text
 from baselines.files.arguments import architecture, training
 from baselines.guidance import classifier_free
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL, posterior
 from baselines.networks.classifier import Classifier, ClassifierConfig
 from baselines.networks.latent import TextUNet, TextUNetConfig
+from baselines.networks.multiscale import MultiScale, MultiScaleConfig
 from baselines.networks.transformer import TextEncoderConfig
 from baselines.networks.unet import UNet, UNetConfig, zero_outputs
 from baselines.networks.variational import VariationalConfig, VariationalNetwork
@@ -492,6 +495,55 @@ def patched(args: argparse.Namespace, *, patch: int) -> Task:
             "classes": len(shapes.CLASSES),
         },
         ships=False,
+    )
+
+
+EQUILIBRIUM = MultiScaleConfig()
+EQUILIBRIUM_PROCESS: dict[str, Any] = {
+    "schedule": "inverse", "steps": EQUILIBRIUM.steps, "kind": "eps", "learned_variance": True,
+}  # fmt: skip
+MOMENTS = (-0.277, 0.462)
+"""Mean and standard deviation of the pixel values of `shapes`, in [-1, 1]."""
+
+
+def dequantised_batch(step: int, size: int) -> dict[str, torch.Tensor]:
+    """New images without labels, of continuous values, zero mean and unit variance."""
+    f = shapes.factors("train", np.arange(step * size, (step + 1) * size))
+    uniform = np.random.default_rng([step, 3]).random((size, *SHAPE), dtype=np.float32)
+    mean, std = MOMENTS
+    images = pixels(f) + (torch.from_numpy(uniform) - 0.5) / 127.5
+    return {"x0": ((images - mean) / std).contiguous(memory_format=torch.channels_last)}
+
+
+@torch.no_grad()
+def equilibrium_bits(network: torch.nn.Module) -> dict[str, float]:
+    """Upper bound of bits a pixel value, and how many fewer than of a normal distribution, of 100 test images."""
+    beta = schedules.betas("inverse", EQUILIBRIUM.steps)
+    x0 = dequantised_batch(0, 100)["x0"]
+    generator, total = torch.Generator().manual_seed(0), 0.0
+    for start in range(1, len(beta), 100):
+        t = torch.arange(start, min(start + 100, len(beta)))
+        eps = torch.randn(x0[: len(t)].shape, generator=generator)
+        total += float(divergence(network, beta, x0[: len(t)], t, eps).sum())
+    less = (total + outside(beta)) / math.log(2)
+    cell = math.log2(127.5 * MOMENTS[1])  # of an 8-bit value, in standard deviations
+    return {"bits": round(less + 0.5 * math.log2(2 * math.pi * math.e) + cell, 4), "bits_less_normal": round(less, 4)}
+
+
+def equilibrium(args: argparse.Namespace) -> Task:
+    return Task(
+        make=lambda: MultiScale(EQUILIBRIUM),
+        loss=equilibrium_loss(schedules.betas("inverse", EQUILIBRIUM.steps)),
+        batch=dequantised_batch,
+        summary="multi-scale network of the first diffusion models, without labels",
+        card={
+            "kind": "multiscale",
+            "network": dataclasses.asdict(EQUILIBRIUM),
+            "process": EQUILIBRIUM_PROCESS,
+            "shape": SHAPE,
+            "moments": MOMENTS,
+        },
+        report=equilibrium_bits,
     )
 
 

@@ -129,6 +129,12 @@ class Resize(nn.Module):
         return resize(x, self.way)
 
 
+def modulated(h: Tensor, scale_shift: Tensor) -> Tensor:
+    """Feature maps (b, c, h, w), scaled by 1 + the first c and shifted by the last c columns of (b, 2 c)."""
+    scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)
+    return h * (1 + scale) + shift
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, with an embedding in between.
 
@@ -151,6 +157,7 @@ class ResidualBlock(nn.Module):
         dropout: float = 0.0,
         groups: int = 32,
         eps: float = 1e-5,
+        style: int | None = None,
     ) -> None:
         super().__init__()
         self.resample, self.modulation = resample, modulation
@@ -162,20 +169,25 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        if style is not None:
+            self.style1 = nn.Linear(style, 2 * channels)
+            self.style2 = nn.Linear(style, 2 * out_channels)
 
     def _resize(self, x: Tensor) -> Tensor:
         return x if self.resample is None else resize(x, self.resample)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None, style: Tensor | None = None) -> Tensor:
         """Maps (b, channels, h, w) and an activated embedding (b, width) to (b, out_channels, h', w')."""
-        h = self.conv1(self._resize(F.silu(self.norm1(x))))
+        h = self.norm1(x) if style is None else modulated(self.norm1(x), self.style1(style))
+        h = self.conv1(self._resize(F.silu(h)))
         if embedding is None:
             h = self.norm2(h)
         elif self.modulation == "add":
             h = self.norm2(h + self.embedding(embedding)[:, :, None, None])
         else:
-            scale, shift = self.embedding(embedding)[:, :, None, None].chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = modulated(self.norm2(h), self.embedding(embedding))
+        if style is not None:
+            h = modulated(h, self.style2(style))
         return self.skip(self._resize(x)) + self.conv2(self.dropout(F.silu(h)))
 
 

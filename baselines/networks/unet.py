@@ -48,6 +48,9 @@ class UNetConfig:
         context: width of the context tokens of cross-attention, None without one; with it every attention is a
             `SpatialTransformer` of `depth` blocks (LDM).
         low_resolution: whether a small image is given as well, enlarged and stacked on the channels (ADM-U).
+        latent: size of a latent vector z, which scales and shifts every norm of the residual blocks (DDGAN), None
+            without one.
+        style: width of what z is mapped to before that.
     """
 
     in_channels: int = 3
@@ -72,6 +75,8 @@ class UNetConfig:
     context: int | None = None
     depth: int = 1
     low_resolution: bool = False
+    latent: int | None = None
+    style: int = 64
 
     def build(self) -> UNet:
         """The network with random weights."""
@@ -81,10 +86,16 @@ class UNetConfig:
 class Stage(nn.ModuleList):
     """Blocks applied in order. Those that take the embedding or the context get it."""
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        embedding: Tensor | None = None,
+        context: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> Tensor:
         for block in self:
             if isinstance(block, ResidualBlock):
-                x = block(x, embedding)
+                x = block(x, embedding, style)
             else:
                 x = block(x, context) if isinstance(block, SpatialTransformer) else block(x)
         return x
@@ -118,6 +129,7 @@ class Trunk:
             dropout=c.dropout,
             groups=c.groups,
             eps=c.norm_eps,
+            style=c.style if c.latent is not None else None,
         )
 
     def _attention(self, channels: int, heads: int) -> SelfAttention | SpatialTransformer:
@@ -193,6 +205,22 @@ def time_embedding(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
 
 
+class Mapping(nn.Sequential):
+    """Maps a latent z, (b, size), brought to unit mean square, to a style, (b, width), by three layers.
+
+    Source: Xiao et al. 2022 App. C; NVlabs/denoising-diffusion-gan `ncsnpp_generator_adagn.py` (`z_transform`).
+    """
+
+    def __init__(self, size: int, width: int) -> None:
+        layers: list[nn.Module] = []
+        for i in range(3):
+            layers += [nn.Linear(width if i else size, width), nn.SiLU()]
+        super().__init__(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
+
+
 class UNet(nn.Module):
     """Predicts noise, image, velocity or score from a noisy image and a timestep.
 
@@ -208,6 +236,8 @@ class UNet(nn.Module):
         self.time_embedding = time_embedding(c.width)
         if c.classes is not None:
             self.class_embedding = nn.Embedding(c.classes, 4 * c.width)
+        if c.latent is not None:
+            self.mapping = Mapping(c.latent, c.style)
         stages, left = trunk.encoder()
         self.encoder = nn.ModuleList(stages)
         self.middle = trunk.middle()
@@ -220,6 +250,7 @@ class UNet(nn.Module):
         """The conditions that it is called with, all of which it needs."""
         c = self.config
         has = {"y": c.classes is not None, "context": c.context is not None, "low_res": c.low_resolution}
+        has["z"] = c.latent is not None
         return frozenset(name for name, there in has.items() if there)
 
     def forward(
@@ -229,6 +260,7 @@ class UNet(nn.Module):
         y: Tensor | None = None,
         context: Tensor | None = None,
         low_res: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor:
         """Runs the network.
 
@@ -239,6 +271,7 @@ class UNet(nn.Module):
             context: (b, tokens, width), required exactly when the configuration has a context.
             low_res: (b, in_channels, h', w') in [-1, 1], required exactly when the configuration says `low_resolution`;
                 enlarged to (h, w) bilinearly.
+            z: (b, latent), standard normal, required exactly when the configuration has a latent.
 
         Returns:
             (b, out_channels, h, w) of the dtype of x.
@@ -247,7 +280,7 @@ class UNet(nn.Module):
             ValueError: a condition that the network does not have, or a missing one that it has.
         """
         c = self.config
-        for name, given in (("y", y), ("context", context), ("low_res", low_res)):
+        for name, given in (("y", y), ("context", context), ("low_res", low_res), ("z", z)):
             has = name in self.takes
             if (given is not None) != has:
                 raise ValueError(f"This network {'needs' if has else 'takes no'} {name}; see its configuration.")
@@ -256,17 +289,18 @@ class UNet(nn.Module):
         if y is not None:
             embedding = embedding + self.class_embedding(y)
         embedding = F.silu(embedding)
+        style = None if z is None else self.mapping(z.to(x.dtype))
         h = x
         if low_res is not None:
             h = torch.cat([h, F.interpolate(low_res, x.shape[2:], mode="bilinear")], dim=1)
         h = F.pixel_unshuffle(h, c.patch) if c.patch > 1 else h
         skips = []
         for stage in self.encoder:
-            h = stage(h, embedding, context)
+            h = stage(h, embedding, context, style)
             skips.append(h)
-        h = self.middle(h, embedding, context)
+        h = self.middle(h, embedding, context, style)
         for stage in self.decoder:
-            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context)
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, context, style)
         h = self.head(F.silu(self.norm(h)))
         return F.pixel_shuffle(h, c.patch) if c.patch > 1 else h
 
