@@ -230,6 +230,9 @@ def gate(
     try:
         known = baseline if isinstance(baseline, Baseline) else baselines.read(Path(baseline), allow_code=allow_code)
         base = replace(sides.of_baseline(known), name=name)
+        refused = _refused(base, given, known, paired)
+        if refused is not None:
+            return refused
         if candidate is not None:
             wanted = Wanted(reference=reference).like(base)
             other = sides.opened(candidate, wanted, execution=execution, allow_code=allow_code)
@@ -238,6 +241,18 @@ def gate(
         return _sampled(sampler, given, paired, _counts(known, max_n) if escalate else ())
     except (NotComparable, InputRejected, MissingAsset) as error:
         return Gate(baseline=name, base=base, problem=str(error))
+
+
+def _refused(base: Measured, given: Rules, known: Baseline, paired: bool | None) -> Gate | None:
+    """What no candidate could pass, found before one is sampled or measured: metrics that the baseline lacks, or has of
+    too few images.
+
+    Raises:
+        UsageError: a margin below the noise floor, or a metric that gates and has no direction.
+    """
+    found = judged(base, base, given, known, paired=paired)
+    never = tuple(replace(v, candidate=None) for v in found.verdicts if v.gating and v.word == "not comparable")
+    return Gate(baseline=base.name, base=base, verdicts=never) if never else None
 
 
 def _rules(given: Rules | str | Path | None, margins: Mapping[str, float | str] | None) -> Rules:

@@ -91,7 +91,7 @@ ALLOWED: dict[str, set[str]] = {
     "reporters": {"errors", "records", "files", "report", "comparison", "gating"},
     "moved": FOUNDATION | {"comparison", "environment", "features", "measuring", "sides"},
     "rules": {"errors", "records", "differences"},
-    "exports": {"display", "errors", "files", "outcome", "records", "registry", "report", "sides"},
+    "exports": {"display", "errors", "files", "images", "outcome", "records", "registry", "report", "sides"},
     "benchmark": FOUNDATION | {"measuring", "pipeline", "planning", "preflight", "registry", "report", "requests"},
     "leaderboard": FOUNDATION | {"comparability", "measuring", "pipeline", "registry", "report", "requests"},
     "housekeeping": FOUNDATION | {"feature_files", "generation", "report"},

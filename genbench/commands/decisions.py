@@ -48,6 +48,15 @@ picture_option = option(
 )
 
 
+def _check_writable(*paths: Path | None) -> None:
+    """Refuses files that could not be written, before the work."""
+    from genbench import preflight
+
+    for path in paths:
+        if path is not None:
+            preflight.check_writable(path)
+
+
 def _draw(base: Measured, candidate: Measured, path: Path, options: dict[str, Any]) -> None:
     """Writes the picture of what moved most; where there is none, a warning says why, and the verdict stays."""
     from genbench import moved
@@ -82,6 +91,7 @@ def compare(**options: Any) -> None:
     from genbench import report
     from genbench.comparison import compare as compared
 
+    _check_writable(options["picture"])
     if options["picture"] and len(options["candidates"]) > 1:
         raise UsageError("--picture shows a base and one candidate; compare one at a time.")
     found = compared(
@@ -278,6 +288,7 @@ def gate(**options: Any) -> None:
     from genbench.gating import gate as judged
 
     files = {"json": options["json_file"], "junit": options["junit"], "gitlab": options["gitlab"]}
+    _check_writable(*files.values(), options["picture"])
     given = rules.found_in(Path()) if options["rules"] is None else rules.of_file(options["rules"])
     found = judged(
         options["candidate"],

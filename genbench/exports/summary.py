@@ -13,6 +13,7 @@ from typing import Any
 
 from genbench import display, registry, sides
 from genbench.errors import GenbenchError, InputRejected, NotComparable, shown
+from genbench.images.runs import run_in
 from genbench.outcome import Outcome
 from genbench.records import Ref, Result, RunSpec, digest
 
@@ -63,9 +64,14 @@ class Summary:
     def keys(self) -> list[str]:
         """A key for each result, of letters, digits, `_`, `-` and `.` alone: `fid.compact`, `precision_k_5.compact`."""
         found: list[str] = []
-        for label in self.labels:
+        for label, result in zip(self.labels, self.results, strict=True):
             key = keyed(label)
-            found.append(key if key not in found else f"{key}-{digest(label, 6)}")
+            several = [
+                key,
+                f"{key}-{digest([label, result.id], 6)}",
+                *(f"{key}-{i}" for i in range(2, len(self.results))),
+            ]
+            found.append(next(one for one in several if one not in found))
         return found
 
     def numbers(self) -> dict[str, float]:
@@ -165,7 +171,9 @@ def of_path(path: Path) -> Summary:
     if not found.results:
         raise NotComparable(f"{shown(path)} has no results; measure it by `genbench run`.")
     captions = found.samples is not None and found.samples.captions is not None
-    return Summary(results=found.results, directory=path if path.is_dir() else path.parent, captions=captions)
+    # Beside a result.json that somebody keeps elsewhere lie files of others.
+    folder = path if path.is_dir() else path.parent if run_in(path.parent) is not None else None
+    return Summary(results=found.results, directory=folder, captions=captions)
 
 
 def of_outcome(outcome: Outcome) -> Summary:

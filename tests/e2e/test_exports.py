@@ -78,6 +78,7 @@ def test_every_finite_number_has_a_key_and_every_key_is_one_of_its_own(run: Path
     assert told.facts()["fid.my.module_load/measurement"] == f"fid@{ODD}"
     twice = Summary(results=(result("a(k='x y')"), result("a(k='x-*y')"), result("a(k='x_y')")))
     assert len(set(twice.keys)) == 3
+    assert len(set(Summary(results=(result("fid"),) * 4).keys)) == 4
     assert keyed("../../@*") == "metric" and keyed("a@b..c") == "a.b.c"
     long = [keyed(f"fid@folder(path='{'x' * 400}{end}')") for end in "ab"]
     assert long[0] != long[1] and all(len(key) <= 200 for key in long)
@@ -418,6 +419,9 @@ def test_what_cannot_be_exported_is_refused(run: Path, cli: Cli, tmp_path: Path)
     assert cli("export", tmp_path / "bad.json", "--to", "every-eval-ever")[0] == 5
     with pytest.raises(InputRejected):
         of_path(tmp_path / "nothing")
+    (tmp_path / "result.json").write_bytes((run / "result.json").read_bytes())
+    (tmp_path / "grid.png").write_bytes(b"of something else")
+    assert of_path(tmp_path / "result.json").files() == [] and of_path(run).files()
     assert cli("export", run, "--to", "every-eval-ever", "-o", tmp_path / "bad.json")[0] != 0
 
 

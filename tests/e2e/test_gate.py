@@ -149,16 +149,11 @@ def shell_lines(root: Path) -> list[str]:
             found.append(text)
         elif kind == "yaml":
             told = yaml.safe_load(text)
-            jobs = told.get("jobs", {}).values() if "jobs" in told else [told.get("runs", {}), told.get("gate", {})]
+            jobs = told["jobs"].values() if "jobs" in told else [told["gate"]]
             for job in jobs:
-                found += [f"{_environment(step)}{step['run']}" for step in job.get("steps", []) if "run" in step]
+                found += [step["run"] for step in job.get("steps", []) if "run" in step]
                 found += job.get("script", [])
     return [line for line in found if not line.startswith("pip ")]
-
-
-def _environment(step: dict) -> str:
-    values = {"${{ inputs.baseline }}": "baseline.safetensors", "${{ inputs.margin }}": "fid=5%"}
-    return "".join(f'export {name}="{values[text]}"\n' for name, text in step.get("env", {}).items())
 
 
 @pytest.mark.slow
@@ -173,8 +168,53 @@ def test_the_documented_lines_do_what_they_say(root: Path, tmp_path: Path, clean
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("PASS (exit code 0)") == 5
-    for name in ("gate.xml", "gate.json", "gate.txt", "metrics.txt", "summary.md"):
+    for name in ("gate.xml", "gate.json", "gate.txt", "metrics.txt", "summary.md", "moved.png"):
         assert (tmp_path / name).stat().st_size > 100, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worse", [False, True])
+def test_the_action_of_this_repository_fails_where_the_gate_does(
+    worse: bool, root: Path, run: Path, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    action = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
+    inputs = {name: told["default"] for name, told in action["inputs"].items()}
+    inputs |= {"margins": "fid=5%\nis=5%\n", "baseline": "a base.safetensors", "report": "my report"}
+    # A model of somebody's pull request is one argument, whatever is in it.
+    inputs["model"] = "ddim(steps=2)" if worse else "ddim(steps=4)"
+    inputs["rules"] = "$(touch broken).toml"
+    (tmp_path / inputs["rules"]).write_text("alpha = 0.05\n")
+    (tmp_path / inputs["baseline"]).write_bytes((run / "b.safetensors").read_bytes())
+    install, step = action["runs"]["steps"]
+    assert "GITHUB_ACTION_PATH" in install["run"] and all(one["shell"] == "bash" for one in (install, step))
+    given = {name: inputs[text.removeprefix("${{ inputs.").removesuffix(" }}")] for name, text in step["env"].items()}
+    assert len(given) == len(action["inputs"]) - 1, "all but install"
+    shim = f'genbench() {{ "{sys.executable}" -m genbench "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
+    environment = {**clean_environment, **given, "GITHUB_OUTPUT": str(tmp_path / "output")}
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", shim + step["run"]],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == (3 if worse else 0), done.stderr[-2000:]
+    assert (tmp_path / "output").read_text() == f"verdict={'regressed' if worse else 'pass'}\n"
+    assert {path.name for path in (tmp_path / "my report").iterdir()} == {"gate.json", "gate.xml", "moved.png"}
+    assert not (tmp_path / "broken").exists()
+    assert action["outputs"]["verdict"]["value"] == "${{ steps.gate.outputs.verdict }}" and step["id"] == "gate"
+
+
+def test_the_documented_workflow_gives_the_action_inputs_that_it_has(root: Path) -> None:
+    action = yaml.safe_load((root / "action.yml").read_text(encoding="utf-8"))
+    text = (root / "docs" / "gate.md").read_text(encoding="utf-8")
+    used = [
+        step
+        for kind, fence in FENCE.findall(text)
+        if kind == "yaml"
+        for job in yaml.safe_load(fence).get("jobs", {}).values()
+        for step in job["steps"]
+        if "/genbench@" in step.get("uses", "")
+    ]
+    assert len(used) == 1 and used[0]["with"].keys() <= action["inputs"].keys()
+    assert all(f"`{name}`" in text for name in action["inputs"])
 
 
 def test_the_documented_test_and_rules_work(root: Path, run: Path, tmp_path: Path) -> None:

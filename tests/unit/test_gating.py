@@ -147,6 +147,19 @@ def test_what_cannot_be_compared_is_neither_a_pass_nor_a_regression() -> None:
     assert absent.exit_code == 4 and "the baseline has no recall" in absent.text()
 
 
+def test_what_no_candidate_could_pass_is_told_before_one_is_looked_at(tmp_path: Path) -> None:
+    write(base_of(of(X, "1")), tmp_path / "b.safetensors")
+    for rule in ({"recall": Rule()}, {"swd": Rule(min_n=N + 1)}):
+        found = genbench.gate("no such folder", baseline=tmp_path / "b.safetensors", rules=Rules(metrics=rule))
+        assert found.exit_code == 4 and not found.problem and found.candidate is None
+        jsonschema.validate(reporters.as_dict(found), SCHEMA)
+        assert 'errors="1"' in reporters.junit_xml(found)
+    noisy = base_of(of(X, "1"), noise={of(X, "1").measurement: {"threads": 0.5}})
+    write(noisy, tmp_path / "b.safetensors")
+    with pytest.raises(UsageError, match="noise floor"):
+        genbench.gate("no such folder", baseline=tmp_path / "b.safetensors", margins={"swd": 0.4})
+
+
 def test_a_margin_below_the_noise_floor_is_refused_and_is_the_default_one() -> None:
     good = of(X, "1")
     known = base_of(good, noise={good.measurement: {"batch size": 0.01, "seeds": -0.3}})
