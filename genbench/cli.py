@@ -371,7 +371,7 @@ def fetch(names: tuple[str, ...]) -> None:
 
     cards = {name: card_of(name) for name in names}  # all names are checked before the first download begins
     for name, card in cards.items():
-        say(shown(f"{name}: {weights.resolve(card, watch=console.bars().bytes)}"))
+        say(shown(f"{name}: {weights.resolve(card, received=console.bars().bytes)}"))
         for caution in card.cautions:
             say(shown(f"  {caution}"))
 

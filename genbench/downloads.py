@@ -75,6 +75,10 @@ def forget(folder: Path) -> None:
                 path.unlink()
 
 
+Received = Callable[[int, int | None], None]
+"""received(bytes so far, bytes in all or None), while a file is downloaded."""
+
+
 def transfer(
     url: str,
     part: Part,
@@ -82,15 +86,15 @@ def transfer(
     most: int,
     proved: bool,
     expected: int | None = None,
-    watch: Callable[[int, int | None], None] | None = None,
+    received: Received | None = None,
 ) -> None:
     """Downloads what is missing of a part.
 
     Args:
         most: bytes beyond which a reply is no longer taken.
         proved: whether a digest will tell that the rest belongs to the beginning; else only a mark of the server does.
-        expected: bytes of the whole, for `watch` where the server does not say.
-        watch: called as watch(bytes so far, bytes in all or None).
+        expected: bytes of the whole, for `received` where the server does not say.
+        received: see `Received`.
 
     Raises:
         URLError: whatever is wrong with the reply. The part keeps what came.
@@ -122,7 +126,7 @@ def transfer(
         etag = reply.headers.get("ETag", "")
         if etag.startswith('"'):  # weak ones, W/"...", do not stand for bytes
             part.mark.write_text(etag, encoding="latin-1")
-        _copy(reply, part, most, announced, expected, watch)
+        _copy(reply, part, most, announced, expected, received)
 
 
 def _opened(
@@ -144,7 +148,7 @@ def _copy(
     most: int,
     announced: int | None,
     expected: int | None,
-    watch: Callable[[int, int | None], None] | None,
+    received: Received | None,
 ) -> None:
     done, since, then = part.size(), time.monotonic(), part.size()
     try:
@@ -154,8 +158,8 @@ def _copy(
                 part.empty()
                 raise urllib.error.URLError(f"it does not end after the {most:,} bytes that it may have")
             part.stream.write(piece)
-            if watch is not None:
-                watch(done, announced or expected)
+            if received is not None:
+                received(done, announced or expected)
             if (now := time.monotonic()) - since > _PATIENCE:
                 if done - then < _SLOWEST * _PATIENCE:
                     raise urllib.error.URLError(f"{done - then:,} bytes came in {now - since:.0f} seconds")

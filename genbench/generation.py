@@ -297,8 +297,8 @@ class Shard:
     seconds: float | None = None
 
 
-Watch = Callable[[int, float], None]
-"""watch(new, begun): images finished since the last call, and images of the batch in work, in parts of its steps."""
+Sampled = Callable[[int, float], None]
+"""sampled(new, begun): images finished since the last call, and images of the batch in work, in parts of its steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,13 +335,13 @@ def generate(
     key: str | None = None,
     prompts: Samples | None = None,
     classes: tuple[str, ...] = (),
-    watch: Watch | None = None,
+    sampled: Sampled | None = None,
 ) -> Samples:
     """Samples a run into `directory`, or continues it, or returns it when it is complete. Arguments as of `begin`."""
     work = begin(
         model, spec, directory, batch_size=batch_size, execution=execution, key=key, prompts=prompts, classes=classes
     )
-    fill(work, missing(work), watch=watch)
+    fill(work, missing(work), sampled=sampled)
     return finished(work)
 
 
@@ -393,7 +393,7 @@ def missing(work: Sampling, numbers: Sequence[int] | None = None) -> list[int]:
     return [number for number, shard in kept.items() if not (_whole(work, number, shard) and _alike(shard, work))]
 
 
-def fill(work: Sampling, numbers: Sequence[int], *, watch: Watch | None = None) -> None:
+def fill(work: Sampling, numbers: Sequence[int], *, sampled: Sampled | None = None) -> None:
     """Makes shards. Each belongs to one process at a time; those that others are making come last, and are waited for.
 
     Raises:
@@ -409,7 +409,7 @@ def fill(work: Sampling, numbers: Sequence[int], *, watch: Watch | None = None) 
                     continue
                 shard = _verified(work, number)
                 if not (_whole(work, number, shard) and _alike(shard, work)):
-                    made = _make(work, number, shard, watch)
+                    made = _make(work, number, shard, sampled)
                     if not told:
                         _warn_of_likeness(made, _load_images(work.directory, number), work.spec)
                         told = True
@@ -493,7 +493,7 @@ def _make(
     work: Sampling,
     number: int,
     part: Shard | None,
-    watch: Watch | None,
+    sampled: Sampled | None,
 ) -> Shard:
     """Samples one shard, or what is missing of it. Later shards have the smaller batches of this one too."""
     spec, directory, how = work.spec, work.directory, work.how
@@ -507,8 +507,8 @@ def _make(
     pieces = [] if part is None else [_load_images(directory, number)[: part.count]]
     seconds = 0.0 if part is None else part.seconds
     saved = time.monotonic()
-    if part is not None and watch is not None:
-        watch(part.count, 0.0)
+    if part is not None and sampled is not None:
+        sampled(part.count, 0.0)
 
     def save() -> Shard | None:
         if not pieces:
@@ -523,7 +523,7 @@ def _make(
         while start < last:
             # In exact mode the last block is completed beyond the run's end: the network never sees another size.
             stop = start + size if spec.exact else min(start + size, last)
-            report = None if watch is None else partial(_report, watch, min(stop, last) - start)
+            report = None if sampled is None else partial(_report, sampled, min(stop, last) - start)
             try:
                 began = time.perf_counter()
                 pieces.append(sample_images(work.model, spec, start, stop, prompts=work.prompts, watch=report))
@@ -534,8 +534,8 @@ def _make(
                 size = how[SMALLER] = (stop - start) // 2
                 _log.warning("Memory does not suffice for %d images a call; going on with %d.", stop - start, size)
                 continue
-            if watch is not None:
-                watch(min(stop, last) - start, 0.0)
+            if sampled is not None:
+                sampled(min(stop, last) - start, 0.0)
             start = stop
             stopping.check()
             if stop < last and time.monotonic() - saved > SAVE_SECONDS:
@@ -552,8 +552,8 @@ def _make(
     return shard
 
 
-def _report(watch: Watch, images: int, step: int, steps: int) -> None:
-    watch(0, images * step / steps)
+def _report(sampled: Sampled, images: int, step: int, steps: int) -> None:
+    sampled(0, images * step / steps)
 
 
 def _write_record(

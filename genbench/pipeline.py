@@ -114,10 +114,11 @@ def load_model(loader: Callable[..., Model], spec: RunSpec, device: str, executi
     if "fetch" in inspect.signature(loader).parameters:
 
         def fetch(card: weights.Published) -> Path:
-            watch = partial(execution.report, f"download of {card.name}")
-            return weights.resolve(
-                weights.of_published(card), given=execution.weights.get(card.name), watch=lambda a, b: watch(a, b or 0)
-            )
+            def received(done: int, total: int | None) -> None:
+                execution.report(f"download of {card.name}", done, total or 0)
+
+            given = execution.weights.get(card.name)
+            return weights.resolve(weights.of_published(card), given=given, received=received)
 
         more["fetch"] = fetch
     if execution.compile:
@@ -372,7 +373,7 @@ def jobs_of_run(
         return _compared_of_run(ready, dataset, bound, by, how, about, generation.finished(work()))
 
     def sample(numbers: Sequence[int], advance: ranks.Advance) -> None:
-        generation.fill(work(), numbers, watch=lambda new, begun: advance(new))
+        generation.fill(work(), numbers, sampled=lambda new, begun: advance(new))
 
     def make_parts(numbers: Sequence[int], advance: ranks.Advance, **told: Any) -> None:
         comparison().make_parts(numbers, advance, **told)
@@ -659,12 +660,12 @@ def _fill(work: generation.Sampling, numbers: Sequence[int], execution: Executio
         execution.report("sampling", min(done + begun, total), total)
 
     def own(numbers: Sequence[int], advance: ranks.Advance) -> None:
-        def watch(new: int, of_batch: float) -> None:
+        def sampled(new: int, of_batch: float) -> None:
             nonlocal begun
             begun = of_batch
             advance(new)
 
-        generation.fill(work, numbers, watch=watch)
+        generation.fill(work, numbers, sampled=sampled)
 
     ranks.spread("sample", lacking, own=own, about=about, advance=show)
 

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -239,13 +239,13 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
-def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int | None], None] | None = None) -> Path:
+def resolve(card: Card, *, given: Path | None = None, received: downloads.Received | None = None) -> Path:
     """The path of a weight file on this machine, downloaded if need be.
 
     Args:
         card: of the file.
         given: a path that the user chose. It is taken whatever its digest is; the digest enters the extractor's key.
-        watch: called as watch(bytes so far, bytes in all or None) while downloading.
+        received: see `genbench.downloads.Received`.
 
     Returns:
         The first of: `given`; the file shipped with the package; a file in the caches of genbench, torch.hub or the
@@ -279,7 +279,7 @@ def resolve(card: Card, *, given: Path | None = None, watch: Callable[[int, int 
         raise MissingAsset(_missing(card, "an estimate downloads nothing"))
     if offline():
         raise MissingAsset(_missing(card, "connections are switched off (GENBENCH_OFFLINE or HF_HUB_OFFLINE)"))
-    return _download(card, target, watch)
+    return _download(card, target, received)
 
 
 def _given(card: Card, given: Path) -> Path:
@@ -355,7 +355,7 @@ def _missing(card: Card, reason: str) -> str:
     )
 
 
-def _download(card: Card, target: Path, watch: Callable[[int, int | None], None] | None) -> Path:
+def _download(card: Card, target: Path, received: downloads.Received | None) -> Path:
     if urlsplit(card.url or "").scheme != "https":
         raise MissingAsset(f"The weights of {card.name} have the address {card.url}; only https is allowed.")
     try:
@@ -371,7 +371,13 @@ def _download(card: Card, target: Path, watch: Callable[[int, int | None], None]
         if not (proved and part.size() and matches(part.path, card)):  # else only its name is missing
             begun = part.size()
             transfer = partial(
-                downloads.transfer, str(card.url), part, most=card.most, proved=proved, expected=card.bytes, watch=watch
+                downloads.transfer,
+                str(card.url),
+                part,
+                most=card.most,
+                proved=proved,
+                expected=card.bytes,
+                received=received,
             )
             transfer()
             if begun and not matches(part.path, card):  # the rest of another file than that of the beginning

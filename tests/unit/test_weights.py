@@ -246,7 +246,7 @@ def test_unknown_facts_are_called_unknown(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_download_is_checked_and_then_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, seen = serve(monkeypatch, CONTENT), []
-    path = resolve(CARD, watch=lambda done, total: seen.append((done, total)))
+    path = resolve(CARD, received=lambda done, total: seen.append((done, total)))
     assert path == home / "cache" / "weights" / "thing.pth" and path.read_bytes() == CONTENT
     assert leftovers(home) == ["thing.pth"]
     assert seen[-1] == (len(CONTENT), len(CONTENT)) and sorted(seen) == seen
@@ -325,7 +325,7 @@ def test_a_download_that_broke_off_goes_on(home: Path, monkeypatch: pytest.Monke
         resolve(CARD)
     assert leftovers(home) == [".thing.pth.etag", ".thing.pth.part"]
     asked, seen = serve(monkeypatch, CONTENT, etag='"v1"'), []
-    assert resolve(CARD, watch=lambda *now: seen.append(now)).read_bytes() == CONTENT
+    assert resolve(CARD, received=lambda *now: seen.append(now)).read_bytes() == CONTENT
     assert asked == [f"{CARD.url} bytes=500000-"] and leftovers(home) == ["thing.pth"]
     assert seen[0] == (len(CONTENT), len(CONTENT))
 
