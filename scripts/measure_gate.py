@@ -219,6 +219,18 @@ def verdicts(change: Change, count: int, repetitions: int, reference: Evidence) 
     ]
 
 
+def shares(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The table of `docs/gate.md`: "regressed" of the whole gate in percent, a change a line."""
+    found = {(row["change"], row["n"]): float(row["regressed"]) for row in rows if row["metric"] == "gate"}
+    pairs = {row["change"]: row["pairs"] for row in rows}
+    order = sorted(pairs, key=lambda change: (not change.startswith("none"), change))
+    cells = [[found.get((change, str(count))) for count in COUNTS] for change in order]
+    return [
+        f"| {change} | {pairs[change]} | {' | '.join('' if x is None else f'{100 * x:g}' for x in line)} |"
+        for change, line in zip(order, cells, strict=True)
+    ]
+
+
 def _identity(row: Mapping[str, str]) -> str:
     return f"{row['change']} {row['n']:>6} {row['metric']}"
 

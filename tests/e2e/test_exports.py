@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import struct
 import threading
 from dataclasses import replace
@@ -17,6 +18,7 @@ from conftest import Cli
 from made_up import result
 
 from genbench import exports, images, report
+from genbench.commands import exporting
 from genbench.errors import GenbenchError, InputRejected
 from genbench.exports.summary import Summary, keyed, of_path
 from genbench.records import Ref, Result, RunSpec, Score
@@ -449,6 +451,14 @@ def test_runs_and_benchmarks_are_tracked_as_they_end(cli: Cli, tmp_path: Path, m
     assert "no server" in err and "genbench export runs/" in err
     with pytest.raises(GenbenchError, match="ConnectionError: no server"):
         exports.write("tensorboard", Summary(results=(result(),)))
+
+
+def test_the_documented_lines_name_options_and_every_tool(root: Path) -> None:
+    text = (root / "docs" / "export.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in text.split("```sh\n")[1].split("```")[0].splitlines()]
+    given = [exporting.export.make_context("export", line[2:]).params for line in lines]
+    assert all(line[:2] == ["genbench", "export"] for line in lines)
+    assert [params["to"] for params in given] == list(exports.TARGETS)
 
 
 def test_images_without_a_run_are_told_by_what_they_are() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from genbench import benchmark, leaderboard, report, standings, tables
 from genbench.records import Ref
+from scripts import measure_gate
 
 Row = dict[str, str]
 
@@ -125,3 +126,13 @@ def test_a_board_has_the_cells_of_its_benchmark_files_and_no_others(root: Path, 
     rows = tables.read(root / "leaderboards" / f"{name}.csv", report.COLUMNS)
     found = [(r["model"], r["precision"], int(r["seed"]), Ref.parse(r["metric"]).name) for r in rows]
     assert len(found) == len(set(found)) and set(found) == wanted
+
+
+def test_the_gate_is_wrong_rarely_and_its_page_tells_what_was_measured(root: Path) -> None:
+    rows = tables.read(root / "leaderboards" / "gate_power.csv", measure_gate.COLUMNS)
+    alarms = [row for row in rows if row["change"].startswith("none")]
+    assert {row["n"] for row in alarms} == {"500", "1000", "2000"} and len(alarms) >= 18
+    assert all(int(row["repetitions"]) >= 200 and float(row["regressed"]) <= 0.05 for row in alarms)
+    text = (root / "docs" / "gate.md").read_text(encoding="utf-8")
+    told = text.partition("<!-- gate_power -->")[2].partition("<!-- /gate_power -->")[0].strip().splitlines()
+    assert told[2:] == measure_gate.shares(rows)
