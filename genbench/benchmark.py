@@ -104,7 +104,7 @@ def read(path: Path, *, allow_code: bool = False) -> Benchmark:
         data = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise InputRejected(f"Cannot read the benchmark file {shown(path)} ({error.strerror}).") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bytes, syntax, and numbers of thousands of digits
         raise InputRejected(f"The benchmark file {shown(path)} is no TOML: {shown(error)}.") from error
     try:
         return parse(data, title=path.stem, allow_code=allow_code)

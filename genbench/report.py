@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from genbench import papers, tables
 from genbench.comparability import check_rankings
@@ -53,22 +54,48 @@ def read_score(data: Mapping[str, Any]) -> Score:
         KeyError, TypeError, ValueError: something else than a score.
     """
     ci95, blocks = data["ci95"], data.get("blocks")
-    return Score(
+    found = Score(
         value=_number(data["value"]),
-        stderr=None if data["stderr"] is None else float(data["stderr"]),
+        stderr=None if data["stderr"] is None else _number(data["stderr"]),
         ci95=None if ci95 is None else (_number(ci95[0]), _number(ci95[1])),
         error_method=data["error_method"],
         detail={k: _number(v) for k, v in data["detail"].items()},
         blocks=None
         if blocks is None
-        else Blocks(left_out=tuple(map(_number, blocks["left_out"])), sizes=tuple(map(int, blocks["sizes"]))),
+        else Blocks(left_out=tuple(map(_number, blocks["left_out"])), sizes=tuple(map(_whole, blocks["sizes"]))),
     )
+    return _of_its_kinds(found)
 
 
 def _number(value: object) -> float:
-    if value is not None and not isinstance(value, int | float):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise TypeError(f"a number is wanted, not {value!r}")
+    if isinstance(value, int) and abs(value) >= 1 << 1000:
+        raise ValueError("a number is out of all proportion")
     return float("nan") if value is None else float(value)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"a whole number is wanted, not {value!r}")
+    return value
+
+
+Record = TypeVar("Record", Score, Side, Result)
+
+
+def _of_its_kinds(record: Record) -> Record:
+    """The same record, once its plain fields are of the kinds that they are declared as.
+
+    Raises:
+        TypeError: they are not.
+    """
+    plain = {str, int, float, bool, type(None)}
+    for name, declared in get_type_hints(type(record)).items():
+        value, kinds = getattr(record, name), set(get_args(declared)) if isinstance(declared, UnionType) else {declared}
+        if kinds <= plain and type(value) not in kinds | ({int} if float in kinds else set()):
+            raise TypeError(f"{name} is {type(value).__name__}")
+    return record
 
 
 def write_result(result: Result) -> dict[str, Any]:
@@ -113,7 +140,7 @@ def read_result(data: Mapping[str, Any]) -> Result:
     """
     spec = data["spec"]
     extractor = str(Ref(data["extractor"], data["extractor_args"])) if data["extractor"] else None
-    return Result(
+    found = Result(
         metric=data.get("metric_text") or str(Ref(data["metric"], data["metric_args"])),
         metric_version=data["metric_version"],
         extractor=data.get("extractor_text") or extractor,
@@ -128,8 +155,36 @@ def read_result(data: Mapping[str, Any]) -> Result:
         spec=None if spec is None else read_spec(spec),
         seconds=data["seconds"],
         created=data["created"],
-        environment=data["environment"],
+        environment=_environment(data["environment"]),
     )
+    for text in (found.metric, found.extractor):
+        if text is not None:
+            Ref.parse(text)
+    return _of_its_kinds(found)
+
+
+_TEXTS = ("asked", "commit", "device_name", "genbench", "model_key", "torch")
+_NUMBERS = ("evaluations", "sampling_seconds")
+_LISTS = ("differs", "given_weights", "notes")
+"""What readers look for in the environment of a result, by its kind."""
+
+
+def _environment(data: Any) -> dict[str, Any]:
+    """The environment of a result, once what readers look for in it is of its kind.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(data, dict):
+        raise TypeError("environment is no table")
+    lists = [data.get(name) or [] for name in _LISTS]
+    if not all(isinstance(data.get(name), str | None) for name in _TEXTS) or not all(
+        isinstance(some, list) and all(isinstance(one, str) for one in some) for some in lists
+    ):
+        raise TypeError("environment holds something else than text")
+    for name in _NUMBERS:
+        _number(data.get(name))
+    return data
 
 
 def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +199,8 @@ def _plain(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _side(data: Mapping[str, Any]) -> Side:
-    return Side(**{**data, "shape": tuple(data["shape"]) if data.get("shape") else None})
+    shape = tuple(map(_whole, data["shape"])) if data.get("shape") else None
+    return _of_its_kinds(Side(**{**data, "shape": shape}))
 
 
 def write_spec(spec: RunSpec) -> dict[str, Any]:

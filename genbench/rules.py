@@ -114,7 +114,7 @@ def of_file(path: Path) -> Rules:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The rules {shown(path)} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bytes, syntax, and numbers of thousands of digits
         raise UsageError(f"{shown(path)} is no TOML: {shown(error)}.") from error
     where = str(path)
     if path.name == "pyproject.toml":
@@ -134,7 +134,7 @@ def found_in(folder: Path) -> Rules:
     if project.is_file():
         try:
             table = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}).get("genbench", {})
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        except (ValueError, AttributeError, RecursionError, OSError):
             return Rules()  # whose file that is, will tell
         if isinstance(table, dict) and "gate" in table:
             return of_file(project)

@@ -120,8 +120,8 @@ def open_run(folder: Path, origin: str) -> Samples:
 
 def _shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | None:
     """A shard that has a record of this run, or None."""
-    made = digest({name: value for name, value in manifest.items() if name != "classes"})
     try:
+        made = digest({name: value for name, value in manifest.items() if name != "classes"})
         told = json.loads((folder / f"{number:06d}.json").read_bytes())
         digests = np.frombuffer(bytes.fromhex(told["digests"]), dtype=np.uint8).reshape(-1, 32)
         lists = [told["labels"], told["captions"]]

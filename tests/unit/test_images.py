@@ -10,7 +10,6 @@ import os
 import pickle
 import stat
 import struct
-import tempfile
 import threading
 import time
 import zipfile
@@ -21,8 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from made_up import random_images
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
@@ -1065,90 +1062,6 @@ def test_damaged_pixels_of_arrays_are_found_by_the_fingerprint(save: Callable, t
     path.write_bytes(data)
     with pytest.raises(InputRejected, match=r"a\.npz cannot be read"):
         open_images(path).fingerprint()
-
-
-# Any damage at all
-
-FUZZ = int(os.environ.get("GENBENCH_FUZZ", "60"))
-"""Examples a format; a number given by hand also seeds them anew."""
-
-
-def _valid(kind: str) -> bytes:
-    pixels = random_images(3, 9, 7)
-    buffer = io.BytesIO()
-    if kind in ("npy", "npz", "packed"):
-        {"npy": np.save, "npz": np.savez, "packed": np.savez_compressed}[kind](buffer, pixels)
-        return buffer.getvalue()
-    if kind in ("zip", "deflated"):
-        with zipfile.ZipFile(
-            buffer, "w", zipfile.ZIP_DEFLATED if kind == "deflated" else zipfile.ZIP_STORED
-        ) as archive:
-            for i, image in enumerate(pixels):
-                archive.writestr(f"{i % 2}/{i}.png", png(image))
-        return buffer.getvalue()
-    options = {"exif": exif(1), "icc_profile": b"sRGB"} if kind in ("PNG", "JPEG", "WEBP") else {}
-    if kind == "lzw":
-        return png(pixels[0], kind="TIFF", compression="tiff_lzw")
-    return png(pixels[0], kind=kind, **options)
-
-
-VALID = {
-    kind: (extension, _valid(kind))
-    for kind, extension in {
-        "PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "lzw": ".tif",
-        "zip": ".zip", "deflated": ".zip", "npz": ".npz", "packed": ".npz", "npy": ".npy",
-    }.items()
-}  # fmt: skip
-
-
-@st.composite
-def damage(draw: st.DrawFn, data: bytes) -> bytes:
-    """A file with some bytes replaced, cut, doubled or appended; most often near the ends, where headers are."""
-    changed = bytearray(data)
-    for _ in range(draw(st.integers(1, 4))):
-        near = draw(st.sampled_from(["head", "tail", "any"]))
-        low = max(0, len(changed) - 100) if near == "tail" else 0
-        high = min(len(changed), 100) if near == "head" else len(changed)
-        at = draw(st.integers(low, max(low, high)))
-        action = draw(st.sampled_from(["set", "set", "set", "cut", "remove", "insert"]))
-        if action == "set" and at < len(changed):
-            changed[at] = draw(st.sampled_from([0, 1, 2, 127, 128, 255, changed[at] ^ 1, changed[at] ^ 16]))
-        elif action == "cut":
-            del changed[at:]
-        elif action == "remove":
-            del changed[at : at + draw(st.integers(1, 8))]
-        else:
-            changed[at:at] = draw(st.binary(min_size=1, max_size=8))
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("kind", VALID)
-def test_damaged_bytes_are_refused_or_read(kind: str) -> None:
-    extension, valid = VALID[kind]
-
-    @settings(
-        max_examples=FUZZ,
-        deadline=None,
-        derandomize="GENBENCH_FUZZ" not in os.environ,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(damage(valid))
-    def check(data: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"a{extension}"
-            path.write_bytes(data)
-            try:
-                samples = open_images(path if extension in (".zip", ".npz", ".npy") else folder)
-                found = samples.read(0, samples.count)
-                samples.fingerprint()
-            except InputRejected as error:
-                assert str(error).isprintable()
-                assert str(path.parent) in str(error)
-            else:
-                assert found.dtype == np.uint8
-                assert found.shape == (samples.count, *samples.shape)
-
-    check()
 
 
 # Statistics of features

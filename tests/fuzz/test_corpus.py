@@ -1,0 +1,60 @@
+"""What once broke a reader: found by `test_readers.py` with many examples, or by hand, and kept as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from damage import answers
+from fuzz_targets import TEXTS, TREES
+
+NINES = "9" * 5000
+
+
+def changed(kind: str, *keys: Any, to: Any) -> Callable[[Path], Callable[[Path], Any]]:
+    """A valid file of a kind with one value replaced; gives its reader."""
+
+    def make(path: Path) -> Callable[[Path], Any]:
+        _, valid, write, read, _ = TREES[kind]
+        tree = valid()
+        home = tree
+        for key in keys[:-1]:
+            home = home[key]
+        home[keys[-1]] = to
+        write(path, tree)
+        return read
+
+    return make
+
+
+def text(kind: str, content: str | bytes) -> Callable[[Path], Callable[[Path], Any]]:
+    def make(path: Path) -> Callable[[Path], Any]:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return TEXTS[kind][2]
+
+    return make
+
+
+CORPUS: dict[str, tuple[str, Callable[[Path], Callable[[Path], Any]]]] = {
+    "digits of a number in rules": ("gate.toml", text("gate", f"alpha = {NINES}")),
+    "digits of a number in a benchmark": ("a.toml", text("benchmark", f"seeds = [{NINES}]")),
+    "rules of a project that is no table": ("pyproject.toml", text("project", "tool = 1")),
+    "digits in a project": ("pyproject.toml", text("project", f"a = {NINES}")),
+    "verdict that is no truth value": ("result.json", changed("results", "results", 0, "higher_is_better", to=[])),
+    "verdict of a number": ("result.json", changed("results", "results", 0, "higher_is_better", to=-1)),
+    "method that is no text": ("result.json", changed("results", "results", 0, "error_method", to=True)),
+    "number beyond floats": ("result.json", changed("results", "results", 0, "value", to=10**400)),
+    "notes that are no list": ("result.json", changed("results", "results", 0, "environment", to={"notes": 3})),
+    "number that is not finite in a manifest": ("told.json", changed("manifest", "manifest", "seed", to=float("nan"))),
+}
+"""Name of a file, and what writes it and gives its reader."""
+
+
+@pytest.mark.parametrize("case", CORPUS)
+def test_what_broke_a_reader_is_refused_or_read(case: str, tmp_path: Path) -> None:
+    name, make = CORPUS[case]
+    path = tmp_path / "folder" / name
+    path.parent.mkdir()
+    answers(make(path), path)
