@@ -281,6 +281,8 @@ def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
         loader, named = registry.get("model", model.name), registry.paper_rows(model.name, name)
     except UsageError:
         return None
+    if not named:
+        return None
     column, preset = _column(metric), registry.preset(model.name, name)
     rows = [r for r in reported() if r.metric == column and (r.dataset, r.resolution) == published and not r.disputed]
     headline = {**registry.parameters("model", loader), **(preset.arguments if preset is not None else {})}

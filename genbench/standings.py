@@ -211,20 +211,22 @@ def render(
     found = rankings(rows)
     if form == "csv":
         return _csv(found)
-    known = dict(names or {})
-    known |= {_written_out(name): told for name, told in known.items()}
+    known = spelt_out(names or {})
     return {"md": _markdown, "html": _html}[form](found, title, source, known)
 
 
-def _written_out(name: str) -> str:
-    """A system with all arguments, as rows have it; any other name as it is."""
-    try:
-        return str(registry.written_out("model", name))
-    except UsageError:
-        return name
+def spelt_out(names: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """The names of systems, those of one way to sample a model also under all its arguments, as rows have them."""
+    known = dict(names)
+    for name, told in names.items():
+        try:
+            known[str(registry.written_out("model", name))] = told
+        except UsageError:
+            continue  # of images that were scored
+    return known
 
 
-def _known(model: str, names: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+def name_and_link(model: str, names: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
     """Name and link of a system: those of this way to sample it, else those of its model, else none."""
     return names.get(model) or names.get(model.partition("(")[0], ("", ""))
 
@@ -327,7 +329,7 @@ def _markdown(found: Sequence[Ranking], title: str, source: str, names: Mapping[
         lines.append(f"| {' | '.join(map(_plain, section.header))} |")
         lines.append("|---" + "|---:" * (len(section.header) - 1) + "|")
         for model, (name, *cells) in zip(section.models, section.rows, strict=True):
-            told, link = _known(model, names)
+            told, link = name_and_link(model, names)
             told = f"[{_plain(told or 'link')}]({link}) " if link else f"{_plain(told)} " if told else ""
             lines.append(f"| {told}{_code(name)} | {' | '.join(map(_plain, cells))} |")
         if any(section.floors):
@@ -372,7 +374,7 @@ def _html(found: Sequence[Ranking], title: str, source: str, names: Mapping[str,
     for section in _sections(found):
         head = "".join(f'<th scope="col">{e(shown(cell))}</th>' for cell in section.header)
         body = "".join(
-            f'<tr><th scope="row">{_linked(*_known(model, names))}<code>{e(shown(name))}</code></th>'
+            f'<tr><th scope="row">{_linked(*name_and_link(model, names))}<code>{e(shown(name))}</code></th>'
             + "".join(f"<td>{e(shown(cell))}</td>" for cell in cells)
             + "</tr>"
             for model, (name, *cells) in zip(section.models, section.rows, strict=True)

@@ -96,7 +96,8 @@ ALLOWED: dict[str, set[str]] = {
     "leaderboard": FOUNDATION | {"comparability", "measuring", "pipeline", "registry", "report", "requests"},
     "housekeeping": FOUNDATION | {"feature_files", "generation", "report"},
     "standings": {"differences", "display", "errors", "records", "registry", "tables", "uncertainty"},
-    "page": FOUNDATION | {"comparability", "comparison", "display", "leaderboard", "registry", "report", "standings"},
+    "page": FOUNDATION
+    | {"comparability", "comparison", "display", "leaderboard", "moved", "registry", "report", "standings"},
     "commands": FOUNDATION
     | {"acceptance", "baseline", "comparison", "console", "display", "gating", "measuring", "pipeline", "report"}
     | {"reference_statistics", "preflight", "reporters", "requests", "rules", "sides", "exports", "images", "moved"}

@@ -73,6 +73,11 @@ class System:
     numbers: tuple[Number, ...]
     commands: tuple[str, ...]
 
+    @property
+    def device(self) -> str:
+        """Where it was sampled and measured, as its rows say."""
+        return self.numbers[0].row["device"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -159,7 +164,7 @@ class Naming:
     """
 
     def __init__(self, rows: Sequence[Row], models: Sequence[str], known: Mapping[str, tuple[str, str]]) -> None:
-        self._known = known
+        self._known = standings.spelt_out(known)
         named = [*((row["model"], row["generated"]) for row in rows), *((model, "") for model in models)]
         refs = {model: registry.written_out("model", model) for model, _ in named if model}
         self._text = {generated: shown(generated) for model, generated in named if not model}
@@ -171,10 +176,11 @@ class Naming:
 
     def __call__(self, full: str, precision: str = "") -> Name:
         family = full.partition("(")[0]
-        title, link = self._known.get(family, ("", ""))
+        title, link = standings.name_and_link(full, self._known)
         text = self._text[full]
         if title:
-            text = title + text.removeprefix(shown(family))
+            of_family = (title, link) == self._known.get(family)
+            text = title + (text.removeprefix(shown(family)) if of_family else "")
         text += f" in {precision}" if precision not in ("", "float32") else ""
         return Name(text=text, full=shown(full), family=shown(family), title=title, link=link)
 
@@ -193,12 +199,12 @@ def _differing(ref: Ref, family: Sequence[Ref]) -> Ref:
 # --- boards -----------------------------------------------------------------------------------------------------------
 
 
-def made(rows: Sequence[Row], naming: Naming, seconds: Mapping[tuple[str, str], float]) -> tuple[Board, ...]:
+def made(rows: Sequence[Row], naming: Naming, seconds: Mapping[tuple[str, str, str], float]) -> tuple[Board, ...]:
     """The boards of all rows, measured ones before reported ones.
 
     Args:
         rows: see `genbench.standings.rankings`.
-        seconds: of sampling, an image, by model and precision, as far as they are known.
+        seconds: of sampling, an image, by data set, model and precision, as far as they are known.
     """
     found: list[Board] = []
     for group in _together(standings.rankings(rows)):
@@ -251,7 +257,7 @@ def _board(
     anchor: str,
     group: Sequence[Ranking],
     naming: Naming,
-    seconds: Mapping[tuple[str, str], float],
+    seconds: Mapping[tuple[str, str, str], float],
     earlier: Board | None,
 ) -> Board:
     names = standings.names(group)
@@ -279,7 +285,7 @@ def _board(
                 anchor=f"{anchor}-{place}",
                 name=naming(model, precision),
                 evaluations=evaluations if math.isfinite(evaluations) else None,
-                seconds=seconds.get((model, precision)),
+                seconds=seconds.get((group[0].dataset, model, precision)),
                 seeds=" or ".join(map(str, seeds)),
                 cells=cells,
                 numbers=numbers,

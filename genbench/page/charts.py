@@ -6,6 +6,7 @@ Colours, strokes and fonts are classes of `page.css`. Series differ in the form 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
@@ -162,6 +163,12 @@ def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
+def grouped(groups: str) -> str:
+    """Letters of groups of ties; of more than three, which always follow each other, the first and the last."""
+    letters = groups.split()
+    return f"{letters[0]}\u2013{letters[-1]}" if len(letters) > 3 else " ".join(letters)
+
+
 def axis_of(column: Column, start: float, end: float) -> Axis:
     """The axis of a metric's values: every value, interval and the floor lie on it."""
     values = [end for standing in column.rank.standings for end in ends(standing.score)]
@@ -178,6 +185,8 @@ def axis_of(column: Column, start: float, end: float) -> Axis:
 
 # --- intervals in cells -----------------------------------------------------------------------------------------------
 
+FOREST = 60
+"""Systems of a forest plot; the table has all."""
 CELL = (92.0, 12.0)
 """Width and height of the interval in a cell, in pixels."""
 
@@ -205,7 +214,7 @@ def forest(board: Board, column: Column) -> Figure:
     """Every system's value with its interval, in the order of the ranking, and the floor."""
     series = Series.of(board)
     by_key = {_key(cell): system for system in board.systems for cell in system.cells if cell is not None}
-    standings = column.rank.standings
+    standings = column.rank.standings[:FOREST]
     left, right, row, top = 250.0, 70.0, 19.0, 26.0
     width, height = 680.0, top + row * len(standings) + 30
     axis = axis_of(column, left + 10, width - right)
@@ -220,14 +229,16 @@ def forest(board: Board, column: Column) -> Figure:
         y = top + row * (place + 0.5)
         system = by_key[_key(standing)]
         hue = series.hue(system.name.family)
-        drawing.add("text", "name end", title=system.name.full, x=left, y=y + 4)[0].tail = clipped(system.name.text, 38)
+        drawing.add("text", "name end", title=system.name.full, x=left, y=y + 4)[0].tail = clipped(system.name.text, 34)
         low, high = ends(standing.score)
         if low < high:
             drawing.line(axis(low), y, axis(high), y, f"whisker {hue}")
         drawing.mark(axis(standing.score.value), y, series.form(system.name.family), hue,
                      f"{system.name.text}: {told(standing.score)}")  # fmt: skip
-        drawing.text(width - right + 12, y + 4, standing.groups, "groups")
+        drawing.text(width - right + 12, y + 4, grouped(standing.groups), "groups")
     note = "Lines are 95 % intervals."
+    if len(standings) < len(column.rank.standings):
+        note += f" Drawn are the first {len(standings)} of {len(column.rank.standings)} systems; the table has all."
     if any(standing.groups for standing in standings):
         note += " Systems that share a letter are not told apart."
     if floor is not None:
@@ -291,7 +302,8 @@ def against(board: Board, column: Column, cost: str) -> Figure | None:
         cost: "evaluations" or "seconds".
 
     Returns:
-        None where fewer than two systems of the column have that cost, or all have the same.
+        None where fewer than two systems of the column have that cost, or all have the same. Seconds are those of one
+        device, on which most systems were sampled.
     """
     place = board.columns.index(column)
     shown_: list[tuple[System, Standing, float]] = []
@@ -299,6 +311,12 @@ def against(board: Board, column: Column, cost: str) -> Figure | None:
         standing, price = system.cells[place], getattr(system, cost)
         if standing is not None and price is not None and price > 0:
             shown_.append((system, standing, price))
+    device = ""
+    if cost == "seconds" and shown_:
+        # Times of two machines say nothing about each other.
+        devices = Counter(system.device for system, _, _ in shown_)
+        device = min(devices, key=lambda name: (-devices[name], name))
+        shown_ = [one for one in shown_ if one[0].device == device]
     if len({price for _, _, price in shown_}) < 2:
         return None
     width, height, left, right, top, bottom = 680.0, 400.0, 56.0, 20.0, 18.0, 44.0
@@ -307,7 +325,10 @@ def against(board: Board, column: Column, cost: str) -> Figure | None:
     drawing = _Drawing(width, height, f"{column.name} against {cost} an image, {len(shown_)} systems")
     _horizontal(drawing, y_axis, left, width - right)
     _vertical(drawing, x_axis, top, height - bottom, most=7)
-    words = {"evaluations": "evaluations of the network an image", "seconds": "seconds of sampling an image"}[cost]
+    words = {
+        "evaluations": "evaluations of the network an image",
+        "seconds": f"seconds of sampling an image, {device}",
+    }[cost]
     drawing.text((left + width - right) / 2, height - 6, words, "small middle")
     floor = column.rank.floor
     if floor is not None:

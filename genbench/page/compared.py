@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genbench.errors import shown
+from genbench.page.pictures import MovedTiles
 from genbench.records import Score
 
 
@@ -28,7 +29,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A base and a candidate."""
+    """A base and a candidate; `moved` where the images of both are there."""
 
     base: str
     candidate: str
@@ -36,6 +37,7 @@ class Compared:
     why: str
     covers: str
     deltas: tuple[Delta, ...]
+    moved: MovedTiles | None = None
 
 
 def read(document: Mapping[str, Any]) -> list[Compared]:

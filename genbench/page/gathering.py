@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genbench import leaderboard, report
+from genbench import leaderboard, moved, report
 from genbench.comparison import SCHEMA as COMPARISON
 from genbench.comparison import compare
-from genbench.errors import InputRejected, UsageError, shown
+from genbench.errors import GenbenchError, InputRejected, UsageError, shown
 from genbench.page import boards, compared, pictures, published
 from genbench.page.boards import Board, Naming
 from genbench.page.compared import Compared
@@ -48,12 +48,12 @@ class Page:
 
 @dataclass(slots=True)
 class _Found:
-    """What lies in the sources."""
+    """What lies in the sources. `named` are runs that are sources themselves, in their order."""
 
     rows: dict[str, Row]
-    seconds: dict[tuple[str, str], float]
+    seconds: dict[tuple[str, str, str], float]
     shots: list[Shots]
-    folders: list[Path]
+    named: list[Path]
     documents: list[Mapping[str, Any]]
 
     def add(self, row: Row) -> None:
@@ -96,16 +96,29 @@ def gathered(
     rows = sorted(found.rows.values(), key=report.sort_key)
     naming = Naming(rows, [shot.model for shot in found.shots], leaderboard.names_of(names) if names else {})
     made = boards.made(rows, naming, found.seconds)
-    documents = list(found.documents)
-    if len(found.folders) == 2:
-        documents.append(compare(*found.folders, allow_code=allow_code).to_dict())
+    comparisons = [one for document in found.documents for one in compared.read(document)]
+    if len(found.named) == 2:
+        comparisons.append(_of_two(found.named, images > 0, allow_code))
     return Page(
         title=shown(title) or _title(made),
         boards=made,
-        compared=tuple(one for document in documents for one in compared.read(document)),
+        compared=tuple(comparisons),
         galleries=pictures.galleries(found.shots, {shot.model: naming(shot.model).text for shot in found.shots}),
         published=tuple(published.beside(made)),
     )
+
+
+def _of_two(folders: Sequence[Path], with_images: bool, allow_code: bool) -> Compared:
+    """The comparison of two runs, with the images that moved most where both have images in pairs."""
+    found = compare(*folders, allow_code=allow_code)
+    (pair,), (one,) = found.pairs, compared.read(found.to_dict())
+    if not with_images:
+        return one
+    try:
+        return replace(one, moved=pictures.of_moved(moved.moved(pair.base, pair.candidate)))
+    except GenbenchError as error:
+        _log.warning("The pairs that moved most are not shown: %s", error)
+        return one
 
 
 def _title(made: Sequence[Board]) -> str:
@@ -128,9 +141,11 @@ def _read(source: Path, found: _Found, images: int) -> None:
                 f"{shown(source)} is nothing that a page shows; give a run, a directory of runs, a CSV of rows, "
                 "a JSON of `genbench compare`, or a strip of images (PNG)."
             )
-        folders = (
-            [folder] if (folder / "result.json").exists() else sorted(p.parent for p in folder.glob("*/result.json"))
-        )
+        if (folder / "result.json").exists():
+            folders = [folder]
+            found.named.append(folder)
+        else:
+            folders = sorted(path.parent for path in folder.glob("*/result.json"))
         if not folders:
             raise InputRejected(f"{shown(source)} holds no results; measure a run by `genbench run` first.")
         for one in folders:
@@ -141,13 +156,12 @@ def _read_run(folder: Path, found: _Found, images: int) -> None:
     results = list(report.read_results(folder).values())
     if not results:
         raise InputRejected(f"{shown(folder / 'result.json')} holds no results; measure the run anew, or leave it out.")
-    found.folders.append(folder)
     for result in results:
         row = report.row(result)
         found.add(row)
         seconds = result.environment.get("sampling_seconds")
         if isinstance(seconds, int | float) and result.generated.count:
-            found.seconds[row["model"], row["precision"]] = seconds / result.generated.count
+            found.seconds[row["dataset"], row["model"], row["precision"]] = seconds / result.generated.count
     if images:
         found.shots += pictures.of_run(folder, results[0].spec, images)
 

@@ -99,7 +99,7 @@ if (dialog) {
     large.alt = words.textContent = image.alt;
     if (!dialog.open) dialog.showModal();
   };
-  for (const image of document.querySelectorAll(".gallery img")) {
+  for (const image of document.querySelectorAll(".shots img")) {
     const button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-haspopup", "dialog");
@@ -114,9 +114,11 @@ if (dialog) {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (!step) return;
     event.preventDefault();
-    const cell = open.closest("td"), row = cell.parentElement;
-    const other = row.parentElement.rows[row.sectionRowIndex + step[0]]?.cells[cell.cellIndex + step[1]];
-    const button = other?.querySelector("button");
+    const cell = open.closest("td"), row = cell?.parentElement, all = [...open.closest(".shots").querySelectorAll("button")];
+    // In a table to the neighbour in the row or in the column, elsewhere to the one before or after.
+    const button = cell
+      ? row.parentElement.rows[row.sectionRowIndex + step[0]]?.cells[cell.cellIndex + step[1]]?.querySelector("button")
+      : all[all.indexOf(open) + step[0] + step[1]];
     if (button) show(button);
   });
 }

@@ -15,6 +15,7 @@ from PIL import Image
 from genbench import images
 from genbench.arrays import Images
 from genbench.errors import GenbenchError, InputRejected, UsageError, shown
+from genbench.moved import Moved
 from genbench.records import Ref, RunSpec
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,31 @@ class Gallery:
     shrunk: bool
     rows: tuple[tuple[str, tuple[Tile, ...]], ...]
     left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedTiles:
+    """The pairs of a base and a candidate that moved most.
+
+    Attributes:
+        title: what they are, in a sentence.
+        pairs: (image of the base, image of the candidate, words), the farthest first.
+    """
+
+    title: str
+    pairs: tuple[tuple[Tile, Tile, str], ...]
+
+
+def of_moved(found: Moved) -> MovedTiles:
+    """The pairs whose pixels both sides have."""
+    pairs = []
+    for pair in found.pairs:
+        if pair.base is not None and pair.candidate is not None:
+            words = f"image {pair.number}{f', {pair.label}' if pair.label else ''}, distance {pair.distance:.3g}"
+            sides = (("base", pair.base), ("candidate", pair.candidate))
+            base, candidate = (Tile(source=_encoded(pixels), about=shown(f"{name}: {words}")) for name, pixels in sides)
+            pairs.append((base, candidate, shown(words)))
+    return MovedTiles(title=shown(found.title), pairs=tuple(pairs))
 
 
 def of_run(folder: Path, spec: RunSpec | None, number: int) -> list[Shots]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genbench import papers, report
+from genbench import papers, registry, report
 from genbench.errors import shown
 from genbench.page.boards import Board, Name
 from genbench.records import Ref, Result, RunSpec, Score, Side
@@ -65,8 +65,9 @@ def _rows_of_papers(row: Row, result: Result) -> list[papers.Reported]:
     here = papers.lookup(model, metric, name)
     if here is not None:
         return [here]
-    metric = Ref.parse(row["metric"]).name
-    others = (papers.lookup(model, metric, other) for other in papers.DATASETS) if metric == "fid" else ()
+    if Ref.parse(row["metric"]).name != "fid":
+        return []
+    others = (papers.lookup(model, "fid", other) for other in registry.table("dataset") if other != name)
     return [one for one in others if one is not None]
 
 

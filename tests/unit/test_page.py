@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -287,6 +288,31 @@ def test_the_front_is_drawn_as_steps_through_filled_marks(tmp_path: Path) -> Non
     assert charts.against(board, board.columns[0], "seconds") is None  # no row says them
 
 
+def test_seconds_of_two_devices_are_on_no_chart_together(tmp_path: Path) -> None:
+    devices = {5: "CPU", 6: "CPU", 7: "GPU", 8: "CPU"}
+    rows = [board_row(model=f"ddim(steps={n})", value=float(n), device=name) for n, name in devices.items()]
+    board = board_of(tmp_path / "b.csv", rows)
+    systems = tuple(replace(system, seconds=float(i + 1)) for i, system in enumerate(board.systems))
+    figure = charts.against(replace(board, systems=systems), board.columns[0], "seconds")
+    titles = [title.text for title in ET.fromstring(figure.svg).iter("title")]
+    assert [title.split(":")[0] for title in titles] == [f"ddim(steps={n})" for n in (5, 6, 8)]
+    assert "seconds of sampling an image, CPU" in figure.svg
+
+
+def test_many_groups_of_ties_are_told_by_their_ends() -> None:
+    assert [charts.grouped(text) for text in ("", "a", "a b c", "b c d e", "y z aa ab")] == [
+        "", "a", "a b c", "b\u2013e", "y\u2013ab",
+    ]  # fmt: skip
+
+
+def test_a_forest_of_many_systems_has_the_best_ones_and_says_so(tmp_path: Path) -> None:
+    rows = [board_row(model=f"ddim(steps={n})", value=float(n)) for n in range(1, 71)]
+    board = board_of(tmp_path / "b.csv", rows)
+    figure = charts.forest(board, board.columns[0])
+    assert figure.svg.count("name end") == charts.FOREST and "the first 60 of 70 systems" in figure.note
+    assert "ddim(steps=60)" in figure.svg and "ddim(steps=61)" not in figure.svg
+
+
 def test_more_series_than_colours_differ_in_their_marks(tmp_path: Path) -> None:
     rows = [board_row(model=f"their{n}:load") for n in range(30)]
     series = charts.Series.of(board_of(tmp_path / "b.csv", rows))
@@ -497,11 +523,16 @@ def test_runs_have_images_seconds_and_their_comparison(tmp_path: Path, capsys: p
     assert f"{output} shows 2 numbers" in capsys.readouterr().out
     html = output.read_text()
     assert "<title>Two &amp; three</title>" in html and html.count("data:image/png") == 6
-    assert "ddim(steps=3): seed 0, image 2, " in html and "In pairs: image i of both sides" in html
+    assert "ddim(steps=3): seed 0, image 2, " in html and "In pairs" not in html
     (board,) = page.gathered([runs]).boards
     assert all(system.seconds > 0 for system in board.systems)
     assert "fid against seconds" in html
-    assert main(["report", *map(str, sorted(runs.iterdir())), "-o", str(output), "--images", "0"]) == 0
+    pair = [str(folder) for folder in sorted(runs.iterdir())]
+    assert main(["report", *pair, "-o", str(output), "--images", "2"]) == 0
+    html = output.read_text()
+    assert "In pairs: image i of both sides" in html and "The 16 of 24 pairs that moved most" in html
+    assert html.count("data:image/png") == 2 * 2 + 2 * 16
+    assert main(["report", *pair, "-o", str(output), "--images", "0"]) == 0
     assert "data:image/png" not in output.read_text()
 
 
