@@ -95,6 +95,20 @@ def signal(beta: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.cumprod(1.0 - beta, dtype=np.float64)
 
 
+class Trained(Process, Protocol):
+    """A process that a network was trained on, from the ratio `lowest` to the ratio `highest`. All are dataclasses."""
+
+    @property
+    def lowest(self) -> float:
+        """The ratio sigma / alpha of the least noise."""
+        ...
+
+    @property
+    def highest(self) -> float:
+        """The ratio sigma / alpha of the most noise."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discrete:
     """A variance-preserving process in discrete time, as of DDPM and its descendants.
@@ -183,10 +197,6 @@ class Variational:
             raise ValueError(f"sigma / alpha of this process lies in {bounds}; got {ratio:.4g}.")
         alpha = (1 + ratio**2) ** -0.5
         return Level(1000 * (2 * math.log(ratio) - self.low) / (self.high - self.low), alpha, ratio * alpha)
-
-
-Trained = Discrete | Variational
-"""A process that a network was trained on, from `lowest` to `highest`."""
 
 
 @cache
@@ -313,6 +323,36 @@ def _quarter_log(sigma: float) -> float:
 
 EDM = Exploding(_quarter_log)
 """The process of EDM: the network is told log(sigma) / 4. Source: Karras et al. 2022 Table 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSigma:
+    """A variance-exploding process whose networks are told the logarithm of sigma.
+
+    Attributes:
+        low, high: sigma of the least and of the most noise that a network was trained on.
+        told: factor of the logarithm: 1/4 of EDM, 250 of consistency models.
+
+    Source: Karras et al. 2022 Table 1; openai/consistency_models `karras_diffusion.py`.
+    """
+
+    low: float = 0.002
+    high: float = 80.0
+    told: float = 0.25
+
+    @property
+    def lowest(self) -> float:
+        """Sigma of the least noise."""
+        return self.low
+
+    @property
+    def highest(self) -> float:
+        """Sigma of the most noise."""
+        return self.high
+
+    def at(self, ratio: float) -> Level:
+        """The level of a ratio, which is sigma itself."""
+        return Level(self.told * math.log(ratio), 1.0, ratio)
 
 
 def rho_ratios(shares: Sequence[float], *, low: float, high: float, rho: float = 7.0) -> list[float]:

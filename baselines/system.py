@@ -68,6 +68,11 @@ def scaled(sigma: float) -> Callable[[Noise, Tensor, Given], Tensor]:
     return lambda noise, like, given: sigma * noise(0, like)
 
 
+def starting(p: Level) -> Callable[[Noise, Tensor, Given], Tensor]:
+    """Draw 0 of the noise on the first level of a walk: as it is where variance is preserved, else scaled to it."""
+    return scaled(p.sigma) if p.alpha == 1.0 else fresh
+
+
 def elsewhere(*, clip: bool) -> Build:
     """The network alone, on the levels of any process; optionally with its image limited to [-1, 1]."""
 

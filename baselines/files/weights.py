@@ -77,7 +77,9 @@ class Weights:
             ValueError: it has none.
         """
         if not isinstance(self.trained, Discrete):
-            raise ValueError("These weights know no timesteps, but levels of noise; use vdm, edm or score-sde.")
+            raise ValueError(
+                "These weights know no timesteps, but levels of noise; use vdm, edm, dpm-solver or score-sde."
+            )
         return self.trained
 
     @cached_property
@@ -90,7 +92,7 @@ class Weights:
         parts = sorted(self.release.parts.items())
         digests = [f"{role} {self._sha256(part.file)}" for role, part in parts]
         told: list[Any] = [
-            [role, self._arguments(role), part.process and asdict(part.process), part.kind, part.learned_variance]
+            [role, self._arguments(role), _plain(part.process), part.kind, part.learned_variance]
             for role, part in parts
             if not cards.shipped(part.file)
         ]
@@ -250,6 +252,11 @@ class Weights:
     def _prepared(self, network: nn.Module, precision: str) -> nn.Module:
         network = network.requires_grad_(requires_grad=False).eval()
         return network.to(device=self.device, dtype=getattr(torch, precision)).to(memory_format=torch.channels_last)
+
+
+def _plain(process: Any) -> dict[str, Any] | None:
+    """The fields of a process, which is a dataclass."""
+    return None if process is None else asdict(process)
 
 
 @cache

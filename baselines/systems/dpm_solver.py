@@ -12,7 +12,8 @@ from baselines.multistep import dpm_solver_single as singlestep
 from baselines.records import Preset
 from baselines.sampling import walk
 from baselines.schedules import Level, karras_ratios, log_ratios, ratio_grid, subsequence
-from baselines.system import FLOW, System
+from baselines.steps import Step
+from baselines.system import FLOW, System, starting
 from baselines.systems.ddpm import limited
 
 Spacing = Literal["karras", "log-snr", "time"]
@@ -38,12 +39,15 @@ def dpm_solver(
     """
     if method == "multistep" and prediction != "x0":
         raise ValueError("The multistep solver predicts x0; use method='singlestep' for prediction='eps'.")
-    grid, process = levels_of(weights, steps, spacing), weights.process
+    grid = levels_of(weights, steps, spacing)
 
-    if method == "multistep":
-        return System(weights=weights, sampler=walk(lambda: multistep(order), grid), build=limited, bits=FLOW)
-    step = singlestep(order, process=process, prediction=prediction)
-    return System(weights=weights, sampler=walk(lambda: step, grid), build=limited, bits=FLOW)
+    def make_step() -> Step:
+        if method == "multistep":
+            return multistep(order)
+        return singlestep(order, process=weights.trained, prediction=prediction)
+
+    sampler = walk(make_step, grid)
+    return System(weights=weights, sampler=sampler, build=limited, start=starting(grid[0]), bits=FLOW)
 
 
 def levels_of(weights: Weights, steps: int, spacing: Spacing) -> list[Level]:
@@ -52,14 +56,14 @@ def levels_of(weights: Weights, steps: int, spacing: Spacing) -> list[Level]:
     Raises:
         ValueError: another spacing.
     """
-    process = weights.process
+    process = weights.trained
     low, high = process.lowest, min(process.highest, 80.0)
     if spacing == "karras":
         return ratio_grid(process, karras_ratios(steps, low=low, high=high))
     if spacing == "log-snr":
         return ratio_grid(process, log_ratios(steps, low=low, high=high))
     if spacing == "time":
-        return process.grid(subsequence(steps, process.steps, "respaced"))
+        return weights.process.grid(subsequence(steps, weights.process.steps, "respaced"))
     raise ValueError(f"spacing is karras, log-snr or time; got {spacing!r}.")
 
 

@@ -46,7 +46,7 @@ def ncsn(
     if version not in _VERSIONS:
         raise ValueError(f"version is 1 or 2; got {version!r}.")
     papers, high, low, steps, step_lr = _VERSIONS[version]
-    last = max(2 * low, weights.process.lowest)
+    last = max(2 * low, weights.trained.lowest)
     grid = ratio_grid(EDM, log_ratios(levels or papers, low=last, high=2 * high))
     step = annealed_langevin(
         4 * step_lr if rate is None else rate, count or steps, denoised=version == 2 if denoise is None else denoise

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from baselines.files.cards import release as shipped
+from baselines.files.dialects import score_sde as score_sde_arguments
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
 from baselines.langevin import alternating, euler_maruyama, langevin, reverse_diffusion
@@ -17,12 +17,12 @@ from baselines.processes import (
     VariancePreserving,
     time_grid,
 )
-from baselines.records import Preset
+from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import Sampler, walk
 from baselines.steps import Step, ddpm
 from baselines.system import FLOW, System, elsewhere, scaled
 
-PROCESSES: dict[str, Callable[[], Continuous]] = {
+PROCESSES: dict[str, type[VarianceExploding | VariancePreserving]] = {
     "ve": VarianceExploding,
     "vp": VariancePreserving,
     "sub-vp": SubVariancePreserving,
@@ -56,7 +56,8 @@ def score_sde(
     """
     if process not in PROCESSES:
         raise ValueError(f"process is {', '.join(PROCESSES)}; got {process!r}.")
-    made = PROCESSES[process]()
+    # The sigmas of a network that was trained on this process are those of its data set.
+    made = weights.trained if type(weights.trained) is PROCESSES[process] else PROCESSES[process]()
     end, first = end_of(made, weights), made.level(1.0)
     return System(
         weights=weights,
@@ -91,6 +92,83 @@ def _sampler(process: Continuous, name: str, steps: int, snr: float, tolerance: 
     return walk(lambda: made[name], time_grid(process, steps, end=end))
 
 
+def _configuration(name: str, sde: str, millions: float, **model: Any) -> Configuration:
+    """What all configurations of CIFAR-10 have in common, and what this one says otherwise."""
+    plus = sde != "vesde"  # DDPM++: no filter, no copies of the image, timesteps, centered images
+    arguments = {
+        "model": {
+            "name": "ncsnpp", "nf": 128, "ch_mult": [1, 2, 2, 2], "attn_resolutions": [16], "skip_rescale": True,
+            "resblock_type": "biggan", "fir": not plus, "progressive_input": "none" if plus else "residual",
+            "embedding_type": "positional" if plus else "fourier", "scale_by_sigma": not plus, **model,
+        },
+        "data": {"image_size": 32, "centered": plus},
+        "training": {"sde": sde, "continuous": True},
+    }  # fmt: skip
+    return Configuration(
+        arguments=arguments, parameters=millions, source=f"yang-song/score_sde_pytorch configs/{name}.py"
+    )
+
+
+CONFIGURATIONS = {
+    "ncsnpp-cifar10": _configuration("ve/cifar10_ncsnpp_continuous", "vesde", 62.76, num_res_blocks=4),
+    "ncsnpp-deep-cifar10": _configuration("ve/cifar10_ncsnpp_deep_continuous", "vesde", 107.59, num_res_blocks=8),
+    "ddpmpp-cifar10": _configuration("vp/cifar10_ddpmpp_continuous", "vpsde", 61.80, num_res_blocks=4),
+    "ddpmpp-deep-cifar10": _configuration("vp/cifar10_ddpmpp_deep_continuous", "vpsde", 106.63, num_res_blocks=8),
+    "ddpmpp-subvp-cifar10": _configuration("subvp/cifar10_ddpmpp_continuous", "subvpsde", 61.80, num_res_blocks=4),
+    "ddpmpp-subvp-deep-cifar10": _configuration(
+        "subvp/cifar10_ddpmpp_deep_continuous", "subvpsde", 106.63, num_res_blocks=8
+    ),
+    "ncsnpp-ffhq256": Configuration(
+        arguments={
+            "model": {
+                "name": "ncsnpp", "nf": 128, "ch_mult": [1, 1, 2, 2, 2, 2, 2], "num_res_blocks": 2,
+                "attn_resolutions": [16], "progressive": "output_skip", "progressive_input": "input_skip",
+                "sigma_max": 348, "num_scales": 2000, "dropout": 0.0,
+            },
+            "data": {"image_size": 256, "centered": False},
+            "training": {"sde": "vesde", "continuous": True},
+        },
+        parameters=65.57,
+        source="yang-song/score_sde_pytorch configs/ve/ffhq_256_ncsnpp_continuous.py",
+    ),
+}  # fmt: skip
+
+_FOLDERS = "https://drive.google.com/drive/folders/"
+_FILES = (
+    ("ncsnpp-cifar10", "1b0gy_LLgO_DaQBgoWXwlVnL_rcAUgREh", "cifar10"),
+    ("ncsnpp-deep-cifar10", "11s6A_xM7qiztdj8AHQWqaIAUSC3I7uX2", "cifar10"),
+    ("ddpmpp-cifar10", "1xYjVMx10N9ivQQBIsEoXEeu9nvSGTBrC", "cifar10"),
+    ("ddpmpp-deep-cifar10", "1ZMLBiu9j7-rpdTQu8M2LlHAEQq4xRYrj", "cifar10"),
+    ("ddpmpp-subvp-cifar10", "1bLgmnEAZnysRZfWt8qN3omGfijJ_B884", "cifar10"),
+    ("ddpmpp-subvp-deep-cifar10", "16QGkviGcizSbIPRk37-YksUhlNIna4Ys", "cifar10"),
+    ("ncsnpp-ffhq256", "1KG72ZKUCUa8dDcA03hOf1BsnK8kBcdPD", "ffhq"),
+)
+FILES = sized(
+    [
+        PublishedFile(
+            name=name,
+            url=_FOLDERS + folder,
+            networks={"unet": name},
+            dataset=data,
+            licence="Apache-2.0",
+            weights="average",
+            copies=2,
+            source="yang-song/score_sde_pytorch README.md; of two files in a folder the smaller number is that of the "
+            "FID, the larger that of the likelihood",
+        )
+        for name, folder, data in _FILES
+    ],
+    CONFIGURATIONS,
+)
+
+
+def _release(name: str) -> Release:
+    told: Any = score_sde_arguments.training(CONFIGURATIONS[name].arguments)
+    return Release(parts={"unet": Part(file=name, process=told.process, kind=told.kind)}, shape=square(told.side))
+
+
+RELEASES = named({name: _release(name) for name, _, _ in _FILES})
+
 _PAPER = "2011.13456"
 _ROWS = (
     {"arxiv": _PAPER, "system": "NCSN++ cont.", "when": {"process": "ve", "sampler": "pc"}},
@@ -102,7 +180,26 @@ _ROWS = (
         "arxiv": _PAPER, "system": "DDPM++ cont.", "variant": "sub-VP, black-box*",
         "when": {"process": "sub-vp", "sampler": "ode"},
     },
+    {
+        "arxiv": _PAPER, "system": "DDPM++ cont.", "variant": "VP, Euler-Maruyama*", "steps": "{steps}",
+        "when": {"process": "vp", "sampler": "euler-maruyama"},
+    },
+    {
+        "arxiv": _PAPER, "system": "DDPM++ cont.", "variant": "sub-VP, Euler-Maruyama*", "steps": "{steps}",
+        "when": {"process": "sub-vp", "sampler": "euler-maruyama"},
+    },
 )  # fmt: skip
-PRESETS = {"shapes": Preset(release=shipped("shapes-pixel"))}
+PRESETS = {
+    "shapes": Preset(release=shipped("shapes-pixel")),
+    "cifar10": Preset(
+        release=RELEASES["ncsnpp-cifar10"],
+        num_samples=50_000,
+        protocol="tf1",
+        quantise="truncate",
+        rows=_ROWS,
+        differs=("step sizes of the corrector are those of each image, not means over the batch",),
+        source="Song et al. 2021 Table 3; yang-song/score_sde_pytorch configs/ve/cifar10_ncsnpp_continuous.py",
+    ),
+}
 
-load = loader(score_sde, PRESETS, rows={"cifar10": _ROWS})
+load = loader(score_sde, PRESETS)

@@ -10,7 +10,7 @@ from baselines.files.weights import Weights
 from baselines.multistep import unipc as predictor_corrector
 from baselines.records import Preset
 from baselines.sampling import walk
-from baselines.system import FLOW, System
+from baselines.system import FLOW, System, starting
 from baselines.systems.ddpm import limited
 from baselines.systems.dpm_solver import Spacing, levels_of
 
@@ -35,7 +35,7 @@ def unipc(
     """
     grid = levels_of(weights, steps, spacing)
     sampler = walk(lambda: predictor_corrector(order, variant), grid)
-    return System(weights=weights, sampler=sampler, build=limited, bits=FLOW)
+    return System(weights=weights, sampler=sampler, build=limited, start=starting(grid[0]), bits=FLOW)
 
 
 PRESETS = {"shapes": Preset(release=shipped("shapes-pixel"))}

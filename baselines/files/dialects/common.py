@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from baselines.networks import NetworkConfig
-from baselines.schedules import Discrete
+from baselines.schedules import Trained
 
 Arguments = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ class Training:
         side: of the images, None where the arguments do not say.
     """
 
-    process: Discrete
+    process: Trained
     kind: str = "eps"
     learned_variance: bool = False
     variance: Literal["", "small", "large"] = ""

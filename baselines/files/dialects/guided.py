@@ -17,7 +17,7 @@ from baselines.files.dialects.common import (
 )
 from baselines.networks.classifier import ClassifierConfig
 from baselines.networks.unet import UNetConfig
-from baselines.schedules import Discrete
+from baselines.schedules import Discrete, LogSigma
 
 _MULTIPLIERS = {
     512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4), 32: (1, 2, 2, 2),
@@ -30,7 +30,9 @@ _NOT_ARCHITECTURE = (
     "clip_denoised", "num_samples", "batch_size", "use_ddim", "model_path", "classifier_path", "classifier_scale",
     "base_samples", "data_dir", "val_data_dir", "schedule_sampler", "lr", "weight_decay", "lr_anneal_steps",
     "anneal_lr", "microbatch", "ema_rate", "log_interval", "save_interval", "eval_interval", "resume_checkpoint",
-    "fp16_scale_growth", "iterations", "noised",
+    "fp16_scale_growth", "iterations", "noised", "sigma_min", "sigma_max", "weight_schedule", "training_mode",
+    "teacher_model_path", "teacher_dropout", "target_ema_mode", "scale_mode", "total_training_steps", "start_ema",
+    "start_scales", "end_scales", "distill_steps_per_iter", "loss_norm",
 )  # fmt: skip
 """Arguments of the process, of precision and of scripts, which leave the network as it is."""
 
@@ -60,7 +62,15 @@ def _multipliers(image_size: int, given: str | Sequence[float]) -> tuple[float, 
     return tuple(given)
 
 
+def _of_consistency(a: Arguments) -> bool:
+    """Whether the flags are those of openai/consistency_models, whose networks are guided diffusion's."""
+    return any(name in a for name in ("sigma_min", "sigma_max", "weight_schedule", "training_mode"))
+
+
 def network(a: Arguments) -> Architecture:
+    if _of_consistency(a):
+        # Its defaults differ in one thing, and its attention keeps query, key and value in the new order always.
+        a = {"attention_resolutions": "32,16,8", **a, "use_new_attention_order": True}
     of_classifier = (*(k for k in CLASSIFIER_DEFAULTS if k.startswith("classifier_")), "large_size", "small_size")
     a = checked("A guided-diffusion model", a, _UNET_DEFAULTS, ignored=(*_NOT_ARCHITECTURE, *of_classifier))
     return _adm(a, image_size=a["image_size"], multipliers=_multipliers(a["image_size"], a["channel_mult"]))
@@ -159,11 +169,15 @@ def training(a: Arguments) -> Training:
     """The process that the flags name.
 
     Source:
+        openai/consistency_models `karras_diffusion.py` (EDM's process and preconditioning, 250 log(sigma) told);
         openai/guided-diffusion `script_util.py:create_gaussian_diffusion`, whose linear schedule keeps the sum of the
         betas for every number of steps, and the same of openai/improved-diffusion, whose default of `rescale_timesteps`
         is True. The flags of the two repositories have the same names but for `sigma_small`, which only the second one
         has: where it is named and `rescale_timesteps` is not, its default holds.
     """
+    if _of_consistency(a):
+        edm = LogSigma(low=float(a.get("sigma_min", 0.002)), high=float(a.get("sigma_max", 80.0)), told=250.0)
+        return Training(process=edm, kind="edm", side=int(a.get("image_size", 64)))
     defaults: dict[str, Any] = {
         "diffusion_steps": 1000, "noise_schedule": "linear", "predict_xstart": False, "learn_sigma": False,
         "sigma_small": False, "rescale_timesteps": "sigma_small" in a,
