@@ -74,9 +74,7 @@ def restoring(steps: int) -> Step:
 Network = Callable[[Tensor, Tensor], Tensor]
 
 
-def divergence(
-    network: Network | nn.Module, beta: NDArray[np.float64], x0: Tensor, t: Tensor, eps: Tensor
-) -> Tensor:
+def divergence(network: Network | nn.Module, beta: NDArray[np.float64], x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Divergence of the step from timestep t to t - 1 from its posterior, in nats a pixel value, (b,).
 
     Args:

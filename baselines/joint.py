@@ -106,9 +106,7 @@ class Joint(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-5.5))
 
 
-def joint_loss(
-    process: VariancePreserving, told: Told, *, scale: float, first: float = 0.01
-) -> Loss:
+def joint_loss(process: VariancePreserving, told: Told, *, scale: float, first: float = 0.01) -> Loss:
     """The bound of the likelihood, in nats a pixel value, for the autoencoder, and the unweighted error for the prior.
 
     The errors of one draw of times serve both: the gradient that reaches the encoder is weighted anew for the

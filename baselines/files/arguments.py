@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from baselines.files import catalogue
-from baselines.files.dialects import ddpm, diffusers, guided, latent, score_sde
+from baselines.files.dialects import ddpm, diffusers, edm, guided, latent, score_sde
 from baselines.files.dialects.common import Architecture, Arguments, ConfigurationError, Training
 from baselines.networks import NetworkConfig, configured
 
@@ -49,6 +49,7 @@ def _labels(a: Arguments, target: str) -> bool:
 
 _DIALECTS = (
     _Dialect(_has("kind"), _own),
+    _Dialect(_has("img_resolution", "model_type"), edm.network, edm.training),
     _Dialect(_has("block_out_channels", "_class_name"), diffusers.network, diffusers.training),
     _Dialect(_has("ddconfig", "z_channels"), latent.first_stage),
     _Dialect(_has("n_layer"), latent.text_encoder),
@@ -74,6 +75,7 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
             LDM: `params` of a yaml's UNetModel, AutoencoderKL, VQModel, VQModelInterface, BERTEmbedder or
             ClassEmbedder, with or without the `target` around them;
             score_sde: a configuration of NCSN++ or DDPM++, as sections `model`, `data` and `training`;
+            EDM: the arguments of its network `EDMPrecond` with model_type SongUNet;
             DDPM in PyTorch: the yaml of ermongroup/ddim, or its `ch`, `ch_mult`, ... alone;
             diffusers: config.json of UNet2DModel, UNet2DConditionModel, AutoencoderKL or VQModel, and of the
             CLIPTextModel beside them.

@@ -130,6 +130,11 @@ def _read(path: Path) -> dict[str, State]:
     """The sets of weights of a file: "only" one, within which Lightning keeps its average, or "raw" and "average"."""
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file. Give the path of downloaded weights.")
+    if path.suffix == ".pkl":
+        raise CheckpointError(
+            f"{path} is a pickle of Python objects, which would run code and is not read; convert it to .safetensors "
+            "once, as docs/models.md says."
+        )
     try:
         if path.suffix == ".safetensors":
             content: Any = load_file(path)
@@ -265,9 +270,11 @@ _PARTS = (
 _PREFIXES = (*_PARTS, *(f"module.{part}" for part in _PARTS))
 """What stands before the names of a network: of DataParallel, and of the parts of a latent diffusion model."""
 
-_DROPPED = re.compile(r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?(position_ids|sigmas)$")
+_DROPPED = re.compile(
+    r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?(position_ids|sigmas|resample_filter)$|(.*\.)?map_augment\."
+)
 """Weights in published files that no network needs: of losses and discriminators, of an unused output layer, and
-tables of noise levels."""
+tables of noise levels, and of what only training is told."""
 
 _OLD_DIFFUSERS = (
     (re.compile(r"(attentions\.\d+)\.query\."), r"\1.to_q."),

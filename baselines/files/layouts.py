@@ -4,8 +4,8 @@
 and "unexpected" are known before anything is loaded.
 
 Layouts: "guided" (improved diffusion, ADM, LDM's U-Net), "ddpm" (DDPM in PyTorch, LDM's autoencoders, LDM's text
-encoder and label table), "diffusers", "transformers" (CLIP's text encoder), "score_sde" (NCSN++ and DDPM++), and
-"baselines", this package's own.
+encoder and label table), "diffusers", "transformers" (CLIP's text encoder), "score_sde" and "edm" (NCSN++ and DDPM++),
+and "baselines", this package's own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from baselines.networks.ncsnpp import Attention, Block, Combine, Fourier, NCSNpp
 from baselines.networks.transformer import LabelTokens, TextEncoder
 from baselines.networks.unet import UNet, UNetConfig
 
-LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "baselines")
+LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "edm", "baselines")
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
@@ -77,8 +77,9 @@ def parts(network: nn.Module, layout: str, qkv: str) -> dict[str, Part]:
     """Every weight of the network with what it is made of in a layout, empty if the layout has no such network."""
     if layout == "baselines":
         return {key: Part((key,)) for key in network.state_dict()}
-    if layout == "score_sde":
-        return _ncsnpp_parts(network) if isinstance(network, NCSNpp) else {}
+    if layout in ("score_sde", "edm"):
+        of_ncsnpp = _ncsnpp_parts if layout == "score_sde" else _song_parts
+        return of_ncsnpp(network) if isinstance(network, NCSNpp) else {}
     if isinstance(network, UNet) and layout in _OUTER:
         modules = dict(_unet_modules(network, layout))
     elif isinstance(network, Classifier) and layout == "guided":
@@ -308,3 +309,65 @@ def _ncsnpp_parts(network: NCSNpp) -> dict[str, Part]:
                 theirs = _NCSNPP.get(type(module), {}).get(part or leaf, leaf)
                 found[f"{name}.{key}"] = Part((f"{unit}.{theirs}.{leaf}" if part else f"{unit}.{theirs}",))
     return found
+
+
+_SONG = {
+    "norm1": "norm0", "conv1": "conv0", "embedding": "affine", "norm2": "norm1", "conv2": "conv1", "skip": "skip",
+}  # fmt: skip
+"""Names in EDM of the modules of a residual block, whose attention, if it has one, is a part of it there."""
+_SONG_ATTENTION = {"norm": "norm2", "qkv": "qkv", "out": "proj"}
+
+
+def _song_parts(network: NCSNpp) -> dict[str, Part]:
+    """Every weight of EDM's version of NCSN++, whose modules are named after the sides of their feature maps."""
+    if network.config.side is None:
+        return {}
+    found = dict[str, Part]()
+
+    def add(ours: str, theirs: str, module: nn.Module) -> None:
+        names = _SONG if isinstance(module, Block) else _SONG_ATTENTION if isinstance(module, Attention) else {}
+        for key in module.state_dict():
+            part, _, leaf = key.rpartition(".")
+            inner = f"{names[part]}." if part in names else ""  # the convolution of a reduction has no name of its own
+            make = _by_channel if isinstance(module, Attention) and part == "qkv" else _stacked
+            found[f"{ours}.{key}"] = Part((f"{theirs}.{inner}{leaf}",), make)
+
+    def walk(stage: nn.Module, ours: str, half: str, side: int) -> None:
+        number, name = 0, ""
+        for i, module in enumerate(stage.children()):
+            if isinstance(module, Block):
+                if module.way is None:
+                    name, number = f"{half}.{side}x{side}_block{number}", number + 1
+                else:
+                    other = side // 2 if module.way == "down" else 2 * side
+                    name = f"{half}.{other}x{other}_{module.way}"
+            elif not isinstance(module, Attention):
+                other = side // 2 if half == "enc" else side
+                kind = "residual" if isinstance(module, Reduced) else "skip" if isinstance(module, Combine) else ""
+                kind = kind or ("norm" if isinstance(module, nn.GroupNorm) else "conv")
+                name = f"{half}.{other}x{other}_aux_{kind}"
+            add(f"{ours}.{i}", name, module)
+
+    side, last = network.config.side, network.config.side >> (len(network.config.multipliers) - 1)
+    outer = {
+        "features": "map_noise", "label": "map_label", "time1": "map_layer0", "time2": "map_layer1",
+        "stem": f"enc.{side}x{side}_conv", "norm": f"dec.{side}x{side}_aux_norm", "head": f"dec.{side}x{side}_aux_conv",
+        "middle.0": f"dec.{last}x{last}_in0", "middle.1": f"dec.{last}x{last}_in0",
+        "middle.2": f"dec.{last}x{last}_in1",
+    }  # fmt: skip
+    modules = dict(network.named_modules())
+    for ours, theirs in outer.items():
+        if isinstance(modules.get(ours), Fourier):
+            found[f"{ours}.frequency"] = Part((f"{theirs}.freqs",))
+        elif ours in modules:
+            add(ours, theirs, modules[ours])
+    for level, stage in enumerate(network.encoder):
+        walk(stage, f"encoder.{level}", "enc", side >> level)
+    for number, stage in enumerate(network.decoder):
+        walk(stage, f"decoder.{number}", "dec", last << number)
+    return found
+
+
+def _by_channel(values: Sequence[Tensor]) -> Tensor:
+    """Reorders rows of one head from (channels, 3) to (3, channels)."""
+    return values[0].unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)

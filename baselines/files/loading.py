@@ -207,7 +207,7 @@ def _of_configuration(
         variance=told.variance,
     )
     network = network_of(part, "unet")
-    classes = (network.classes if isinstance(network, UNetConfig) else None) or 0
+    classes = getattr(network, "classes", None) or 0
     own = Release(parts={"unet": part}, shape=square(told.side), classes=classes)
     if base is None or base.shape != own.shape or base.parts["unet"].process != part.process:
         return own

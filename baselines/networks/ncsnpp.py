@@ -38,9 +38,11 @@ class NCSNppConfig:
         progressive: how the image is put together: "none" (by the last level) or "output_skip" (every level adds to
             what the coarser ones made).
         combine: how "input_skip" adds a copy: "sum" or "cat".
-        embedding: "fourier" features of log sigma, or "positional" of the timestep.
+        embedding: "fourier" features of log sigma, "fourier_told" of what is told as it is, or "positional" ones.
         scaled: whether sums of residual branches are multiplied by sqrt(1/2).
         by_sigma: whether the output is divided by sigma, which makes it a score.
+        classes: that labels name, None without labels.
+        side: of the images, None where files need not know; those of EDM name modules after the sides of their maps.
         centered: whether the network was trained on images in [-1, 1]. Others, on [0, 1], are given here what all
             networks are given, images in [-1, 1] and their sigma, and return the score of those.
     """
@@ -54,11 +56,13 @@ class NCSNppConfig:
     progressive_input: Literal["none", "residual", "input_skip"] = "residual"
     progressive: Literal["none", "output_skip"] = "none"
     combine: Literal["sum", "cat"] = "sum"
-    embedding: Literal["fourier", "positional"] = "fourier"
+    embedding: Literal["fourier", "fourier_told", "positional"] = "fourier"
     scaled: bool = True
     by_sigma: bool = True
     centered: bool = False
     dropout: float = 0.0
+    classes: int | None = None
+    side: int | None = None
 
     def build(self) -> NCSNpp:
         """The network with random weights."""
@@ -172,7 +176,8 @@ class NCSNpp(nn.Module):
 
     Source:
         Song et al. 2021 App. H; yang-song/score_sde_pytorch `models/ncsnpp.py`. The output is equal to that of the
-        original with its weights (`tests/parity`). Modules come in the order in which the original makes them.
+        original with its weights (`tests/parity`). Modules come in the order in which the original makes them. With
+        labels and `fourier_told` it is the network of Karras et al. 2022, NVlabs/edm `networks.py:SongUNet`.
     """
 
     def __init__(self, config: NCSNppConfig) -> None:
@@ -180,7 +185,10 @@ class NCSNpp(nn.Module):
         self.config = c = config
         positional = c.embedding == "positional"
         self.features = nn.Identity() if positional else Fourier(c.width)
-        self.time1 = nn.Linear(c.width if positional else 2 * c.width, 4 * c.width)
+        told = c.width if positional else 2 * c.width
+        if c.classes is not None:
+            self.label = nn.Linear(c.classes, told)
+        self.time1 = nn.Linear(told, 4 * c.width)
         self.time2 = nn.Linear(4 * c.width, 4 * c.width)
         channels, copy, factor = c.width, c.channels, 1
         self.stem = _conv(c.channels, channels)
@@ -227,27 +235,35 @@ class NCSNpp(nn.Module):
 
     @property
     def takes(self) -> frozenset[str]:
-        """The conditions that it is called with: none."""
-        return frozenset()
+        """The conditions that it is called with, all of which it needs."""
+        return frozenset() if self.config.classes is None else frozenset({"y"})
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Runs the network.
 
         Args:
             x: (b, channels, h, w), images in [-1, 1] plus noise.
-            t: (b,) sigma of x for "fourier", else timesteps.
+            t: (b,) sigma of x for "fourier", else what the process tells.
+            y: (b,) int64 class labels, given exactly when the configuration has classes.
 
         Returns:
             (b, channels, h, w) of the dtype of x: the score if `by_sigma`, else what the file was trained to say.
         """
         c = self.config
-        if c.embedding == "fourier":
-            # Trained on images in [0, 1], a network knows half of the sigma of images in [-1, 1].
-            known = (t if c.centered else 0.5 * t).to(self.time1.weight.dtype)
-            embedding = self.features(known.log())
-        else:
+        if c.embedding == "positional":
             embedding = timestep_embedding(t, c.width, order="sin_cos")
-        embedding = F.silu(self.time2(F.silu(self.time1(embedding.to(x.dtype)))))
+        else:
+            known = t.to(self.time1.weight.dtype)
+            if c.embedding == "fourier":
+                # Trained on images in [0, 1], a network knows half of the sigma of images in [-1, 1].
+                known = (known if c.centered else 0.5 * known).log()
+            embedding = self.features(known)
+        embedding = embedding.to(x.dtype)
+        if (y is None) != (c.classes is None):
+            raise ValueError(f"This network {'needs' if y is None else 'takes no'} y; see its configuration.")
+        if y is not None and c.classes is not None:
+            embedding = embedding + self.label(F.one_hot(y, c.classes).to(x.dtype) * math.sqrt(c.classes))
+        embedding = F.silu(self.time2(F.silu(self.time1(embedding))))
         h = self._decoded(*self._encoded(x, embedding), embedding)
         return h / t.to(h.dtype).view(-1, 1, 1, 1) if c.by_sigma else h
 

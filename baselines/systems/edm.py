@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from baselines import steps as samplers
 from baselines.files.cards import release as shipped
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
-from baselines.records import Preset
+from baselines.records import Configuration, Preset
 from baselines.sampling import walk
 from baselines.schedules import EDM, karras_ratios, ratio_grid
 from baselines.system import FLOW, System, elsewhere, scaled
@@ -50,6 +51,31 @@ def edm(
         bits=FLOW,
     )
 
+
+_SOURCE = "NVlabs/edm train.py and its pickles of https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
+
+
+def _configuration(side: int, labels: int, millions: float, *, exploding: bool = False, **more: Any) -> Configuration:
+    """DDPM++ ("vp") or NCSN++ ("ve"), of three levels of 256 channels unless `more` says otherwise."""
+    ncsnpp = {
+        "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+        "resample_filter": [1, 3, 3, 1],
+    }  # fmt: skip
+    arguments = {
+        "model_type": "SongUNet", "img_resolution": side, "label_dim": labels, "channel_mult": [2, 2, 2],
+        **(ncsnpp if exploding else {}), **more,
+    }  # fmt: skip
+    return Configuration(arguments=arguments, parameters=millions, source=_SOURCE)
+
+
+CONFIGURATIONS = {
+    "edm-cifar10-uncond-vp": _configuration(32, 0, 55.73),
+    "edm-cifar10-cond-vp": _configuration(32, 10, 55.73),
+    "edm-cifar10-uncond-ve": _configuration(32, 0, 56.40, exploding=True),
+    "edm-cifar10-cond-ve": _configuration(32, 10, 56.40, exploding=True),
+    "edm-ffhq64-vp": _configuration(64, 0, 61.80, channel_mult=[1, 2, 2, 2]),
+    "edm-ffhq64-ve": _configuration(64, 0, 62.76, exploding=True, channel_mult=[1, 2, 2, 2]),
+}  # fmt: skip
 
 _ROW = {"arxiv": "2206.00364", "system": "EDM", "variant": "config F*VP*"}
 PRESETS = {"shapes": Preset(release=shipped("shapes-pixel"))}

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -530,3 +532,105 @@ def ncsnpp(
         normal = silu(norm(unit(), h))
         image = conv(w, unit(), normal, x.shape[1])
     return image / t.double().view(-1, 1, 1, 1) if by_sigma else image
+
+
+def written(path: Path, raw: Weights, average: Weights | None = None, **ema: Any) -> Path:
+    """A file of score_sde: DataParallel's names, and the average as a list of what requires a gradient."""
+    listed = [value for name, value in (average or raw).items() if not name.endswith(".W") or value.ndim > 1]
+    model = {"module.sigmas": torch.linspace(50.0, 0.01, 7, dtype=torch.float64)}
+    model |= {f"module.{name}": value for name, value in raw.items()}
+    content = {
+        "optimizer": {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 2e-4}]},
+        "model": model,
+        "ema": {"decay": 0.999, "num_updates": 3, "shadow_params": listed} | ema,
+        "step": 3,
+    }
+    torch.save(content, path)
+    return path
+
+
+# --- EDM ------------------------------------------------------------------------------------------------------------
+
+
+def song_unet(
+    w: Weights,
+    x: Tensor,
+    t: Tensor,
+    y: Tensor,
+    *,
+    width: int,
+    mult: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    filtered: bool,
+    encoder: str,
+    decoder: str,
+    fourier: bool,
+    labels: int = 0,
+) -> Tensor:
+    """The network of EDM in the kind of NCSN++ and DDPM++: attention within blocks, names by side, one-hot labels."""
+    larger, smaller = (fir_up, fir_down) if filtered else (doubled, halved)
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        return group_norm(w, name, h, 1e-6, min(32, h.shape[1] // 4))
+
+    def block(name: str, h: Tensor, out: int, change: str = "", *, attends: bool = False) -> Tensor:
+        before, h = h, silu(norm(f"{name}.norm0", h))
+        if change:
+            h, before = (larger(h), larger(before)) if change == "up" else (smaller(h), smaller(before))
+        h = conv(w, f"{name}.conv0", h, out) + linear(w, f"{name}.affine", emb, out)[:, :, None, None]
+        h = conv(w, f"{name}.conv1", silu(norm(f"{name}.norm1", h)), out)
+        if change or before.shape[1] != out:
+            before = conv(w, f"{name}.skip", before, out, 1)
+        h = (h + before) * math.sqrt(0.5)
+        if attends:
+            fused = conv(w, f"{name}.qkv", norm(f"{name}.norm2", h), 3 * out, 1)
+            q, k, v = fused.reshape(len(h), out, 3, -1).unbind(2)
+            h = (conv(w, f"{name}.proj", one_head(q, k, v).reshape(h.shape), out, 1) + h) * math.sqrt(0.5)
+        return h
+
+    if fourier:
+        angle = t.double()[:, None] * (2 * math.pi * w.of("map_noise.freqs", width))[None]
+        emb = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+    else:
+        emb = sin_cos(t, width)
+    if labels:
+        told = F.one_hot(y, labels).double() * math.sqrt(labels)
+        emb = emb + linear(w, "map_label", told, emb.shape[1])
+    emb = silu(linear(w, "map_layer0", emb, 4 * width))
+    emb = silu(linear(w, "map_layer1", emb, 4 * width))
+    side, copy = x.shape[-1], x
+    h = conv(w, f"enc.{side}x{side}_conv", x, width)
+    skips = [h]
+    for level, multiple in enumerate(mult):
+        name = f"enc.{side >> level}x{side >> level}"
+        if level:
+            h = block(f"{name}_down", h, h.shape[1], "down")
+            skips.append(h)
+            if encoder == "skip":
+                copy = smaller(copy)
+                h = skips[-1] = h + conv(w, f"{name}_aux_skip", copy, h.shape[1], 1)
+            elif encoder == "residual":
+                # The convolution first, then the filter, as the original does at once.
+                wide = conv(w, f"{name}_aux_residual", copy, h.shape[1], padding=2)
+                h = skips[-1] = copy = (h + fir(wide, down=2, pad=(0, 0))) / math.sqrt(2)
+        for number in range(blocks):
+            attends = side >> level in attention
+            h = block(f"{name}_block{number}", h, multiple * width, attends=attends)
+            skips.append(h)
+    image = None
+    for level, multiple in reversed(list(enumerate(mult))):
+        name = f"dec.{side >> level}x{side >> level}"
+        if level == len(mult) - 1:
+            h = block(f"{name}_in1", block(f"{name}_in0", h, h.shape[1], attends=True), h.shape[1])
+        else:
+            h = block(f"{name}_up", h, h.shape[1], "up")
+        for number in range(blocks + 1):
+            attends = number == blocks and side >> level in attention
+            joined = torch.cat([h, skips.pop()], dim=1)
+            h = block(f"{name}_block{number}", joined, multiple * width, attends=attends)
+        if decoder == "skip" or level == 0:
+            part = conv(w, f"{name}_aux_conv", silu(norm(f"{name}_aux_norm", h)), x.shape[1])
+            image = part if image is None else larger(image) + part
+    assert image is not None
+    return image

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from oracles import noise
-from oracles_original_layouts import Weights, ncsnpp
+from oracles_original_layouts import Weights, ncsnpp, song_unet, written
+from safetensors.torch import save_file
 
 import baselines
 from baselines.files.checkpoints import CheckpointError
@@ -54,21 +55,6 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
          "by_sigma": False},
     ),
 }  # fmt: skip
-
-
-def written(path: Path, raw: Weights, average: Weights | None = None, **ema: Any) -> Path:
-    """A file of score_sde: DataParallel's names, and the average as a list of what requires a gradient."""
-    listed = [value for name, value in (average or raw).items() if not name.endswith(".W") or value.ndim > 1]
-    model = {"module.sigmas": torch.linspace(50.0, 0.01, 7, dtype=torch.float64)}
-    model |= {f"module.{name}": value for name, value in raw.items()}
-    content = {
-        "optimizer": {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 2e-4}]},
-        "model": model,
-        "ema": {"decay": 0.999, "num_updates": 3, "shadow_params": listed} | ema,
-        "step": 3,
-    }
-    torch.save(content, path)
-    return path
 
 
 def asked(name: str) -> tuple[dict[str, Any], dict[str, Any], torch.Tensor, torch.Tensor]:
@@ -119,3 +105,46 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "checkpoint.pth", raw, shadow_params=list(raw.values())[:-1])
     with pytest.raises(CheckpointError, match=r"list of .* weights without names"):
         baselines.load_network(path, config)
+
+
+SONG: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "DDPM++ of EDM, with labels": (
+        {"label_dim": 10},
+        {"filtered": False, "encoder": "standard", "decoder": "standard", "fourier": False, "labels": 10},
+    ),
+    "NCSN++ of EDM": (
+        {"embedding_type": "fourier", "channel_mult_noise": 2, "encoder_type": "residual",
+         "resample_filter": [1, 3, 3, 1]},
+        {"filtered": True, "encoder": "residual", "decoder": "standard", "fourier": True},
+    ),
+    "skips of EDM": (
+        {"encoder_type": "skip", "decoder_type": "skip"},
+        {"filtered": False, "encoder": "skip", "decoder": "skip", "fourier": False},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SONG)
+def test_the_networks_of_edm(name: str, tmp_path: Path) -> None:
+    """From a state_dict of EDMPrecond, as docs/models.md says how to write it."""
+    arguments, oracle = SONG[name]
+    sizes = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+    x, t, y = noise(2, 3, 8, 8).double(), torch.tensor([-1.3, 1.1]), torch.tensor([3, 9])
+    weights = Weights(1)
+    expected = song_unet(weights, x, t, y, width=8, mult=(1, 2), blocks=1, attention=(4,), **oracle)
+    extra = {"enc.4x4_down.conv0.resample_filter": torch.ones(1, 1, 2, 2), "map_augment.weight": torch.ones(8, 9)}
+    state = {f"model.{key}": value for key, value in {**weights, **extra}.items()}
+    save_file(state, tmp_path / "edm.safetensors")
+    ours = baselines.load_network(tmp_path / "edm.safetensors", {"model_type": "SongUNet"} | sizes | arguments).double()
+    found = ours(x, t, y) if "labels" in oracle else ours(x, t)
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-6  # angles are rounded to float32
+    assert ours.origin.layout == "edm"  # type: ignore[union-attr]
+    if "labels" in oracle:
+        with pytest.raises(ValueError, match="needs y"):
+            ours(x, t)
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "edm.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(CheckpointError, match=r"docs/models\.md"):
+        baselines.load_network(tmp_path / "edm.pkl", {"model_type": "SongUNet"})

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles_original_layouts import Weights, guided_unet, ncsnpp
-from test_ncsnpp_original import written
+from oracles_original_layouts import Weights, guided_unet, ncsnpp, written
 from torch import Tensor
 
 from baselines.noise import image_noise
