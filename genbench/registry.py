@@ -27,6 +27,14 @@ KINDS = ("model", "metric", "dataset", "extractor")
 BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
     "model": {
         "ddpm": ("baselines.systems.ddpm:load", "ancestral sampling of denoising diffusion (Ho et al. 2020)"),
+        "ddgan": (
+            "baselines.systems.ddgan:load",
+            "four large steps by a generator that draws its images (Xiao et al. 2022)",
+        ),
+        "ddss": (
+            "baselines.systems.ddss:load",
+            "few steps whose coefficients were learned for a metric (Watson et al. 2022)",
+        ),
         "iddpm": (
             "baselines.systems.iddpm:load",
             "ancestral sampling with a learned variance (Nichol and Dhariwal 2021)",

@@ -2,7 +2,7 @@
 
     python -m scripts.distil_baselines progressive --steps 400     # 64 -> 32 -> 16 -> 8 -> 4 -> 2 -> 1 steps
     python -m scripts.distil_baselines consistency --steps 2400
-    python -m scripts.distil_baselines adversarial --steps 2600 --rate 2e-4    # against a discriminator, for 4 steps
+    python -m scripts.distil_baselines adversarial --steps 1000 --rate 4e-4 --batch-size 32    # by a discriminator
 
 Interrupted, the same command continues from its checkpoints in --work.
 """
@@ -102,6 +102,7 @@ def ship(
         network=dataclasses.asdict(config),
         process=process,
         shape=SHAPE,
+        **({"note": args.note} if args.note else {}),
     )
 
 
@@ -173,7 +174,7 @@ def adversarial(args: argparse.Namespace) -> None:
     )  # fmt: skip
     pair = train("adversarial", adversaries(), loss, args, recipe)
     assert isinstance(pair, Adversaries)
-    summary = "the U-Net of shapes-pixel with a latent vector, trained against a discriminator for 4 steps"
+    summary = "the U-Net of shapes-consistency with a latent vector, trained on against a discriminator for 4 steps"
     ship(
         pair.generator, "shapes-adversarial", summary, args, args.steps * args.batch_size,
         config=GENERATOR, process=PROCESS | {"learned_variance": False},
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--first", type=int, default=20000, help="batch of `shapes` that is drawn first")
     parser.add_argument("--every", type=int, default=100, help="steps between two checkpoints")
+    parser.add_argument("--note", default="", help="for the card")
     parser.add_argument("--work", type=Path, default=Path("training"), help="folder of checkpoints and losses")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

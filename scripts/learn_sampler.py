@@ -55,7 +55,7 @@ class Coefficients(nn.Module):
         """The model, as tensors that have a gradient."""
         mix = [list(factors) for factors in self.mix]
         # Nothing is added to the final image.
-        noise = [*self.noise[:-1], torch.zeros(())]
+        noise = [*self.noise.abs()[:-1], torch.zeros(())]
         levels = [Level(t, *pair) for t, pair in zip(SCALE * self.told, self.scales, strict=True)]
         found = Generalised(levels=levels, mix=mix, noise=noise)
         if self.free:

@@ -4,6 +4,7 @@
     python -m scripts.train_baselines classifier    # of noisy images
     python -m scripts.train_baselines autoencoder   # the first stage of latent diffusion
     python -m scripts.train_baselines latent        # its second stage, conditional on captions; needs the first
+    python -m scripts.train_baselines equilibrium   # the multi-scale network of the first diffusion models
     python -m scripts.train_baselines subspace      # of images of half the side, for subspace diffusion
     python -m scripts.train_baselines patch-4       # of blocks of 4 x 4 pixels, to compare with patch-2 and patch-1
     python -m scripts.train_baselines vdm           # a variational diffusion model, from the weights of pixel
@@ -574,6 +575,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], Task]] = {
     "classifier": classifier,
     "autoencoder": autoencoder,
     "latent": latent,
+    "equilibrium": equilibrium,
     "vdm": vdm,
     "cld": cld,
     "subspace": subspace,

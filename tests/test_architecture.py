@@ -178,6 +178,7 @@ ROOMS: dict[str, set[str]] = {
     "adversarial": {"denoisers", "noise", "schedules", "steps", "training"},
     "joint": {"denoisers", "networks", "processes", "schedules", "training"},
     "equilibrium": {"denoisers", "noise", "schedules", "steps", "training"},
+    "importance": {"denoisers", "schedules", "training"},
     "subspace": {"denoisers", "noise", "sampling", "schedules", "steps"},
     "training": {"denoisers", "networks", "schedules"},
     "distillation": {"training"},

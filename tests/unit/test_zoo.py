@@ -12,6 +12,8 @@ from baselines.systems import (
     analytic_dpm,
     cld,
     consistency,
+    ddgan,
+    ddss,
     dpm_solver,
     edm,
     gotta_go_fast,
@@ -44,6 +46,8 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "cld": (cld.load, {"steps": 3}, 3),
     "cld, euler-maruyama": (cld.load, {"steps": 3, "sampler": "euler-maruyama", "striding": "linear", "clip": True}, 3),
     "cld, ode": (cld.load, {"sampler": "ode", "tolerance": 0.5}, None),
+    "ddgan": (ddgan.load, {}, 4),
+    "ddss": (ddss.load, {}, 5),
     "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
@@ -90,6 +94,9 @@ def test_a_label_says_what_is_drawn() -> None:
     (cld.load, {"sampler": "banana"}, "sscs"),
     (cld.load, {"striding": "banana"}, "quadratic"),
     (progressive_distillation.load, {"steps": 5}, "4 and 8"),
+    (ddss.load, {"steps": 3}, "learned for 5 steps"),
+    (ddgan.load, {"steps": 5}, "for 4 steps"),
+    (ddgan.load, {"weights": "shapes-pixel"}, "latent vector"),
 ])  # fmt: skip
 def test_other_arguments_are_refused(load: Any, arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
