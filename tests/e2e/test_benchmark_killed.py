@@ -16,7 +16,7 @@ from genbench.cli import main
 FILE = """
 title = "twenty cells"
 datasets = ["shapes"]
-metrics = ["fid", "is"]
+metrics = ["is", "vendi"]
 seeds = [0, 1]
 num_samples = 64
 
