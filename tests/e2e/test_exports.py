@@ -19,7 +19,7 @@ from made_up import result
 
 from genbench import exports, images, report
 from genbench.commands import exporting
-from genbench.errors import GenbenchError, InputRejected
+from genbench.errors import GenbenchError, InputRejected, MissingAsset, UsageError
 from genbench.exports.summary import Summary, keyed, of_path
 from genbench.records import Ref, Result, RunSpec, Score
 
@@ -410,6 +410,10 @@ def test_a_missing_package_is_named_with_its_extra_before_any_work(
         code, _, err = cli(*call)
         assert code == 6 and f"pip install 'genbench[{extra}]'" in err
     assert not (tmp_path / "new").exists()
+    with pytest.raises(MissingAsset, match="tensorboard"):
+        exports.write("tensorboard", of_path(run))
+    with pytest.raises(UsageError, match="tensorboard"):
+        exports.write("tensorbord", of_path(run))
 
 
 def test_what_cannot_be_exported_is_refused(run: Path, cli: Cli, tmp_path: Path) -> None:
