@@ -188,14 +188,17 @@ def _rule(table: Mapping[str, Any], where: str) -> Rule:
         raise UsageError(f"gating of {shown(where)} is true or false; got {shown(gating)!r}.")
     if type(fewest) is not int or fewest < 2:
         raise UsageError(f"min_n of {shown(where)} is a whole number of at least 2; got {shown(fewest)!r}.")
+    low, high = _number(table, "min", where), _number(table, "max", where)
+    if low is not None and high is not None and low >= high:
+        raise UsageError(f"min of {shown(where)} lies below max; got {low:g} and {high:g}.")
     return Rule(
         margin=Margin.parse(table["margin"]) if "margin" in table else None,
         gating=gating,
         direction=_choice(table, "direction", where, DIRECTIONS),
         min_n=fewest,
         inconclusive=_choice(table, "inconclusive", where, INCONCLUSIVE),
-        min=_number(table, "min", where),
-        max=_number(table, "max", where),
+        min=low,
+        max=high,
     )
 
 

@@ -214,6 +214,7 @@ def test_margins() -> None:
         ("metrics = 3", "is a table"),
         ('[metrics."fid("]\nmargin = 1', "Cannot read"),
         ("[metrics.fid]\nmax = nan", "is a number"),
+        ("[metrics.fid]\nmin = 2\nmax = 1\n", "min of .* lies below max"),
     ],
 )
 def test_rules_with_mistakes_are_refused(text: str, told: str, tmp_path: Path) -> None:
