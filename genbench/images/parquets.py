@@ -136,15 +136,18 @@ def _features(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
         return {}
 
 
+def _stored(file: Any, column: str, number: int) -> int:
+    """Bytes of a column of a row group without compression, as the file tells them."""
+    group = file.metadata.row_group(number)
+    parts = (group.column(i) for i in range(group.num_columns))
+    return sum(part.total_uncompressed_size for part in parts if part.path_in_schema.partition(".")[0] == column)
+
+
 def _check_size(file: Any, column: str, packed: int) -> None:
     """Refuses row groups that do not fit into memory, before one is read."""
     total = 0
     for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        size = 0
-        for i in range(group.num_columns):
-            if group.column(i).path_in_schema.partition(".")[0] == column:
-                size += group.column(i).total_uncompressed_size
+        size = _stored(file, column, number)
         if size < 0 or size > MAX_GROUP:
             raise Unfit(
                 f"has a row group with {size:,} bytes of images, more than {MAX_GROUP:,}; write it with smaller ones "
@@ -155,12 +158,21 @@ def _check_size(file: Any, column: str, packed: int) -> None:
         raise Unfit(f"would expand from {packed:,} to {total:,} bytes, more than {MAX_RATIO} times")
 
 
-def _values(batch: Any, columns: _Columns) -> Any:
-    """The binary array of images of a batch of rows."""
-    values = batch.column(0)
-    if columns.struct:
-        values = _pyarrow().compute.struct_field(values, "bytes")
-    return values
+def _batches(file: Any, columns: _Columns, group: int) -> Iterator[Any]:
+    """The binary arrays of the images of a row group, some rows at a time.
+
+    Values that are equal may be stored once, so that a small file holds as many large images as it likes. No value is
+    larger than all that is stored, which limits the rows that are expanded at a time.
+    """
+    column = f"{columns.image}.bytes" if columns.struct else columns.image
+    rows = max(1, min(_BATCH, MAX_GROUP // max(_stored(file, columns.image, group), 1)))
+    held = 0
+    for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[column], use_threads=False):
+        values = batch.column(0)
+        held += batch.nbytes
+        if held > MAX_GROUP:
+            raise Unfit(f"has a row group that expands to more than {MAX_GROUP:,} bytes of images")
+        yield _pyarrow().compute.struct_field(values, "bytes") if columns.struct else values
 
 
 def _bytes_of(values: Any, row: int) -> bytes:
@@ -182,13 +194,8 @@ def survey_of(path: Place, max_pixels: int) -> Survey:
         columns = _columns(file)
         _check_size(file, columns.image, path.stat().st_size)
         look, total = Look(max_pixels), file.metadata.num_rows
-        column = f"{columns.image}.bytes" if columns.struct else columns.image
-        go_on = True
-        for batch in file.iter_batches(batch_size=_BATCH, columns=[column], use_threads=False):
-            values = _values(batch, columns)
-            for row in range(len(values)):
-                go_on = go_on and look.at(f"row {look.count}", partial(_bytes_of, values, row))
-            if not go_on:
+        for values in (values for group in range(file.num_row_groups) for values in _batches(file, columns, group)):
+            if not all(look.at(f"row {look.count}", partial(_bytes_of, values, row)) for row in range(len(values))):
                 break
             progress(f"survey of {path.name}", look.count, total)
         if not look.count:
@@ -279,13 +286,7 @@ class Rows:
                 with _opened(path) as file:
                     columns = _columns(file)
                     _check_size(file, columns.image, path.stat().st_size)
-                    column = f"{columns.image}.bytes" if columns.struct else columns.image
-                    found = [
-                        _values(batch, columns)
-                        for batch in file.iter_batches(
-                            batch_size=_BATCH, row_groups=[group], columns=[column], use_threads=False
-                        )
-                    ]
+                    found = list(_batches(file, columns, group))
                 while len(self._held) >= _KEPT:
                     self._held.popitem(last=False)
                 self._held[shard, group] = found

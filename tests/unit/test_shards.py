@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from image_files import FORMS, files_of, png, write_folder, write_lmdb, write_parquet, write_tar, write_zip
+from image_files import FORMS, files_of, png, shards, write_folder, write_lmdb, write_parquet, write_tar, write_zip
 from made_up import random_images
 
 from genbench import features, identities
 from genbench.arrays import Samples
 from genbench.errors import InputRejected
-from genbench.images import open_images, prefetch, sharded, surveys, tars
+from genbench.images import open_images, parquets, prefetch, sharded, surveys, tars
 from genbench.images.places import state_of
 
 NOTHING: frozenset[str] = frozenset()
@@ -149,6 +149,23 @@ def test_parquet_has_labels_with_names_and_captions(tmp_path: Path) -> None:
         assert words in refused(tmp_path / "odd.parquet")
     pyarrow.parquet.write_table(pyarrow.table({"image": pyarrow.array([], pyarrow.binary())}), tmp_path / "no.parquet")
     assert "has no rows" in refused(tmp_path / "no.parquet")
+
+
+def test_equal_values_that_are_stored_once_are_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquets, "MAX_GROUP", 1 << 20)
+    data = png(random_images(1, 64)[0])
+    for count, fits in ((20, True), (200, False)):
+        once = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * count, pyarrow.int32()), [data])
+        pyarrow.parquet.write_table(pyarrow.table({"image": once}), tmp_path / "a.parquet", store_schema=False)
+        assert (tmp_path / "a.parquet").stat().st_size < 30_000
+        if fits:
+            assert open_images(tmp_path / "a.parquet").count == 20
+        else:
+            assert "row group that expands to more than 1,048,576 bytes" in refused(tmp_path / "a.parquet")
+    large = {f"{i}.png": data for i in range(200)}
+    assert open_images(write_parquet(tmp_path / "b.parquet", large, rows=50)).count == 200
+    noise = {f"{i}.png": png(image) for i, image in enumerate(random_images(90, 64))}
+    assert "a row group with" in refused(write_parquet(tmp_path / "c.parquet", noise, rows=90))
 
 
 def test_splits_and_missing_shards_are_refused(tmp_path: Path) -> None:
@@ -349,6 +366,17 @@ def test_progress_of_a_survey_is_told(tmp_path: Path) -> None:
         open_images(path)
     assert [done for _, done, _ in told] == [256, 512] and told[0][0] == "survey of a.tar"
     assert all(590 <= total <= 610 for _, _, total in told)
+
+
+def test_a_set_takes_fewer_than_50_bytes_an_image_beside_its_names(tmp_path: Path) -> None:
+    samples = open_images(shards(tmp_path / "s", files_of(np.zeros((300, 3, 2, 2), np.uint8), "ab")))
+    encoded = samples.read.__self__
+    held = encoded.digests.nbytes + samples.labels.nbytes
+    for survey in encoded.source.surveys:
+        assert not len(survey.digests) and survey.labels is None, "once, in the whole"
+        held += survey.places.nbytes
+    assert held / samples.count <= 48
+    assert sum(s.names.ends.nbytes + len(s.names.blob) for s in encoded.source.surveys) / samples.count <= 8 + 10
 
 
 def test_tarfile_keeps_no_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
