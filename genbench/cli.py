@@ -424,7 +424,8 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         say(shown(f"{counts}{against}, protocol {first.protocol} {first.protocol_hash}"))
         if outcome.directory is not None:
             seen = " (from an earlier run)" if outcome.cached else ""
-            say(shown(f"{outcome.directory}/ has samples, grid.png, result.json and row.csv{seen}"))
+            images = "samples, grid.png, " if (outcome.directory / "samples").is_dir() else ""
+            say(shown(f"{outcome.directory}/ has {images}result.json and row.csv{seen}"))
         if told := advice.after(outcome.results):
             say(shown(told))
     if options["leaderboard"]:

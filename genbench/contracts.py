@@ -56,6 +56,9 @@ class Metric:
         invariances: of {"order", "translation", "rotation", "scale"}: what may be done to all features without
             a change of the value.
         neutral: arguments that cannot change the value, such as those of its error bar. They are in no identity.
+        likelihood: what a metric of a model is made of, "exact" or "bound" (`Model.likelihoods`), None for others.
+            Such a metric has `compute(*, bits, **args)`, with the numbers that `Model.nll` gave for as many images of
+            `against` as a run has samples, float64 (repeats, n). It looks at no generated image.
         reads: maps the arguments to those of {"order", "labels", "captions"} that the value depends on beyond what the
             other attributes say, such as the order of images that are cut into parts.
     """
@@ -81,6 +84,7 @@ class Metric:
     check: Callable[..., None] | None = None
     invariances: frozenset[str] = frozenset({"order"})
     neutral: tuple[str, ...] = ()
+    likelihood: Literal["exact", "bound"] | None = None
     reads: Callable[[Mapping[str, Any]], Collection[str]] = lambda args: ()
 
 
@@ -229,6 +233,11 @@ class Model(Protocol):
 
         A model may also have a method `trajectory` of the same arguments, whose `watch` is called with an object of
         `done`, `steps`, `x` (the state as images) and `predicted` (the images it was predicted to become).
+
+        A model that knows likelihoods has an attribute `likelihoods`, a set of "exact" and "bound", and a method
+        nll(images, seeds, *, kind, tolerance=..., **conditions) that gives -log2 p(x) of each image divided by its
+        number of values, floating point (b,). `images` is a uint8 tensor (b, c, h, w), `kind` one of `likelihoods`, and
+        `tolerance` is given for "exact" alone. Number i depends on image, seed and condition i alone.
         """
         ...
 
@@ -259,7 +268,7 @@ def taken_by(model: Any) -> frozenset[str]:
 
 
 RESERVED: Mapping[str, frozenset[str]] = {
-    "metric": frozenset({"generated", "reference", "device", "classifier"}),
+    "metric": frozenset({"generated", "reference", "device", "classifier", "bits"}),
     "extractor": frozenset({"device", "precision", "weights"}),
     "dataset": frozenset({"directory", "split"}),
     "model": frozenset({"dataset", "device", "precision", "fetch", "compiled"}),

@@ -96,6 +96,9 @@ def _run(path: Path) -> Run:
 
 def _spec_of(path: Path) -> RunSpec | None:
     """What the manifest of a run says that it is."""
+    if not (path / "samples").is_dir():
+        with suppress(GenbenchError):
+            return next((result.spec for result in report.read_results(path).values()), None)
     try:
         told = json.loads((path / "samples" / "manifest.json").read_text(encoding="utf-8"))["spec"]
         return RunSpec(**{**told, "model": Ref.parse(told["model"]), "dataset": Ref.parse(told["dataset"])})
@@ -108,7 +111,7 @@ def _state(path: Path, spec: RunSpec | None, kept: int, metrics: Sequence[str]) 
         return "running"
     if spec is None:
         return "damaged"
-    if kept < spec.num_samples:
+    if kept < spec.num_samples and (path / "samples").is_dir():
         return "unfinished"
     return "finished" if metrics else "sampled"
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genbench import features, files, identities, labels, ranks, report, subsets, weights
+from genbench import features, files, identities, labels, likelihoods, ranks, report, subsets, weights
 from genbench.arrays import Evidence, Features, Samples, Statistics
 from genbench.contracts import Extractor, Metric
 from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError, calling
@@ -125,6 +125,7 @@ class Comparison:
         classes: of the data set, in whose order labels count. See `labels.aligned`, which is done here.
         dataset: name of the data set that the images were made for, empty where only they know.
         modelled: see `identities.modelled`, where there is no reference.
+        subject: the model that made the images, None where nobody knows it.
         about: what other processes make the same comparison of, see `ranks.spread`; None where they do not.
         short_of_floor: by split, why there are no real images in the place of the generated ones, in a sentence.
         problem, notes: of the labels.
@@ -140,6 +141,7 @@ class Comparison:
     classes: tuple[str, ...] = ()
     dataset: str = ""
     modelled: str = ""
+    subject: likelihoods.Subject | None = None
     short_of_floor: dict[str, str] = field(default_factory=dict)
     digests: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     choices: dict[tuple[str, int], tuple[Samples, NDArray[np.int64]]] = field(default_factory=dict)
@@ -363,6 +365,12 @@ def check_cell(cell: Cell, comparison: Comparison) -> None:
     generated = comparison.roles["generated"]
     reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
     assert generated is not None
+    if metric.likelihood:
+        real = comparison.roles.get(metric.against)
+        likelihoods.check(metric, comparison.subject, real, generated.count)
+        if metric.check is not None:
+            metric.check(generated=real, widths={}, **cell.metric_ref.args)
+        return
     if uses_reference(metric) and reference is None:
         raise InputRejected(f"{metric.name} needs a {metric.against} set, and there is none here.")
     for role, samples in (("generated", generated), ("reference", reference)):
@@ -512,6 +520,12 @@ class Identity:
 def identify(cell: Cell, comparison: Comparison) -> Identity:
     """Finds what a measurement is of, without features. Images that were never decoded are decoded for it."""
     metric, args = cell.metric, cell.metric_ref
+    if metric.likelihood:
+        real, side = _real(cell, comparison)
+        hashed = identities.protocol_hash(
+            metric, args, extractor_key=None, reference=side, generated=real, modelled=None
+        )
+        return Identity(extractor_key=None, generated=side, reference=None, floor=None, protocol_hash=hashed)
     samples, generated = comparison.samples(cell, "generated"), comparison.side(cell, "generated")
     assert samples is not None and generated is not None
     extractor = comparison.extractor(cell)
@@ -535,15 +549,7 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
     started = time.perf_counter()
     metric = cell.metric
     check_cell(cell, comparison)
-    generated_evidence = comparison.seen(cell, "generated")
-    reference_evidence = comparison.seen(cell, metric.against) if uses_reference(metric) else None
-    assert generated_evidence is not None
-    if reference_evidence is not None:
-        _check_features(cell, generated_evidence, reference_evidence)
-    if metric.pairwise and reference_evidence is not None:
-        generated_evidence = comparison.with_pairs(cell, generated_evidence, reference_evidence.samples)
-    score = _compute(cell, comparison, generated_evidence, reference_evidence)
-    floor = _floor(cell, comparison, reference_evidence)
+    score, floor = _of_model(cell, comparison) if metric.likelihood else _of_images(cell, comparison)
     identity = identify(cell, comparison)
     return Result(
         metric=str(cell.metric_ref),
@@ -562,6 +568,49 @@ def measure(cell: Cell, comparison: Comparison, spec: RunSpec | None, made_with:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         environment=made_with,
     )
+
+
+def _of_images(cell: Cell, comparison: Comparison) -> tuple[Score, Score | None]:
+    """A score of generated images, and its floor."""
+    metric = cell.metric
+    generated = comparison.seen(cell, "generated")
+    reference = comparison.seen(cell, metric.against) if uses_reference(metric) else None
+    assert generated is not None
+    if reference is not None:
+        _check_features(cell, generated, reference)
+    if metric.pairwise and reference is not None:
+        generated = comparison.with_pairs(cell, generated, reference.samples)
+    return _compute(cell, comparison, generated, reference), _floor(cell, comparison, reference)
+
+
+def _of_model(cell: Cell, comparison: Comparison) -> tuple[Score, None]:
+    """A score of the likelihood that a model gives to real images. There is no floor: real images give none."""
+    (real, side), args, subject = _real(cell, comparison), cell.metric_ref.args, comparison.subject
+    assert subject is not None
+    found = likelihoods.bits(
+        cell.metric,
+        subject,
+        real,
+        content=side.digest,
+        tolerance=args.get("tolerance"),  # type: ignore[arg-type]
+        repeats=args.get("repeats", 1),  # type: ignore[arg-type]
+        watch=lambda done, total: comparison.execution.report("likelihood of real images", done, total),
+    )
+    with calling(f"The metric {cell.metric_ref}"):
+        score = cell.metric.compute(bits=found, **args)
+    return score, None
+
+
+def _real(cell: Cell, comparison: Comparison) -> tuple[Samples, Side]:
+    """The real images of which a model gives the likelihood, as many as it makes, and their record."""
+    generated = comparison.roles["generated"]
+    assert generated is not None
+    real, _ = comparison.chosen(cell.metric.against, generated.count)
+    key, what = f"{generated.count} {cell.metric.against}", identities.reads(cell.metric, cell.metric_ref)
+    if (key, what) not in comparison.sides:
+        digests = features.pixel_digests(real, workers=comparison.execution.workers)
+        comparison.sides[key, what] = identities.side(real, digests, what)
+    return real, comparison.sides[key, what]
 
 
 def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Score | None:

@@ -189,7 +189,7 @@ SIZES = {
 }  # fmt: skip
 """Images of a split, where there is one split of that name. ADM's published statistics are of all of them."""
 
-METRICS = {"clip-score": "clip_score", "cas": "cas_top1", "fd": "fid"}
+METRICS = {"clip-score": "clip_score", "cas": "cas_top1", "fd": "fid", "nll": "nll_bpd", "nll-bound": "nll_bpd"}
 """Names of this project's metrics to those of the file, where they differ."""
 
 METRICS_DINOV2 = {
@@ -212,6 +212,18 @@ def _column(metric: str) -> str:
     if what.extractor is not None and what.extractor.name.startswith("dinov2"):
         return METRICS_DINOV2.get(what.metric.name, f"{what.metric.name}_dinov2")
     return METRICS.get(what.metric.name, what.metric.name.replace("-", "_"))
+
+
+LIKELIHOODS = {"nll": "exact", "nll-bound": "bound"}
+"""Metrics of a likelihood to the kind of it. The file has one column for both."""
+_BOUNDS = re.compile(r"(DDPM|Improved DDPM|Analytic-DDPM|VDM|CLD-SGM|LSGM|NVAE|Very Deep VAE)\b(?!\+\+)")
+
+
+def kind_of_likelihood(row: Reported) -> str:
+    """Whether a published likelihood is "exact", by the flow, or a "bound"; empty where the sources do not say."""
+    if re.search(r"\bODE\b|probability flow", row.variant):
+        return "exact"
+    return "bound" if _BOUNDS.match(row.system) else ""
 
 
 Want = Mapping[str, Scalar]
@@ -285,6 +297,8 @@ def lookup(model: Ref, metric: str, dataset: str) -> Reported | None:
         return None
     column, preset = _column(metric), registry.preset(model.name, name)
     rows = [r for r in reported() if r.metric == column and (r.dataset, r.resolution) == published and not r.disputed]
+    if kind := LIKELIHOODS.get(Measurement.parse(metric).metric.name):
+        rows = [row for row in rows if kind_of_likelihood(row) == kind]
     headline = {**registry.parameters("model", loader), **(preset.arguments if preset is not None else {})}
     for args in ({**headline, **model.args}, headline):
         for want in filter(None, (wanted(row, args) for row in named)):
@@ -434,6 +448,8 @@ def _weights(ours: _Ours, row: Reported) -> Iterator[str]:
 
 def _samples(ours: _Ours, row: Reported) -> Iterator[str]:
     count, spec = ours.result.generated.count, ours.result.spec
+    if ours.metric.name in LIKELIHOODS:
+        return
     if row.num_samples is None:
         yield "number of samples not stated"
     elif row.num_samples != count:
@@ -506,6 +522,25 @@ def _estimate(ours: _Ours, row: Reported) -> Iterator[str]:
     yield from _differs("extrapolation by", ours.metric.args.get("method"), row.estimator)
     if row.prompts:
         yield "prompts not stated" if row.prompts == NOT_STATED else f"prompts not known to be {row.prompts}"
+
+
+def _likelihood(ours: _Ours, row: Reported) -> Iterator[str]:
+    """Of which images, and of which kind: a bound may stand beside a bound only."""
+    kind = LIKELIHOODS.get(ours.metric.name)
+    if kind is None:
+        return
+    stated = kind_of_likelihood(row)
+    if stated != kind:
+        yield "bound or exact number not stated" if not stated else f"{kind} instead of {stated} likelihood"
+    split, count = _split(ours.result.generated.name), ours.result.generated.count
+    if not row.reference:
+        yield "split of the likelihood not stated"
+    elif split != row.reference:
+        yield f"likelihood of {split or 'another split'} instead of {row.reference}"
+    elif count != SIZES.get((row.dataset, split)):
+        yield f"{count} images instead of all of {row.reference}"
+    if ours.metric.args.get("tolerance", 1e-5) != 1e-5:
+        yield f"tolerance {ours.metric.args['tolerance']:g} instead of 1e-05"
 
 
 def _selection(ours: _Ours, row: Reported) -> Iterator[str]:
@@ -589,7 +624,8 @@ def _credit(ours: _Ours, row: Reported) -> Iterator[str]:
 
 
 RULES: tuple[Callable[[_Ours, Reported], Iterator[str]], ...] = (
-    _what, _features, _samples, _reference, _neighbours, _parts, _estimate, _selection, _sampler, _guidance,
+    _what, _features, _samples, _reference, _neighbours, _parts, _estimate, _likelihood, _selection, _sampler,
+    _guidance,
     _own_weights, _credit,
 )  # fmt: skip
 

@@ -34,6 +34,7 @@ from genbench import (
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Model, taken_by
 from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, Unmeasured, UsageError, calling
+from genbench.likelihoods import Subject
 from genbench.measuring import Cell, Comparison, Execution, identify, measure, uses_reference
 from genbench.outcome import Outcome
 from genbench.protocols import Protocol
@@ -198,6 +199,7 @@ def _compared(
     extractors: dict[str, Extractor | None] | None = None,
     dataset: str = "",
     modelled: str = "",
+    subject: Subject | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """The generated images and the real ones that stand beside them or in their place.
@@ -209,6 +211,7 @@ def _compared(
         extractors: that were loaded before, by name.
         dataset: name of the one that the images were made for.
         modelled: what names its images, where no reference is looked at.
+        subject: the model that makes the images, None where nobody knows it.
         about: see `measuring.Comparison`.
     """
     reference, held_out, test = (splits.get(role) for role in ("reference", "held_out", "test"))
@@ -229,6 +232,7 @@ def _compared(
         short_of_floor=short,
         dataset=dataset,
         modelled=modelled,
+        subject=subject,
     )
 
 
@@ -260,11 +264,15 @@ def run(
     model, cells = ready.model, ready.cells
     key, prompts = key_of(loader, model, spec), _prompts(model, dataset, spec, execution)
     compared = partial(_compared_of_run, ready, dataset, spec, protocol, execution, about)
-    there = generation.open_run(directory / "samples", spec, model, key, prompts=prompts)
+    # Metrics of the model alone need no samples, only to know how many there would be.
+    sampled = any(not cell.metric.likelihood for cell in cells)
+    there: Samples | None = ready.generated
+    if sampled:
+        there = generation.open_run(directory / "samples", spec, model, key, prompts=prompts)
     if there is not None and not execution.fresh and (stored := report.read_results(directory)):
         names = [request(cell, comparison, spec, key) for comparison in (compared(there),) for cell in cells]
         if names and all(name in stored for name in names):
-            _write_what_is_missing(directory, there, stored)
+            _write_what_is_missing(directory, there if sampled else None, stored)
             results = tuple(stored[name] for name in names)
             return Outcome(spec=spec, results=results, directory=directory, cached=True)
     with files.locked(directory):
@@ -275,16 +283,18 @@ def run(
             if (directory / "result.json").exists():
                 report.write_results(directory, stored)
             generation.forget(directory / "samples")
-        work = _sampling(ready, key, spec, dataset, directory, execution, prompts=prompts)
-        samples = _generated(work, execution, about)
-        images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
+        samples = ready.generated
+        if sampled:
+            work = _sampling(ready, key, spec, dataset, directory, execution, prompts=prompts)
+            samples = _generated(work, execution, about)
+            images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         real = ready.splits.get("reference")
         made_with = environment.snapshot(ready.device) | {
             "evaluations": model.evaluations, "model_key": key, "differs": differs(spec),
-            "samples": samples.fingerprint(), "real": real and real.fingerprint(),
+            "samples": samples.fingerprint() if sampled else None, "real": real and real.fingerprint(),
             "asked": identities.asked(spec.seed, samples),
             "given_weights": given_weights(execution),
-            "sampling_seconds": generation.sampling_seconds(directory / "samples", spec),
+            "sampling_seconds": generation.sampling_seconds(directory / "samples", spec) if sampled else None,
         }  # fmt: skip
         stored = {name: result for name, result in stored.items() if _made_alike(result, made_with)}
         comparison = compared(samples)
@@ -327,6 +337,7 @@ def _compared_of_run(
         extractors=ready.extractors,
         dataset=dataset.name,
         modelled=name_of(dataset, spec.dataset),
+        subject=ready.subject,
         about=about,
     )
 
@@ -424,10 +435,10 @@ def _made_alike(result: Result, made_with: Mapping[str, Any]) -> bool:
     )
 
 
-def _write_what_is_missing(directory: Path, samples: Samples, stored: Mapping[str, Result]) -> None:
+def _write_what_is_missing(directory: Path, samples: Samples | None, stored: Mapping[str, Result]) -> None:
     """Makes the files again that stand beside the results, where they were removed."""
     try:
-        if not (directory / "grid.png").exists():
+        if samples is not None and not (directory / "grid.png").exists():
             images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         if not (directory / "row.csv").exists():
             report.write_rows(directory, stored.values())
@@ -440,14 +451,18 @@ class Ready:
     """What a run works with, found and looked at before it begins.
 
     Attributes:
+        subject: the model and what its numbers depend on.
         splits: of the data set that the metrics need, whole.
+        generated: the images that will be made, which cannot be read yet.
         cells: measurements that can be made.
         extractors: by name.
     """
 
     model: Model
+    subject: Subject
     device: str
     splits: dict[str, Samples | None]
+    generated: Samples
     cells: list[Cell]
     extractors: dict[str, Extractor | None]
 
@@ -468,7 +483,7 @@ def prepare(
         GenbenchError: everything that is missing or wrong, a line each.
     """
     problems: list[GenbenchError] = []
-    device, model, generated = "cpu", None, None
+    device, model, generated, subject = "cpu", None, None, None
     splits: dict[str, Samples | None] = {}
     with preflight.collecting(problems):
         device = environment.choose_device(execution.device)
@@ -477,9 +492,9 @@ def prepare(
     before = len(problems)
     with preflight.collecting(problems):
         found = load_model(loader, spec, device, execution)
-        with _of_model(spec):
-            _ = found.key  # finds its weights
-        model = found
+        key = key_of(loader, found, spec)  # finds its weights
+        model, directory = found, generation.run_directory(output, spec)
+        subject = Subject(model=found, spec=spec, key=key, directory=directory)
         generated = preflight.expected(
             model,
             spec,
@@ -493,7 +508,7 @@ def prepare(
         with preflight.collecting(problems):
             preflight.check_leaderboard(leaderboard)
     number = number_of_reference(dataset, cells[0].protocol) if cells else None
-    comparison = _compared(generated, splits, cells, execution, device, number=number, choose=outlined)
+    comparison = _compared(generated, splits, cells, execution, device, number=number, choose=outlined, subject=subject)
     if model is not None:
         with preflight.collecting(problems):
             preflight.check_disk(output, output / spec.id, spec, comparison, cells)
@@ -501,8 +516,16 @@ def prepare(
         cells = preflight.sift(cells, comparison, problems, sides=generated is not None and bool(splits))
     elif problems:
         raise preflight.together(problems)
-    assert model is not None
-    return Ready(model=model, device=device, splits=splits, cells=list(cells), extractors=comparison.extractors)
+    assert model is not None and generated is not None and subject is not None
+    return Ready(
+        model=model,
+        subject=subject,
+        device=device,
+        splits=splits,
+        generated=generated,
+        cells=list(cells),
+        extractors=comparison.extractors,
+    )
 
 
 def _missing_files(spec: RunSpec, execution: Execution) -> list[GenbenchError]:

@@ -84,13 +84,16 @@ def plan(
             device = environment.choose_device(execution.device)
             model = ready.model if not missing else pipeline.load_model(loader, spec, device, execution)
             evaluations = model.evaluations
-            size = spec.num_samples * int(np.prod(model.shape))
+            of_images = any(not cell.metric.likelihood for cell in cells)
+            size = spec.num_samples * int(np.prod(model.shape)) if of_images else 0
             if not missing:
                 for name, cell in {str(c.extractor_ref): c for c in ready.cells}.items():
                     if (extractor := ready.extractors.get(name)) is not None:
                         taps = measuring.taps_of(cell, extractor)
                         size += 4 * spec.num_samples * sum(extractor.widths.get(tap, 0) for tap in taps)
-            seconds = 0.0 if sampled else _seconds_per_image(model, spec) * spec.num_samples
+            # What a likelihood costs is not known before one was computed.
+            if not any(cell.metric.likelihood for cell in to_do):
+                seconds = 0.0 if sampled else _seconds_per_image(model, spec) * spec.num_samples
     return Plan(
         id=spec.id,
         directory=str(directory),

@@ -115,8 +115,10 @@ def check_arguments(cell: Cell, extractor: Extractor | None, reference: Samples 
     """Refuses values of arguments before any image is there, whose number, size and labels are then not known.
 
     Raises:
-        UsageError: a value that no images would make right.
+        UsageError: a value that no images would make right, or a metric that is not of images.
     """
+    if cell.metric.likelihood:
+        raise UsageError(f"{cell.metric.name} is a number of a model and of no images; use `genbench run --model ...`.")
     if cell.metric.check is None or (CLASSIFIER in cell.metric.taps and not (extractor and extractor.classifier)):
         return
     images = _unread(_PRETENDED, reference.shape if reference else (3, 32, 32), "images")
@@ -153,7 +155,8 @@ def check_disk(
     """
     needs = []
     generated = comparison.roles.get("generated")
-    if output is not None and directory is not None and spec is not None and generated is not None:
+    sampled = not cells or any(not cell.metric.likelihood for cell in cells)
+    if sampled and output is not None and directory is not None and spec is not None and generated is not None:
         count = spec.num_samples - generation.kept_images(directory / "samples", spec)
         size = count * int(np.prod(generated.shape))
         needs.append((output, size, f"{count} images of {generated.shape}", "--output"))
@@ -233,6 +236,8 @@ def check_pictures(model: Model, spec: RunSpec, *, strip: bool, by_class: bool, 
 def notes(cell: Cell, comparison: Comparison) -> tuple[str, ...]:
     """What a reader of the number should know and would not guess from it: sentences."""
     metric, protocol, found = cell.metric, cell.protocol, []
+    if metric.likelihood:
+        return _notes_of_likelihood(cell, comparison)
     generated = comparison.roles["generated"]
     reference = comparison.roles.get(metric.against) if uses_reference(metric) else None
     extractor = comparison.extractor(cell)
@@ -278,6 +283,13 @@ def notes(cell: Cell, comparison: Comparison) -> tuple[str, ...]:
     if metric.floor and (short := comparison.short_of_floor.get(metric.floor)):
         found.append(short)
     return tuple(found)
+
+
+def _notes_of_likelihood(cell: Cell, comparison: Comparison) -> tuple[str, ...]:
+    subject = comparison.subject
+    if subject is None or "labels" not in taken_by(subject.model):
+        return ()
+    return (f"{cell.metric.name} is of images given their labels, which {subject.spec.model.name} is told.",)
 
 
 def _size(samples: Samples) -> str:

@@ -123,6 +123,14 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "psnr": ("genbench.metrics.restoration:PSNR", "mean peak signal-to-noise ratio of pairs, in decibels"),
         "ssim": ("genbench.metrics.restoration:SSIM", "mean structural similarity of pairs"),
         "lpips": ("genbench.metrics.restoration:LPIPS", "mean perceptual distance of pairs"),
+        "nll": (
+            "genbench.metrics.likelihood:NLL",
+            "negative log-likelihood of test images under the model's flow, in bits a dimension",
+        ),
+        "nll-bound": (
+            "genbench.metrics.likelihood:NLL_BOUND",
+            "upper bound of the negative log-likelihood of test images, in bits a dimension",
+        ),
         "consistency": (
             "genbench.metrics.restoration:CONSISTENCY",
             "mean squared error of upscaled images, reduced again, in 1e-5",

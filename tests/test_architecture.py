@@ -55,13 +55,15 @@ ALLOWED: dict[str, set[str]] = {
     "downloads": {"errors", "files"},
     "features": FOUNDATION | {"feature_files"},
     "generation": FOUNDATION,
+    "likelihoods": FOUNDATION | {"generation"},
     "differences": {"errors", "records", "uncertainty"},
     "comparability": {"errors", "records", "registry"},
     "report": FOUNDATION | {"comparability"},
     "subsets": FOUNDATION | {"features"},
     "streaming": FOUNDATION | {"preflight", "requests", "measuring", "pipeline", "outcome", "features", "environment"},
     "conformance": {"arrays", "contracts"},
-    "measuring": FOUNDATION | {"identities", "features", "subsets", "registry", "protocols", "environment", "report"},
+    "measuring": FOUNDATION
+    | {"likelihoods", "identities", "features", "subsets", "registry", "protocols", "environment", "report"},
     "display": {"errors", "records", "report"},
     "outcome": {"records", "report", "display"},
     "progress": {"errors"},
@@ -70,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "sets": FOUNDATION | {"measuring", "registry", "subsets"},
     "pipeline": FOUNDATION
     | {"sets", "preflight", "measuring", "features", "subsets", "generation", "registry", "protocols", "environment"}
-    | {"identities", "report", "outcome"},
+    | {"identities", "likelihoods", "report", "outcome"},
     "requests": FOUNDATION | {"sets", "outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "reference_statistics": FOUNDATION
     | {"environment", "features", "identities", "measuring", "preflight", "protocols", "records"},

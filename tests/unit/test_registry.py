@@ -38,8 +38,9 @@ def test_metrics_declare_a_contract_that_holds_together(name: str) -> None:
     low, high = metric.bounds
     assert low < high and metric.minimum >= 1
     assert metric.invariances <= {"order", "translation", "rotation", "scale"}
-    assert "generated" in inspect.signature(metric.compute).parameters
-    assert metric.taps or metric.images, "a metric reads features or pixels"
+    read = "bits" if metric.likelihood else "generated"
+    assert read in inspect.signature(metric.compute).parameters
+    assert bool(metric.taps or metric.images) != bool(metric.likelihood), "a metric reads features, pixels or a model"
 
 
 def test_defaults_are_written_out_and_integers_become_floats() -> None:
