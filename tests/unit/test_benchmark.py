@@ -6,6 +6,7 @@ import csv
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,7 @@ def test_killed_three_times_it_ends_with_the_same_table(
         with started("killed") as process:
             for line in process.stderr or ():
                 if line.startswith(f"{wanted} of 6"):
+                    time.sleep(0.01 * wanted)  # the next run has begun
                     process.send_signal(signal.SIGKILL)
                     break
         assert process.returncode == -signal.SIGKILL
@@ -222,6 +224,7 @@ def test_killed_three_times_it_ends_with_the_same_table(
     whole.communicate(timeout=300)
     assert numbers(tmp_path / "killed" / "leaderboard.csv") == numbers(tmp_path / "whole" / "leaderboard.csv")
     assert [row["state"] for row in rows(tmp_path / "killed" / "log.csv")] == ["done"] * 12
+    assert main(["leaderboard", "check", str(tmp_path / "killed" / "leaderboard.csv")]) == 0
 
 
 def test_a_board_that_cannot_be_merged_into_is_refused_before_any_work(file: Path, tmp_path: Path) -> None:
