@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +31,9 @@ class Difference:
 
 
 def _shown(value: object) -> str:
-    return "not known" if value is None else str(value)
+    """For people: of a long digest, 12 digits tell enough."""
+    text = "not known" if value is None else str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{40,}", text) else text
 
 
 def differing_fields(first: Result, second: Result) -> tuple[Difference, ...]:

@@ -163,3 +163,10 @@ def test_a_damaged_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputRejected, match="damaged"):
         merge_leaderboard(board, [result(seed=1)])
     assert board.read_bytes() == before
+
+
+def test_of_long_digests_twelve_digits_are_shown() -> None:
+    told = str(Difference("reference", "ab" * 32, "cd" * 32))
+    assert told == "reference abababababab and cdcdcdcdcdcd"
+    hint = str(Difference("protocol_hash", "x", "y")).removeprefix("protocol_hash x and y")
+    assert str(Difference("protocol_hash", "ab" * 8, None)) == f"protocol_hash {'ab' * 8} and not known{hint}"
