@@ -89,13 +89,14 @@ def check_whole(origin: object, names: list[str]) -> None:
     Raises:
         InputRejected: `-of-00010` and fewer than ten; or several splits.
     """
-    kinds = {re.sub(r"\d+", "0", name): name for name in names}
+    plain = [re.sub(r"-[0-9a-f]{16}(?=\.)", "", name) for name in names]  # what older Hub uploads add to each name
+    kinds = {re.sub(r"\d+", "0", short): name for short, name in zip(plain, names, strict=True)}
     if len(kinds) > 1:
         listed = ", ".join(shown(name) for name in sorted(kinds.values())[:4])
         raise InputRejected(
             f"{shown(origin)} has shards of {len(kinds)} sets, such as {listed}; name those of one by a pattern, such "
             "as 'train-*.tar'."
         )
-    told = [match for name in names if (match := re.search(r"(\d+)-of-(\d+)\D*$", name))]
+    told = [match for name in plain if (match := re.search(r"(\d+)-of-(\d+)\D*$", name))]
     if told and (len(told) != len(names) or len({int(m[1]) for m in told}) != int(told[0][2])):
         raise InputRejected(f"{shown(origin)} has {len(names)} of {int(told[0][2])} shards; the others are missing.")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from PIL import UnidentifiedImageError
 
-from genbench.errors import InputRejected, shown
+from genbench.errors import GenbenchError, InputRejected, shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -26,7 +26,7 @@ def naming(place: object) -> Iterator[None]:
     """Turns what readers and decoders raise on damaged files, which is errors of every kind, into one that names it."""
     try:
         yield
-    except InputRejected:
+    except GenbenchError:  # which says all of it, such as that a library is missing or a connection failed
         raise
     except Exception as error:
         raise InputRejected(f"{shown(place)} {verdict(error)}; replace or remove it.") from error
@@ -45,8 +45,10 @@ def regular(place: Statable) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What an error says of a file, on one line. An error that says something of this machine is raised again."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+    """What an error says of a file, on one line. An error that says something of this machine, such as a library that
+    is missing or a connection that failed, is raised again."""
+    of_machine = getattr(error, "errno", None) in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    if of_machine or isinstance(error, GenbenchError | MemoryError):
         raise error
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shown(" ".join(text.split())[:160] or type(error).__name__).rstrip(".")

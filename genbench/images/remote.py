@@ -187,7 +187,6 @@ def _store(url: str) -> tuple[Any, str]:
         raise UsageError(f"{shown(shown_url(url))} chains several stores; give the URL of the file itself.")
     if _PROCESS.get("id") != os.getpid():
         _PROCESS.update(id=os.getpid())
-        fsspec.asyn.iothread[0] = fsspec.asyn.loop[0] = None
         fsspec.asyn.reset_lock()
         fsspec.spec.AbstractFileSystem.clear_instance_cache()
     return fsspec.core.url_to_fs(_normal(url))

@@ -170,6 +170,21 @@ def test_a_piece_that_breaks_off_is_asked_for_again(http: tuple[str, Path], monk
     assert [method for method, _, _ in Handler.asked].count("GET") == 2
 
 
+def test_a_stream_that_breaks_off_is_no_fault_of_the_file(
+    http: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = http
+    write_tar(folder / "a.tar", FILES)
+    write_zip(folder / "a.zip", FILES)
+    monkeypatch.setenv("GENBENCH_COPY_GIB", "0")
+    for name in ("a.tar", "a.zip"):
+        Handler.broken += [100] * 9
+        with pytest.raises(MissingAsset, match="cannot be read"):
+            open_images(f"{url}/{name}")
+        Handler.broken.clear()
+        assert open_images(f"{url}/{name}").count == 10
+
+
 def test_a_new_version_takes_the_place_of_the_copy(http: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = http
     for tagged in (True, False):

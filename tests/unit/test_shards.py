@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import pickle
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from made_up import random_images
 
 from genbench import features, identities
 from genbench.arrays import Samples
-from genbench.errors import InputRejected
+from genbench.errors import InputRejected, MissingAsset
 from genbench.images import open_images, parquets, prefetch, sharded, surveys, tars
 from genbench.images.places import state_of
 
@@ -168,6 +169,20 @@ def test_equal_values_that_are_stored_once_are_no_bomb(tmp_path: Path, monkeypat
     assert "a row group with" in refused(write_parquet(tmp_path / "c.parquet", noise, rows=90))
 
 
+@pytest.mark.parametrize(
+    ("name", "library", "extra"), [("a.parquet", "pyarrow", "parquet"), ("a.lmdb", "lmdb", "lmdb")]
+)
+def test_a_library_that_is_missing_is_told(
+    name: str, library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    for module in [one for one in sys.modules if one.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingAsset, match=rf"pip install 'genbench\[{extra}\]'"):
+        open_images(tmp_path / name)
+
+
 def test_splits_and_missing_shards_are_refused(tmp_path: Path) -> None:
     files = files_of(random_images(2, 6, 8))
     for split in ("train", "test"):
@@ -177,6 +192,11 @@ def test_splits_and_missing_shards_are_refused(tmp_path: Path) -> None:
     assert "has shards of 2 sets" in refused(f"{tmp_path}/data/*.parquet")
     write_parquet(tmp_path / "part" / "train-00000-of-00002.parquet", files)
     assert "has 1 of 2 shards" in refused(tmp_path / "part")
+    for number, mark in enumerate(("b4aaeceff1d90ecb", "0cafe00000000001")):
+        write_parquet(tmp_path / "hub" / f"train-{number:05}-of-00003-{mark}.parquet", files)
+    assert "has 2 of 3 shards" in refused(tmp_path / "hub")
+    write_parquet(tmp_path / "hub" / "train-00002-of-00003-ffffffffffffffff.parquet", files)
+    assert open_images(tmp_path / "hub").count == 6
     write_tar(tmp_path / "gap" / "a-0.tar", files)
     write_tar(tmp_path / "gap" / "a-2.tar", files)
     assert "There is no" in (said := refused(f"{tmp_path}/gap/a-{{0..2}}.tar")) and "a-1.tar" in said
