@@ -129,7 +129,7 @@ class Comparison:
         """The tables that a person reads."""
         parts = []
         for pair in self.pairs:
-            parts.append(shown(f"base       {told(pair.base)}") + "\n" + shown(f"candidate  {told(pair.candidate)}"))
+            parts.append(sides_told(pair.base, pair.candidate, width))
             if pair.rows:
                 parts.append(display.columns([_HEADER, *map(_cells, pair.rows)], width=width))
             parts.append("\n".join(display.wrapped(shown(line), width, indent=2) for line in _notes(pair)))
@@ -143,6 +143,17 @@ class Comparison:
     def __repr__(self) -> str:
         return f"<Comparison, exit code {self.exit_code}>\n{self.text()}"
 
+    def _repr_html_(self) -> str:
+        """The tables of the command line, for notebooks."""
+        parts = []
+        for pair in self.pairs:
+            sides_ = (f"base: {told(pair.base)}", f"candidate: {told(pair.candidate)}")
+            parts.append(display.html_table([_HEADER, *map(_cells, pair.rows)], [*map(shown, sides_), *_notes(pair)]))
+        for name, ties in self.ties.items():
+            rows = [(str(i), shown(", ".join(group))) for i, group in enumerate(ties.groups, 1)]
+            parts.append(display.html_table([("group", f"{shown(name)}, best first"), *rows]))
+        return "".join(parts)
+
 
 def side_as_dict(side: Measured) -> dict[str, Any]:
     """A side as JSON."""
@@ -154,6 +165,12 @@ def side_as_dict(side: Measured) -> dict[str, Any]:
         "seed": spec.seed if spec else None,
         "num_samples": side.results[0].generated.count if side.results else None,
     }
+
+
+def sides_told(base: Measured, candidate: Measured, width: int) -> str:
+    """Both sides, a line each, in a terminal of so many columns."""
+    lines = (f"base       {told(base)}", f"candidate  {told(candidate)}")
+    return "\n".join(display.wrapped(shown(line), width, indent=11) for line in lines)
 
 
 def told(side: Measured) -> str:

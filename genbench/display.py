@@ -3,6 +3,7 @@ made here."""
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import textwrap
@@ -136,13 +137,16 @@ def columns(lines: Sequence[Sequence[str]], *, width: int | None = None) -> str:
     """Left-aligned columns with a rule under the header; empty columns are left out.
 
     Args:
-        width: of the whole; the first column is broken into lines where the rest leaves it too little.
+        width: of the whole; the first column is broken into lines where the rest leaves it too little. Where even that
+            does not fit, every line becomes a block of its own, a cell a line.
     """
     keep = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] or list(range(len(lines[0])))
     widths = [max(len(line[i]) for line in lines) for i in keep]
     if width is not None:
         rest = sum(widths[1:]) + 2 * (len(widths) - 1)
         widths[0] = min(widths[0], max(width - rest, _NARROWEST))
+        if widths[0] + rest > width:
+            return _blocks([[line[i] for i in keep] for line in lines], width)
     texts = []
     for line in lines:
         first, *more = _broken(line[keep[0]], widths[0])
@@ -150,6 +154,26 @@ def columns(lines: Sequence[Sequence[str]], *, width: int | None = None) -> str:
         texts.append("  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip())
         texts += [f"  {part}" for part in more]
     return "\n".join([texts[0], "  ".join("-" * w for w in widths), *texts[1:]])
+
+
+def _blocks(lines: Sequence[Sequence[str]], width: int) -> str:
+    """The first cell of every line, and below it the others beside their heads; what is empty is left out."""
+    head, *rows = lines
+    indent = 2 + max(map(len, head[1:])) + 2
+    blocks = []
+    for first, *cells in rows:
+        told = [f"  {name.ljust(indent - 2)}{cell}" for name, cell in zip(head[1:], cells, strict=True) if cell]
+        blocks.append("\n".join([*_broken(first, width), *(wrapped(line, width, indent) for line in told)]))
+    return "\n".join(blocks)
+
+
+def html_table(lines: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """Header, rows and notes as HTML, for notebooks. Every text is escaped."""
+    head, *rows = [[html.escape(cell) for cell in line] for line in lines]
+    heads = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
 def _broken(text: str, width: int) -> list[str]:

@@ -150,14 +150,24 @@ class Gate:
 
     def text(self, width: int = 120) -> str:
         """The table that a person reads, and the verdict at its end."""
-        parts = [shown(f"baseline   {comparison.told(self.base)}" if self.base else f"baseline   {self.baseline}")]
-        if self.candidate is not None and self.candidate.results:
-            parts.append(shown(f"candidate  {comparison.told(self.candidate)}"))
+        parts = [display.wrapped(line, width, indent=11) for line in self._sides()]
         if self.verdicts:
             parts += ["", display.columns([_HEADER, *map(cells, self.verdicts)], width=width)]
         parts += ["", *(display.wrapped(shown(line), width, indent=2) for line in self.sentences())]
         parts += ["", f"{self.word.upper()} (exit code {self.exit_code})"]
         return "\n".join(parts)
+
+    def _sides(self) -> list[str]:
+        """What is held against what, a line each."""
+        sides_ = [f"baseline   {comparison.told(self.base) if self.base else self.baseline}"]
+        if self.candidate is not None and self.candidate.results:
+            sides_.append(f"candidate  {comparison.told(self.candidate)}")
+        return list(map(shown, sides_))
+
+    def _repr_html_(self) -> str:
+        """The table of the command line and the verdict, for notebooks."""
+        told = [f"{self.word.upper()} (exit code {self.exit_code})", *self._sides(), *map(shown, self.sentences())]
+        return display.html_table([_HEADER, *map(cells, self.verdicts)], told)
 
     def __repr__(self) -> str:
         return f"<Gate: {self.word}, exit code {self.exit_code}>\n{self.text()}"

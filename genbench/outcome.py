@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +62,4 @@ class Outcome(Sequence[Result]):
 
     def _repr_html_(self) -> str:
         """The table of the command line, for notebooks."""
-        lines, notes = display.table_cells(self.results)
-        head, *rows = [[html.escape(cell) for cell in line] for line in lines]
-        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-        heads = "".join(f"<th>{cell}</th>" for cell in head)
-        below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{below}"
+        return display.html_table(*display.table_cells(self.results))

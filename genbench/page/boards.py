@@ -349,6 +349,13 @@ def _facts(ranking: Ranking) -> tuple[tuple[str, str], ...]:
     return tuple((label, shown(text)) for label, text in facts.items() if text)
 
 
+def quoted(word: str) -> str:
+    """A word of a POSIX shell: in double quotes where that is easier to read and means the same."""
+    if "'" in word and not set(word) & set('"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
 def _commands(rows: Sequence[Row]) -> list[str]:
     """A line a run, which measures all its numbers."""
     runs: dict[tuple[str, ...], list[Row]] = {}
@@ -367,7 +374,7 @@ def _commands(rows: Sequence[Row]) -> list[str]:
         words += ["--quantise", quantise] if quantise not in ("", "round") else []
         for row in some:
             words += ["--metric", f"{row['metric']}@{row['extractor']}" if row["extractor"] else row["metric"]]
-        lines.append(shown(shlex.join(words)))
+        lines.append(shown(" ".join(map(quoted, words))))
     return lines
 
 

@@ -15,7 +15,7 @@ from made_up import result
 import genbench
 from genbench import identities, report, uncertainty
 from genbench.arrays import Samples
-from genbench.comparison import belong_together, compare, pair_of
+from genbench.comparison import Comparison, belong_together, compare, pair_of
 from genbench.errors import InputRejected, NotComparable, UsageError
 from genbench.records import Result
 from genbench.sides import Measured, is_of
@@ -45,6 +45,14 @@ def test_pairs_have_the_error_of_the_differences() -> None:
     assert row.shown is True and row.better is True
     (other,) = pair_of(base, replace(candidate, asked="other")).rows
     assert other.difference is not None and (other.difference.stderr or 0) > 8 * (row.difference.stderr or 1)
+
+
+def test_a_notebook_shows_the_table_with_names_as_text() -> None:
+    x = np.random.default_rng(0).normal(size=100)
+    pair = pair_of(side("<b>", mean_result(x, "1")), side("b", mean_result(x + 1, "2")))
+    told = Comparison(pairs=(pair,), ties={})._repr_html_()
+    assert "<td>vendi@compact</td>" in told and "<td>better</td>" in told
+    assert "<p>base: &lt;b&gt;: " in told and "<b>" not in told
 
 
 def test_the_same_images_differ_by_exactly_nothing() -> None:

@@ -128,3 +128,29 @@ def test_an_outcome_is_a_sequence_with_a_short_text_and_plain_data() -> None:
     assert list(frame.columns) == list(report.COLUMNS) and frame["value"].tolist() == [2.574, 9.5]
     page = Outcome(results=(result("fid(x='<b>')"), result("fid(x='&')")))._repr_html_()
     assert page.startswith("<table>") and "&lt;b&gt;" in page and "<b>" not in page
+
+
+def test_lines_that_do_not_fit_become_blocks() -> None:
+    lines = [("metric", "base", "95 % interval", "note"), ("fid@compact", "39.3 +- 4.0", "[34.5, 42.5]", "")]
+    assert display.columns(lines, width=120).splitlines()[-1] == "fid@compact  39.3 +- 4.0  [34.5, 42.5]"
+    told = display.columns(lines, width=36)
+    assert told == "fid@compact\n  base           39.3 +- 4.0\n  95 % interval  [34.5, 42.5]"
+
+
+def test_points_of_aligned_numbers_lie_below_each_other() -> None:
+    told = display.aligned(["32.7", "8.04", "1", "", "1e-09"])
+    digit, point = "\u2007", "\u2008"
+    assert told == [
+        f"32.7{digit}",
+        "8.04",
+        f"1{digit}{digit}{point}",
+        f"{digit}{digit}{point}",
+        f"1e-09{digit}{digit}{point}",
+    ]
+    assert display.aligned(["1", "20"]) == ["1", "20"]
+
+
+def test_a_table_for_a_notebook_escapes_what_is_in_it() -> None:
+    told = display.html_table([("<a>", "b"), ("&", "1 < 2")], ["<i>"])
+    assert "<td>&amp;</td><td>1 &lt; 2</td>" in told and '<th scope="col">&lt;a&gt;</th>' in told
+    assert told.endswith("<p>&lt;i&gt;</p>")

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shlex
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -164,6 +165,15 @@ def test_the_command_of_a_number_has_every_column_that_it_depends_on(tmp_path: P
          "--metric", "fid(error='auto')@compact"]
         for seed in "01"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "word", ["a", "f(x='y')", "it's $HOME", "a\"b'c", "`id`'", "!x'", "a\\'b", "", "a b", "~", "*'"]
+)
+def test_a_shell_reads_words_as_they_were(word: str) -> None:
+    done = subprocess.run(["sh", "-c", f"printf %s {boards.quoted(word)}"], capture_output=True, text=True, check=True)
+    assert done.stdout == word
+    assert boards.quoted("f(x='y')") == "\"f(x='y')\""
 
 
 def test_a_file_of_names_titles_systems_and_its_links_are_https(tmp_path: Path) -> None:
