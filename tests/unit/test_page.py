@@ -19,7 +19,7 @@ import pytest
 from made_up import board_row
 from PIL import Image
 
-from genbench import images, leaderboard, page, report, standings, tables
+from genbench import images, leaderboard, page, registry, report, standings, tables
 from genbench.cli import main
 from genbench.errors import InputRejected, UsageError
 from genbench.images.strips import About
@@ -559,6 +559,10 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
         page.gathered([])
     assert main(["report", str(tmp_path / "missing"), "-o", str(tmp_path / "p.html")]) == 5
     assert not (tmp_path / "p.html").exists()
+
+
+def test_the_names_of_the_leaderboards_are_of_systems_that_exist(root: Path) -> None:
+    assert set(leaderboard.names_of(root / "leaderboards" / "names.toml")) <= set(registry.table("model"))
 
 
 def test_the_committed_page_shows_the_leaderboards_as_they_stand(root: Path) -> None:
