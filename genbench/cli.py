@@ -421,15 +421,13 @@ def _finish(outcome: Outcome, options: dict[str, Any]) -> None:
         counts = f"{first.generated.count} images of {first.generated.name}"
         against = f", reference {first.reference.name}" if first.reference else ""
         say("")
-        told = f"{counts}{against}, protocol {first.protocol} {first.protocol_hash}"
-        say(display.wrapped(shown(told), console.width(), indent=2))
+        say(shown(f"{counts}{against}, protocol {first.protocol} {first.protocol_hash}"))
         if outcome.directory is not None:
             seen = " (from an earlier run)" if outcome.cached else ""
             images = "samples, grid.png, " if (outcome.directory / "samples").is_dir() else ""
-            told = f"{outcome.directory}/ has {images}result.json and row.csv{seen}"
-            say(display.wrapped(shown(told), console.width(), indent=2))
+            say(shown(f"{outcome.directory}/ has {images}result.json and row.csv{seen}"))
         if told := advice.after(outcome.results):
-            say(display.wrapped(shown(told), console.width(), indent=2))
+            say(shown(told))
     if options["leaderboard"]:
         # After the numbers are told: a leaderboard may refuse them.
         report.merge_leaderboard(options["leaderboard"], outcome.results)
