@@ -34,9 +34,9 @@ from genbench.errors import (
     calling,
     shown,
 )
-from genbench.files import atomic_write, claimed
+from genbench.files import atomic_write, claimed, sweep
 from genbench.mixing import mixed
-from genbench.records import QUANTISERS, Ref, RunSpec, canonical, digest
+from genbench.records import QUANTISERS, Ref, RunSpec, canonical, digest, sealed, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -366,17 +366,23 @@ def begin(
         classes: names of the classes that labels choose among, where they are known.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    for folder in (directory, directory.parent):
+        sweep(folder)
     found = _load(directory / "manifest.json")
     manifest = _manifest(model, spec, key or model.key, prompts, classes)
     how = dict(execution) | ({"block": EXACT_BLOCK} if spec.exact else {"batch_size": batch_size})
     work = Sampling(model=model, spec=spec, directory=directory, manifest=manifest, how=how, prompts=prompts)
-    if _same_run(found, manifest, spec):
+    if found is not None and _same_run(found, manifest, spec):
         manifest["spec"] = found["spec"]  # the text of its day, which the records of its shards stand under
     elif isinstance(found, dict) and found.get("schema") == FIRST_SCHEMA:
         _adopt_first_layout(work, found)
+    elif found is not None:
+        _log.warning("%s tells of images of another model or version; new ones are made.", shown(directory))
+    elif (directory / "manifest.json").exists():
+        _log.warning("%s is damaged and is written anew.", shown(directory / "manifest.json"))
     manifest["classes"] = list(classes) or _classes_of(found)
     if found != manifest:
-        atomic_write(directory / "manifest.json", (canonical(manifest) + "\n").encode())
+        atomic_write(directory / "manifest.json", (canonical(sealed(manifest)) + "\n").encode())
     return work
 
 
@@ -388,6 +394,10 @@ def missing(work: Sampling, numbers: Sequence[int] | None = None) -> list[int]:
     """
     asked = work.shards if numbers is None else numbers
     kept = {number: _verified(work, number) for number in asked}
+    for number, shard in kept.items():
+        if shard is None and _was_there(work, number):
+            path = _shard_path(work.directory, number)
+            _log.warning("%s or the record beside it is damaged; these images are made anew.", shown(path))
     if all(_whole(work, number, shard) for number, shard in kept.items()):
         return []
     return [number for number, shard in kept.items() if not (_whole(work, number, shard) and _alike(shard, work))]
@@ -570,7 +580,7 @@ def _write_record(
         captions=None if asked.captions is None else list(asked.captions),
         seconds=None if seconds is None else round(seconds, 3),
     )
-    atomic_write(_record_path(work.directory, number), (canonical(asdict(shard)) + "\n").encode())
+    atomic_write(_record_path(work.directory, number), (canonical(sealed(asdict(shard))) + "\n").encode())
     return shard
 
 
@@ -579,10 +589,10 @@ def images_in(spec: RunSpec, number: int) -> int:
     return min(SHARD, spec.num_samples - number * SHARD)
 
 
-def _load(path: Path) -> Any:
-    """The JSON value of a file, None where there is none that can be read."""
+def _load(path: Path) -> dict[str, Any] | None:
+    """What a manifest or a record says, None where there is none that is undamaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -591,7 +601,7 @@ def _record(directory: Path, number: int, made: str) -> Shard | None:
     """The record of a shard of the manifest of that digest, or None."""
     told = _load(_record_path(directory, number))
     try:
-        shard = Shard(**told)
+        shard = Shard(**(told or {}))
         known = len(bytes.fromhex(shard.digests)) == 32 * shard.count
     except (TypeError, ValueError):
         return None
@@ -611,6 +621,13 @@ def _verified(work: Sampling, number: int) -> Shard | None:
     except (OSError, ValueError, EOFError):
         return None
     return shard if same else None
+
+
+def _was_there(work: Sampling, number: int) -> bool:
+    """Whether a shard without a record that holds has been recorded, and not for other images."""
+    path = _record_path(work.directory, number)
+    record = _load(path)
+    return path.exists() and (record is None or record.get("made") == _made(work.manifest))
 
 
 def run_directory(output: Path, spec: RunSpec) -> Path:
@@ -666,7 +683,8 @@ def open_run(
         key, prompts: as of `generate`. Images of another model or of other prompts are not taken.
     """
     found = _load(directory / "manifest.json")
-    if not _same_run(found, _manifest(model, spec, key, prompts), spec) or not is_complete(directory, spec):
+    same = _same_run(found, _manifest(model, spec, key, prompts), spec)
+    if found is None or not same or not is_complete(directory, spec):
         return None
     shards = [_record(directory, number, _made(found)) for number in range(-(-spec.num_samples // SHARD))]
     return _samples(directory, found, [shard for shard in shards if shard is not None])

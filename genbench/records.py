@@ -47,6 +47,19 @@ def digest(value: Any, length: int = 64) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
 
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data with its digest beside it, by which `unsealed` notices damage."""
+    return {**data, "digest": digest(data)}
+
+
+def unsealed(told: Any) -> dict[str, Any] | None:
+    """What `sealed` was given, None for anything else. Data without a digest is of an older version, and taken."""
+    if not isinstance(told, dict):
+        return None
+    data = {name: value for name, value in told.items() if name != "digest"}
+    return data if told.get("digest") in (None, digest(data)) else None
+
+
 class _NotFinite(ast.NodeTransformer):
     """Puts numbers in the place of `inf` and `nan`, which Python prints so and has no literals for."""
 

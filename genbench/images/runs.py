@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from genbench.arrays import Images, Samples, fingerprint_of, image_digests
 from genbench.errors import InputRejected, shown
 from genbench.images.refusals import Unfit, naming
-from genbench.records import digest
+from genbench.records import digest, unsealed
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ def open_run(folder: Path, origin: str) -> Samples:
         InputRejected: no image yet, or a manifest that cannot be read.
     """
     with naming(folder / "manifest.json"):
-        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest = unsealed(json.loads((folder / "manifest.json").read_bytes()))
+        if manifest is None:
+            raise Unfit("is damaged; `genbench run` or `genbench sample` writes it anew")
         try:
             total, (c, h, w) = int(manifest["spec"]["num_samples"]), manifest["shape"]
             size, shape = int(manifest["shard"]), (int(c), int(h), int(w))
@@ -122,7 +124,7 @@ def _shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | N
     """A shard that has a record of this run, or None."""
     try:
         made = digest({name: value for name, value in manifest.items() if name != "classes"})
-        told = json.loads((folder / f"{number:06d}.json").read_bytes())
+        told = unsealed(json.loads((folder / f"{number:06d}.json").read_bytes())) or {}
         digests = np.frombuffer(bytes.fromhex(told["digests"]), dtype=np.uint8).reshape(-1, 32)
         lists = [told["labels"], told["captions"]]
         if told["made"] != made or any(values is not None and len(values) != len(digests) for values in lists):

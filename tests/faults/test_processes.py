@@ -1,0 +1,161 @@
+"""Several processes on one run and one cache, and processes that fail beside others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.places import MEASURED, MODEL_AND_DATA, RUN, SAMPLE, Numbers, Place, said_in_words
+
+SCORE = ["score", "mydata:DATA(split='held')", "--reference", "mydata:DATA", *MEASURED, "--format", "csv"]
+
+
+def test_four_commands_on_one_cache(place: Place) -> None:
+    together = place.together(*({"words": SCORE} for _ in range(4)))
+    assert [ended.code for ended in together] == [0] * 4, [ended.err for ended in together]
+
+    def numbers(out: str) -> list[str]:
+        return [",".join(line.split(",")[10:17]) for line in out.splitlines()]
+
+    alone = place.command(*SCORE, env={"GENBENCH_CACHE": str(place.path / "another")})
+    assert all(numbers(ended.out) == numbers(alone.out) for ended in together) and not place.litter()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_commands_on_one_run_are_told_of_each_other(place: Place, undisturbed: Numbers, count: int) -> None:
+    ended = place.together(*({"words": RUN, "env": {"TEST_WAIT": "0.05"}} for _ in range(count)))
+    assert 0 in [one.code for one in ended]
+    assert all(one.code == 0 or (said_in_words(one, 1) and "Another process" in one.err) for one in ended)
+    assert place.numbers() == undisturbed
+
+
+@pytest.mark.parametrize("jobs", [(0, 1, 2), (1, 2, 3)])
+def test_jobs_of_an_array_at_the_same_time_and_a_command_that_measures(
+    place: Place, undisturbed: Numbers, jobs: tuple[int, ...]
+) -> None:
+    together = place.together(*({"words": [*SAMPLE, "--shard", f"{i}/3"]} for i in jobs))
+    assert all(ended.code == 0 and "is done: " in ended.out for ended in together), [ended.err for ended in together]
+    ended = place.command(*RUN, env={"TEST_MISBEHAVES": "raises 0"})
+    assert ended.code == 0, f"nothing was left to be sampled: {ended.err}"
+    assert place.numbers() == undisturbed
+
+
+def test_the_command_without_shard_waits_for_jobs_that_are_at_work(place: Place, undisturbed: Numbers) -> None:
+    slow = {"TEST_WAIT": "0.2"}
+    job, whole = place.together({"words": [*RUN, "--shard", "0/2"], "env": slow}, {"words": RUN, "env": slow})
+    assert job.code == whole.code == 0, job.err + whole.err
+    assert place.numbers() == undisturbed
+
+
+def test_a_job_that_dies_leaves_its_work_to_others(place: Place, undisturbed: Numbers) -> None:
+    dead, alive = place.together(
+        {"words": [*SAMPLE, "--shard", "1/2"], "faults": [[12, "SIGKILL"]]}, {"words": [*SAMPLE, "--shard", "2/2"]}
+    )
+    assert (dead.code, alive.code) == (-9, 0)
+    assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--shard", "4/3"], "jobs numbered"),
+        (["--shard", "-1/3"], "jobs numbered"),
+        (["--shard", "1/0"], "jobs numbered"),
+        (["--shard", "x"], "jobs numbered"),
+        (["--shard", "1/2", "--fresh"], "--fresh cannot be given"),
+        (["--shard", "1/2", "--leaderboard", "b.csv"], "--leaderboard cannot be given"),
+    ],
+)
+def test_shares_that_mean_nothing_are_refused(place: Place, words: list[str], says: str) -> None:
+    ended = place.command(*RUN, *words)
+    assert said_in_words(ended, 2) and says in ended.err and not (place.path / "runs").exists()
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_any_number_of_ranks_gives_the_same_images_and_numbers(place: Place, undisturbed: Numbers, count: int) -> None:
+    """Five are more than there are shards."""
+    leader, *helpers = place.ranks(count, *RUN)
+    assert leader.code == 0, leader.err
+    assert all((one.code, one.out, one.err) == (0, "", "") for one in helpers), helpers
+    assert place.numbers() == undisturbed and not place.litter()
+
+
+def test_ranks_score_alike(place: Place) -> None:
+    alone = place.command(*SCORE, env={"GENBENCH_CACHE": str(place.path / "another")})
+    leader, helper = place.ranks(2, *SCORE)
+    assert leader.code == helper.code == 0, leader.err + helper.err
+
+    def numbers(out: str) -> list[str]:
+        return [",".join(line.split(",")[10:17]) for line in out.splitlines()]
+
+    assert numbers(leader.out) == numbers(alone.out) and not helper.out
+
+
+def test_ranks_bench(place: Place, undisturbed: Numbers) -> None:
+    metrics = ", ".join(f'"{word}"' for word in MEASURED if not word.startswith("--"))
+    (place.path / "mine.toml").write_text(
+        f'models = ["mymodel:load"]\ndatasets = ["mydata:DATA"]\nnum_samples = 600\nmetrics = [{metrics}]\n'
+    )
+    leader, helper = place.ranks(2, "bench", "mine.toml", "--allow-code", "--batch-size", "50")
+    assert leader.code == helper.code == 0, leader.err + helper.err
+    assert place.numbers() == undisturbed and len((place.path / "runs" / "leaderboard.csv").read_text().split()) > 6
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+def test_a_rank_that_raises_ends_all_and_is_heard_once(place: Place, undisturbed: Numbers, whose: int) -> None:
+    ended = place.ranks(2, *RUN, env={"TEST_MISBEHAVES": f"raises {whose}", "TEST_WAIT": "0.05"})
+    said = [line for one in ended for line in one.err.splitlines() if line.startswith("genbench: ")]
+    assert ended[0].code == 1 and len(said) == 1 and "the model is tired" in said[0]
+    assert (f"rank {whose} on" in said[0]) == (whose > 0) and not ended[1].err
+    assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+def test_a_rank_that_is_killed_ends_all_and_is_named(place: Place, undisturbed: Numbers, whose: int) -> None:
+    ended = place.ranks(3, *RUN, env={"TEST_MISBEHAVES": f"killed {whose}", "TEST_WAIT": "0.05"})
+    assert ended[whose].code == -9
+    said = "".join(one.err for one in ended)
+    assert said.lower().count(f"rank {whose} on") == said.count("ended without a word") == 1, said
+    assert ended[1 - whose].code == 1
+    assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
+
+
+def test_a_rank_that_is_told_to_stop_stops_all(place: Place, undisturbed: Numbers) -> None:
+    leader, helper = place.ranks(2, *RUN, faults=[[12, "SIGUSR1"]], env={"TEST_WAIT": "0.02"})
+    assert said_in_words(leader, [130, 138]) and helper.code in (0, 130, 138) and not helper.err
+    assert "the same command continues" in leader.err
+    assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
+
+
+def test_killed_as_two_ranks_and_finished_by_three_jobs(place: Place, undisturbed: Numbers) -> None:
+    ended = place.ranks(2, *RUN, faults=[[14, "SIGKILL"]])
+    assert -9 in [one.code for one in ended]
+    together = place.together(*({"words": [*SAMPLE, "--shard", f"{i}/3"]} for i in range(3)))
+    assert [one.code for one in together] == [0] * 3
+    assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
+
+
+def test_commands_without_work_for_others_run_as_several_processes(place: Place) -> None:
+    leader, helper = place.ranks(2, "list", "metrics")
+    assert leader.code == helper.code == 0 and "fid" in leader.out and not helper.out
+
+
+def test_wrong_usage_is_told_once(place: Place) -> None:
+    leader, helper = place.ranks(2, "run", "--model", "nobody", *MODEL_AND_DATA[2:])
+    assert said_in_words(leader, 2) and not helper.err
+
+
+@pytest.mark.slow
+def test_torchrun(place: Place, undisturbed: Numbers, root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "genbench", *RUN],
+        cwd=place.path, capture_output=True, text=True, timeout=300, check=False,
+        env={
+            "PYTHONPATH": f"{root}:{place.path}", "GENBENCH_CACHE": str(place.path / "cache"), "OMP_NUM_THREADS": "1",
+            "PATH": "/usr/bin:/bin", "GENBENCH_OFFLINE": "1",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fid") >= 1 and place.numbers() == undisturbed
