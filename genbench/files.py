@@ -249,6 +249,7 @@ def kept(path: Path) -> bytes | None:
 
 def keep(path: Path, content: bytes) -> None:
     """`write_sealed` into a cache: one that cannot be written to costs a warning and not what was computed."""
+    sweep(path.parent)
     try:
         write_sealed(path, content)
     except (OSError, OutOfResources) as error:
