@@ -78,6 +78,14 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "baselines.systems.cld:load",
             "images with velocities, of which only those are noised (Dockhorn et al. 2022)",
         ),
+        "subspace": (
+            "baselines.systems.subspace:load",
+            "small images where there is much noise, then whole ones (Jing et al. 2022)",
+        ),
+        "patched-unet": (
+            "baselines.systems.patched_unet:load",
+            "a network of blocks of pixels (Luhman and Luhman 2022)",
+        ),
         "diffusers": ("baselines.systems.diffusers:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {

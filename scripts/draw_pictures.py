@@ -148,14 +148,17 @@ def zoo(folder: Path) -> None:
         load, ref = registry.bind("model", Ref.parse(text))
         conditions = tuple(shapes.CLASSES[label] for label in labels)
         about = About(model=text, dataset="shapes(seed=0)", seed=0, conditions=conditions)
-        images.write_strip(drawn(load(**WHERE, **ref.args), 0, labels=labels), folder / f"zoo-{name}.png", about)
+        model = load(**WHERE, **ref.args)
+        known = {"labels": labels, "captions": [shapes.SHAPES.prompt.format(shape) for shape in conditions]}
+        made = model.sample(seeds, **{told: known[told] for told in known if told in model.takes})
+        images.write_strip(generation.quantise(made).numpy(), folder / f"zoo-{name}.png", about)
     evaluations(folder, found)
 
 
 def evaluations(folder: Path, found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
     """FID against evaluations an image, both on a logarithmic axis, with 95 % intervals and the floor."""
     plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(7.5, 4.2), constrained_layout=True)
+    figure, axis = plt.subplots(figsize=(8.5, 4.6), constrained_layout=True)
     by_system: dict[str, list[tuple[float, float, float, float]]] = {}
     floor = math.nan
     for model, metrics in found.items():
@@ -170,13 +173,16 @@ def evaluations(folder: Path, found: Mapping[str, Mapping[str, Mapping[str, str]
         axis.errorbar(x, y, yerr=(y - least, most - y), fmt=marker, markersize=5, capsize=2, label=name)
     axis.axhline(floor, color="0.5", linestyle="--", linewidth=0.8, label="FID of as many real images")
     axis.set(xscale="log", yscale="log", xlabel="evaluations of the network an image", ylabel="FID on shapes")
-    counts = sorted({point[0] for points in by_system.values() for point in points})
-    apart = [b for a, b in zip([0.0, *counts], counts, strict=False) if b > 1.1 * a]  # others would overlap
-    axis.set_xticks(apart, [f"{count:.3g}" for count in apart])
-    axis.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+    for column, place in enumerate((axis.set_xticks, axis.set_yticks)):
+        numbers = [point[column] for points in by_system.values() for point in points] + [floor] * column
+        ticks = [t for t in _TICKS if min(numbers) / 1.3 <= t <= 1.3 * max(numbers)]
+        place(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
-    axis.legend(fontsize=7, ncols=2, frameon=False)
+    figure.legend(fontsize=7, frameon=False, loc="outside right center")
     figure.savefig(folder / "evaluations.png", dpi=110, metadata={"Software": None})
+
+
+_TICKS = [factor * 10.0**power for power in range(-1, 4) for factor in (1, 2, 5)]
 
 
 DRAW = {

@@ -18,7 +18,11 @@ from genbench.records import Ref
 
 HOME = Path(__file__).resolve().parent.parent
 TABLE = HOME / "leaderboards" / "zoo.csv"
-METRICS = ("fid", "precision", "recall")
+METRICS = {
+    "fid": "FID", "precision": "precision", "recall": "recall", "nll": "bits a dimension, exact",
+    "nll-bound": "bits a dimension, bound",
+}  # fmt: skip
+"""Metric to the head of its column, which is left out where nothing has the metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,16 @@ LESSONS: Mapping[str, Lesson] = {
         "x <- x + a score + sqrt(2 a) z on every level",
         "Langevin dynamics alone samples too, at hundreds of evaluations.",
     ),
+    "subspace": Lesson(
+        "Jing et al. 2022, eq. 9",
+        "x = U^T y + (1 - U^T U) n, with n of variance sigma^2 + alpha^2 s^2",
+        "Where noise covers the details, a small network on small images is enough.",
+    ),
+    "patched-unet": Lesson(
+        "Luhman and Luhman 2022, sec. 3",
+        "blocks of P x P pixels become channels",
+        "A network of equal width costs P^2 times less, and most of a walk does not miss the pixels.",
+    ),
     "iddpm": Lesson(
         "Nichol and Dhariwal 2021, eq. 15",
         "log variance = v log beta + (1 - v) log beta-tilde",
@@ -124,24 +138,27 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
     first = rows[0]
     floor = next(row["floor"] for row in rows if row["metric"].startswith("fid("))
     lines = [
-        "# Samplers and distilled networks on one network",
+        "# The zoo: systems side by side on one data set",
         "",
-        f"All but the distilled ones sample the network `shapes-pixel`. {first['num_samples']} images of seed "
-        f"{first['seed']}, FID under the protocol `{first['protocol']}`, +- one standard error; the floor, which is",
-        f"the FID of as many real images, is {float(floor):.2g}.",
-        "The numbers are those of `leaderboards/zoo.csv`, which `genbench bench leaderboards/zoo.toml` measures.",
+        f"{first['num_samples']} images of seed {first['seed']}, FID under the protocol `{first['protocol']}`, +- one "
+        f"standard error. The floor, which is the FID of as many real images, is {float(floor):.2g}. Systems without a",
+        "network of their own sample `shapes-pixel`, so that what differs is the sampler. The numbers are those of",
+        "`leaderboards/zoo.csv`, which `genbench bench` measures with `leaderboards/zoo.toml` and `zoo-long.toml`.",
         "",
         "![FID against evaluations](../leaderboards/pictures/evaluations.png)",
         "",
-        "| model | evaluations an image | FID | precision | recall |",
-        "|---|---:|---:|---:|---:|",
     ]
+    shown_metrics = [name for name in METRICS if any(name in metrics for metrics in found.values())]
+    heads = ["model", "network", "evaluations an image", *(METRICS[name] for name in shown_metrics)]
+    lines += [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
     for model, metrics in found.items():
-        cells = [_cell(metrics.get(metric)) for metric in METRICS]
-        evaluations = rounded(float(next(iter(metrics.values()))["evaluations"]), None)
-        lines.append(
-            f"| `{registry.bind('model', Ref.parse(model))[1].brief()}` | {evaluations} | {' | '.join(cells)} |"
-        )
+        cells = [_cell(metrics.get(metric)) for metric in shown_metrics]
+        evaluations = next((row["evaluations"] for row in metrics.values() if row["evaluations"]), "")
+        count = rounded(float(evaluations), None) if evaluations else ""
+        ref = registry.bind("model", Ref.parse(model))[1]
+        preset = registry.preset(ref.name, Ref.parse(first["dataset"]).name)
+        networks = ", ".join(preset.files) if preset is not None else ""
+        lines.append(f"| `{ref.brief()}` | {networks} | {count} | {' | '.join(cells)} |")
     lines += ["", "## What each of them is", ""]
     lines += ["The pictures show the same sixteen seeds, under the arguments with the most evaluations.", ""]
     shown = dict.fromkeys(model.partition("(")[0] for model in found)

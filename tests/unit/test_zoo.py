@@ -19,8 +19,10 @@ from baselines.systems import (
     gotta_go_fast,
     iddpm,
     ncsn,
+    patched_unet,
     progressive_distillation,
     score_sde,
+    subspace,
     unipc,
 )
 
@@ -48,6 +50,11 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "cld, ode": (cld.load, {"sampler": "ode", "tolerance": 0.5}, None),
     "ddgan": (ddgan.load, {}, 4),
     "ddss": (ddss.load, {}, 5),
+    "subspace": (subspace.load, {"steps": 5}, 7),
+    "subspace, pc": (subspace.load, {"steps": 4, "sampler": "pc", "count": 1}, 9),
+    "subspace, whole images alone": (subspace.load, {"steps": 4, "switch": 100.0}, 4),
+    "patched-unet": (patched_unet.load, {"steps": 3}, 3),
+    "patched-unet, dpm-solver": (patched_unet.load, {"steps": 3, "sampler": "dpm-solver"}, 3),
     "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
@@ -97,6 +104,10 @@ def test_a_label_says_what_is_drawn() -> None:
     (ddss.load, {"steps": 3}, "learned for 5 steps"),
     (ddgan.load, {"steps": 5}, "for 4 steps"),
     (ddgan.load, {"weights": "shapes-pixel"}, "latent vector"),
+    (subspace.load, {"sampler": "banana"}, "dpm-solver or pc"),
+    (subspace.load, {"switch": 1e-4}, "below the last noisy level"),
+    (subspace.load, {"weights": "shapes-pixel"}, "second network"),
+    (patched_unet.load, {"sampler": "banana"}, "ancestral or dpm-solver"),
 ])  # fmt: skip
 def test_other_arguments_are_refused(load: Any, arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
@@ -132,3 +143,14 @@ def test_progressive_distillation_takes_the_network_of_its_steps() -> None:
     )
     assert four.key != eight.key
     assert eight.evaluations == 8
+
+
+def test_pictures_of_a_walk_in_a_subspace_are_whole_images() -> None:
+    sides: list[tuple[int, int, int]] = []
+    model, seeds = made("subspace"), np.array([1], np.uint64)
+    model.trajectory(
+        seeds,
+        labels=np.array([2]),
+        watch=lambda view: sides.append((view.done, view.x.shape[-1], view.predicted.shape[-1])),
+    )
+    assert sides == [(i, 32, 32) for i in range(1, 6)]
