@@ -5,6 +5,7 @@ Text of other people never becomes code here: what a file names is a registered 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -172,10 +173,10 @@ def cells_of(results: Iterable[Result]) -> list[Cell]:
 
 def _run(path: Path) -> Measured:
     results = tuple(report.read_results(path).values())
-    try:
-        samples = images.open_images(path)
-    except GenbenchError:
-        samples = None
+    samples = None
+    if run_in(path) is not None:  # else the images were removed, and grid.png is none of them
+        with contextlib.suppress(GenbenchError):
+            samples = images.open_images(path)
     found = Measured(name=str(path), results=results, samples=samples)
     if found.spec is None or samples is None:
         return replace(found, asked=results[0].environment.get("asked") if results else None)

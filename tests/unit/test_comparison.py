@@ -10,14 +10,15 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from made_up import result
+from made_up import random_images, result
 
 import genbench
 from genbench import identities, report, uncertainty
 from genbench.arrays import Samples
 from genbench.comparison import Comparison, belong_together, compare, pair_of
 from genbench.errors import InputRejected, NotComparable, UsageError
-from genbench.records import Result
+from genbench.images import write_grid
+from genbench.records import Ref, Result, RunSpec
 from genbench.sides import Measured, is_of
 
 SCHEMA = json.loads(files("genbench").joinpath("schemas/comparison.schema.json").read_text())
@@ -53,6 +54,18 @@ def test_a_notebook_shows_the_table_with_names_as_text() -> None:
     told = Comparison(pairs=(pair,), ties={})._repr_html_()
     assert "<td>vendi@compact</td>" in told and "<td>better</td>" in told
     assert "<p>base: &lt;b&gt;: " in told and "<b>" not in told
+
+
+def test_runs_whose_images_were_removed_are_still_in_pairs(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=100)
+    spec = RunSpec(model=Ref("ddim", {"steps": 4}), dataset=Ref("shapes"), num_samples=100)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        made = mean_result(x + (name == "b"), name, spec=spec, environment={"asked": "the same seeds"})
+        report.write_results(tmp_path / name, {"r": made})
+        write_grid(random_images(4), tmp_path / name / "grid.png")
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert found.pairs[0].in_pairs and found.pairs[0].base.samples is None, "grid.png is no image of the run"
 
 
 def test_the_same_images_differ_by_exactly_nothing() -> None:
