@@ -19,7 +19,7 @@ def unipc(
     weights: Weights,
     *,
     steps: int = 10,
-    order: int = 2,
+    order: int = 3,
     variant: Literal["bh1", "bh2"] = "bh2",
     spacing: Spacing = "log-snr",
 ) -> System:
@@ -27,8 +27,7 @@ def unipc(
 
     Args:
         steps: levels that are visited.
-        order: of the predictor. The corrector has one more. The authors take 2 with guidance and 3 without; in 10 steps
-            here 2 is no worse.
+        order: of the predictor. The corrector has one more. The authors take 2 with guidance and 3 without.
         variant: B(h) = h, "bh1", or e^h - 1, "bh2".
         spacing: as of `dpm_solver`. The paper's is "log-snr".
 
