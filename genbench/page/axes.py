@@ -9,6 +9,8 @@ from dataclasses import dataclass
 RATIO = 12.0
 """Positive values whose largest is more times their smallest than this are drawn on a logarithmic axis."""
 _MARGIN = 0.04
+_LARGEST = 1e150
+"""Values beyond this are drawn at it, and those below its inverse at 0, so that no axis leaves the range of floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Axis:
     def __call__(self, value: float) -> float:
         """The position of a value, inside the axis."""
         if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else 0.0
+            span = math.log(self.high) - math.log(self.low)
+            share = (math.log(value) - math.log(self.low)) / span if value > 0 else 0.0
         else:
             share = (value - self.low) / (self.high - self.low)
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
@@ -68,7 +71,8 @@ def fitted(values: Iterable[float], start: float, end: float, *, log: bool | Non
         values: those that are not finite are passed over.
         log: None for what the values ask for, see `RATIO`. Values of which one is not positive are drawn linearly.
     """
-    finite = [value for value in values if math.isfinite(value)]
+    near = (max(-_LARGEST, min(_LARGEST, value)) for value in values if math.isfinite(value))
+    finite = [value if abs(value) > 1 / _LARGEST else 0.0 for value in near]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     positive = low > 0
     wanted = positive and (high / low > RATIO if log is None else log)

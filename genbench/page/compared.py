@@ -59,7 +59,7 @@ def _side(told: Mapping[str, Any]) -> str:
 
 
 def _delta(told: Mapping[str, Any]) -> Delta:
-    low, high = told["ci95"] or (None, None)
+    low, high = map(_number, told["ci95"] or (None, None))
     word = {
         None: "no error",
         False: "not shown",
@@ -69,9 +69,9 @@ def _delta(told: Mapping[str, Any]) -> Delta:
         metric=shown(told["metric"]),
         base=_score_of(told["base"]),
         candidate=_score_of(told["candidate"]),
-        value=None if told["difference"] is None else float(told["difference"]),
-        ci95=None if low is None or high is None else (float(low), float(high)),
-        stderr=None if told["stderr"] is None else float(told["stderr"]),
+        value=_number(told["difference"]),
+        ci95=None if low is None or high is None else (low, high),
+        stderr=_number(told["stderr"]),
         verdict="not comparable" if told["difference"] is None else word[told["shown"]],
         unlike=tuple(map(shown, told["unlike"])),
         protocol=shown(f"{told['measurement']}, protocol {told['protocol']} {told['protocol_hash']}"),
@@ -79,5 +79,18 @@ def _delta(told: Mapping[str, Any]) -> Delta:
 
 
 def _score_of(told: Mapping[str, Any]) -> Score:
-    value = math.nan if told["value"] is None else float(told["value"])
-    return Score(value=value, stderr=None if told["stderr"] is None else float(told["stderr"]))
+    value = _number(told["value"])
+    return Score(value=math.nan if value is None else value, stderr=_number(told["stderr"]))
+
+
+def _number(value: object) -> float | None:
+    """A finite number, None for null.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"a number is wanted, not {value!r}")
+    return float(value)

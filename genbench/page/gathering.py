@@ -172,7 +172,7 @@ def _document(path: Path) -> Mapping[str, Any]:
         if told["schema"] != COMPARISON:
             raise ValueError(f"its schema is {told['schema']}")
         compared.read(told)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise InputRejected(
             f"{shown(path)} is no comparison ({shown(reason)}); give what `genbench compare --format json` wrote."

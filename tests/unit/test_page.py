@@ -68,6 +68,17 @@ def test_every_axis_holds_its_values_and_has_ticks(values: list[float]) -> None:
     assert 2 <= len(ticks) <= 12 and all(axis.low <= value <= axis.high for value, _ in ticks)
 
 
+@pytest.mark.parametrize("values", [(1e308, 1e-320), (1.7e308, -1e308), (0.0, 0.0), (1e-320, 5.0), (123456789.1, 1e-5)])
+def test_numbers_of_any_size_have_a_place(tmp_path: Path, values: tuple[float, float]) -> None:
+    rows = [
+        board_row(model=f"ddim(steps={i})", metric="kid", value=value, stderr=0.0, evaluations=cost)
+        for i, (value, cost) in enumerate(zip((*values, values[0]), (1, 1e300, 5), strict=True), 5)
+    ]
+    html = page.rendered(page.gathered([write(tmp_path / "b.csv", rows)]))
+    places = re.findall(r' (?:x|y|cx|x1|y1|d|transform)="([^"]*)"', html)
+    assert len(places) > 50 and not [place for place in places if re.search("nan|inf", place)]
+
+
 def test_ticks_are_round() -> None:
     assert [text for _, text in axes.Axis(0.0, 1.0, 0, 1).ticks(5)] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
     assert [text for _, text in axes.Axis(7.3, 9.9, 0, 1).ticks(5)] == ["7.5", "8", "8.5", "9", "9.5"]
@@ -495,7 +506,15 @@ def test_a_comparison_says_which_way_and_why_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": "genbench.comparison/9"}, {"candidates": [{}]}, {"candidates": 1}, {"base": None}, {"covers": None}],
+    [
+        {"schema": "genbench.comparison/9"},
+        {"candidates": [{}]},
+        {"candidates": 1},
+        {"base": None},
+        {"covers": None},
+        {"base": COMPARISON["base"] | {"seed": math.inf}},
+        {"candidates": [COMPARISON["candidates"][0] | {"differences": [{}]}]},
+    ],
 )
 def test_a_damaged_comparison_is_refused_by_name(tmp_path: Path, change: dict) -> None:
     path = tmp_path / "c.json"
