@@ -1,0 +1,124 @@
+"""Work that several processes share gives what one process gives, and what they say to each other survives the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import normal
+
+from genbench import neighbours, ranks
+from genbench.arrays import Features
+from genbench.errors import UsageError
+from genbench.metrics import kernel, manifold
+
+
+def passed(value: Any) -> Any:
+    """A value as the other side of a socket has it."""
+    arrays: list[np.ndarray] = []
+    text = json.dumps(ranks._packed(value, arrays))
+    return ranks._unpacked(json.loads(text), iter(arrays).__next__)
+
+
+@pytest.fixture
+def shares(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Has work spread over three processes that are this one, and lists the pieces that the others got."""
+    seen: list[list[int]] = []
+
+    def spread(
+        job: Callable[..., Any], items: Sequence[int], *, own: Callable[..., Any], **arguments: Any
+    ) -> list[Any]:
+        answers = [own(items[::3], lambda _: None)]
+        for share in (items[1::3], items[2::3]):
+            if share:
+                seen.append(list(share))
+                answers.append(passed(job(list(share), lambda _: None, **passed(arguments))))
+        return answers
+
+    for room, name, size in ((neighbours, "_ROWS", 16), (neighbours, "_COLUMNS", 24), (kernel, "_TILE", 16)):
+        monkeypatch.setattr(room, name, size)
+    monkeypatch.setattr(ranks, "spread", spread)
+    return seen
+
+
+def features(seed: int, count: int, path: Path | None = None) -> Features:
+    values = normal(seed, count, 5)
+    values[: count // 8] = values[count // 8]  # copies, whose distances are made again in float64
+    if path is None:
+        return Features(extractor="test", tap="pooled", array=values)
+    np.save(path, values)
+    return Features(extractor="test", tap="pooled", path=path)
+
+
+def fields(found: Any) -> dict[str, Any]:
+    names = getattr(type(found), "__dataclass_fields__", None)
+    return {name: getattr(found, name) for name in names} if names else {"": found}
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda x, y: manifold.memberships(x, y, k=2),
+        lambda x, y: manifold.memberships(x, y, k=2, arithmetic="fp16-adm"),
+        lambda x, y: manifold.occupancies(x, y, k=2),
+        lambda x, y: manifold.realism_scores(x, y, k=2),
+        lambda x, y: manifold.authentic_images(x, y),
+        lambda x, y: kernel.kernel_sums(x.values(), y.values(), kernel.polynomial(5)),
+        lambda x, y: kernel.kernel_sums(x.values(), y.values(), kernel.gaussian_less_one(2.0)),
+    ],
+    ids=["memberships", "memberships of adm", "occupancies", "realism", "authentic", "polynomial", "gaussian"],
+)
+def test_tiles_that_others_make_change_no_bit(
+    measure: Callable[..., Any], on_disk: bool, tmp_path: Path, shares: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = (features(seed, 70 + 20 * seed, tmp_path / f"{seed}.npy" if on_disk else None) for seed in (1, 2))
+    divided = fields(measure(x, y))
+    assert shares
+    monkeypatch.setattr(manifold, "recalled", lambda *_: None)
+    monkeypatch.setattr(ranks, "spread", lambda job, items, *, own, **_: [own(items, lambda _: None)])
+    whole = fields(measure(x, y))
+    assert whole.keys() == divided.keys()
+    for name, value in whole.items():
+        assert np.array_equal(value, divided[name]), name
+
+
+def test_arrays_of_whole_files_travel_as_their_names(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(12).reshape(4, 3))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    arrays: list[np.ndarray] = []
+    assert ranks._packed({"all": mapped}, arrays)["all"]["path"] == str(tmp_path / "a.npy") and not arrays
+    told = passed({"all": mapped, "some": mapped[1:], "path": Path("x"), "n": [1, 2.5, None, "text"]})
+    assert np.array_equal(told["all"], mapped) and np.array_equal(told["some"], mapped[1:])
+    assert told["path"] == Path("x").absolute() and told["n"] == [1, 2.5, None, "text"]
+
+
+def test_helpers_do_nothing_that_is_not_of_this_package() -> None:
+    assert ranks.function(ranks.name_of(neighbours.walk_elsewhere)) is neighbours.walk_elsewhere
+    with pytest.raises(UsageError, match="in this package"):
+        ranks.function("os:system")
+
+
+def test_a_process_is_one_of_several_only_where_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("MASTER_ADDR", "host")):
+        monkeypatch.setenv(name, value)
+    assert (ranks.count(), ranks.rank()) == (1, 0), "no port to meet at"
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert (ranks.count(), ranks.rank(), ranks.local_rank()) == (4, 3, 3)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert ranks.local_rank() == 1 and ranks.here("cpu") == "cpu"
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    told = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "MASTER_ADDR": "host", "MASTER_PORT": "1"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    for count, device in ((4, "cuda:1"), (1, "cuda:0")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert ranks.here("cuda:0") == device
