@@ -2,8 +2,8 @@
 
     python -m scripts.measure_ranks --output leaderboards/ranks.csv
 
-runs every system with 1 to 4 processes under torchrun, each in a new folder with a copy of one cache that knows the real
-images, and writes one row for each. Rows that the file has are kept and not measured again.
+runs every system with 1 to 4 processes under torchrun, each in a new folder with a copy of one cache that knows the
+real images, and writes one row for each. Rows that the file has are kept and not measured again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS = (
     "machine",
 )
 """`same_images`: images equal to the bit to those of one process. `largest_difference`: of any value, standard error or
-floor, relative. `load`: runnable processes a core while it was measured; seconds of more than 1 are of a busy machine."""
+floor, relative. `load`: runnable processes a core while it was measured; above 1 the machine was busy with others."""
 SYSTEMS = ("ddpm(steps=10)", "ddim(steps=5)", "cfg(steps=5)", "adm-g(steps=5)", "ldm(steps=5)")
 
 
