@@ -25,7 +25,7 @@ from baselines.processes import (
     time_grid,
 )
 from baselines.sampling import sample
-from baselines.schedules import CLEAN, EDM, Discrete, Level, log_ratios, ratio_grid, subsequence
+from baselines.schedules import CLEAN, EDM, Discrete, Level, LogSigma, log_ratios, ratio_grid, subsequence
 from baselines.steps import ddim, ddpm
 
 PROCESSES: list[Continuous] = [VariancePreserving(), SubVariancePreserving(), VarianceExploding(), Cosine()]
@@ -54,6 +54,19 @@ def test_levels_are_found_by_time_and_by_ratio(process: Continuous) -> None:
         p = process.level(time)
         assert process.time(p.ratio) == pytest.approx(time, rel=1e-9)
         assert process.at(p.ratio) == pytest.approx(p, rel=1e-9)
+
+
+def test_processes_know_the_levels_of_their_training() -> None:
+    """From time 1e-5 to 1, as yang-song/score_sde_pytorch trains; EDM's and consistency models' by sigma."""
+    total = 0.5 * (0.1 + 20.0)  # B(1) is half the sum of the betas
+    assert VariancePreserving().lowest == pytest.approx(0.1e-5**0.5, rel=1e-2)
+    assert VariancePreserving().highest == pytest.approx(math.sqrt(math.expm1(total)))
+    assert SubVariancePreserving().highest == pytest.approx(2 * math.sinh(total / 2))
+    assert VarianceExploding().lowest == pytest.approx(0.02, rel=1e-3) and VarianceExploding().highest == 100.0
+    edm, told = LogSigma(), LogSigma(told=250.0).at(0.002)
+    assert (edm.lowest, edm.highest) == (0.002, 80.0)
+    assert edm.at(2.0) == EDM.at(2.0)
+    assert told.t == pytest.approx(-1553.65, abs=0.01) and told.sigma == 0.002
 
 
 def test_published_constants_of_the_processes() -> None:
