@@ -93,6 +93,7 @@ def snapshot(device: str) -> dict[str, Any]:
         "device_name": name,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "processes": ranks.count(),
         "system": f"{platform.system()} {platform.release()}",
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "cudnn": torch.backends.cudnn.version() if device.startswith("cuda") else None,

@@ -117,11 +117,8 @@ def _state(path: Path, spec: RunSpec | None, kept: int, metrics: Sequence[str]) 
 
 
 def _is_locked(path: Path) -> bool:
-    claims = path / "samples" / generation.CLAIMS
-    if claims.is_file():
-        with files.claimed(claims) as free:
-            if not free:
-                return True
+    if _is_claimed(path):
+        return True
     if not (path / ".lock").is_file():
         return False
     try:
@@ -129,6 +126,15 @@ def _is_locked(path: Path) -> bool:
             return False
     except (GenbenchError, OSError):
         return True
+
+
+def _is_claimed(path: Path) -> bool:
+    """Whether a job of several makes images of a run, which needs no lock of the whole."""
+    claims = path / "samples" / generation.CLAIMS
+    if not claims.is_file():
+        return False
+    with files.claimed(claims) as free:
+        return not free
 
 
 def _size(path: Path) -> tuple[int, float]:
@@ -180,6 +186,8 @@ def remove(run: Run) -> None:
         GenbenchError: another process works in it.
     """
     with files.locked(run.path):
+        if _is_claimed(run.path):
+            raise GenbenchError(f"A job of several makes images in {shown(run.path)}; wait for it.")
         for path in sorted(run.path.iterdir(), key=lambda path: path.name == ".lock"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -53,6 +53,10 @@ class Lost(GenbenchError):
     """A process ended without a word, as one that was killed."""
 
 
+class Elsewhere(Exception):
+    """The traceback of an error that another process had, as its text."""
+
+
 class _Dropped(BaseException):
     """Ends a job of a helper for whose answer nobody waits any more."""
 
@@ -192,7 +196,10 @@ def _error_of(line: _Line, told: Mapping[str, Any]) -> BaseException:
     kind = getattr(errors, told["kind"], GenbenchError)
     if kind is errors.Interrupted:
         return errors.Interrupted(*told["kept"]) if told["kept"] else KeyboardInterrupt()
-    return kind("\n".join(f"{line}: {text}" for text in told["text"].splitlines() or [""]))
+    error: GenbenchError = kind("\n".join(f"{line}: {text}" for text in told["text"].splitlines() or [""]))
+    if told.get("trace"):
+        error.__cause__ = Elsewhere(told["trace"])
+    return error
 
 
 def spread(
@@ -345,9 +352,11 @@ def _told(error: BaseException) -> dict[str, Any]:
         return {"kind": "Interrupted", "text": "", "kept": kept}
     known = error if isinstance(error, GenbenchError) else of_system(error)
     if known is None:
-        traceback.print_exception(error)
-        return {"kind": "GenbenchError", "text": f"unexpected failure: {type(error).__name__}: {shown(error)}"}
-    return {"kind": type(known).__name__, "text": str(known)}
+        known = errors.ComponentError(f"unexpected failure: {type(error).__name__}: {shown(error)}")
+        known.__cause__ = error
+    cause = known.__cause__ if isinstance(known, errors.ComponentError) else None
+    trace = "".join(traceback.format_exception(cause)) if cause is not None else None
+    return {"kind": type(known).__name__, "text": str(known), "trace": trace}
 
 
 def name_of(job: Callable[..., Any]) -> str:

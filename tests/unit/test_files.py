@@ -246,3 +246,32 @@ def test_a_cache_that_cannot_be_written_to_costs_no_result(tmp_path: Path, caplo
         assert files.kept(path) is None and "was not kept for later commands" in caplog.text
     files.keep(tmp_path / "b", b"content")
     assert files.kept(tmp_path / "b") == b"content"
+
+
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "r+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_number_belongs_to_one_process_until_it_ends(tmp_path: Path) -> None:
+    path = tmp_path / "claims"
+
+    def free(number: int | None) -> bool:
+        with files.claimed(path, number) as mine:
+            return mine
+
+    assert free(3) and free(None)
+    words = [sys.executable, "-c", HOLDER, str(path), "3"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        assert [free(2), free(3), free(4), free(None)] == [True, False, True, False]
+        other.kill()
+        other.wait()
+        assert free(3) and free(None)
+    assert path.read_bytes() == b""
+    with files.claimed(tmp_path / "no" / "folder", 1) as mine:
+        assert mine, "where there are no locks at all, every claim is granted"

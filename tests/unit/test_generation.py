@@ -116,6 +116,45 @@ def test_an_interrupted_run_continues_where_it_was(tmp_path: Path) -> None:
     assert np.array_equal(continued.labels, whole.labels)
 
 
+def test_a_process_killed_between_its_two_files_loses_the_batch_between_them_alone(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", Fake()).read(0, 600)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "cut", Fake(fail_after=6))
+    np.save(tmp_path / "cut" / "000001.npy", whole[256 : 256 + 192])  # its record still tells of 128
+    second = Fake()
+    assert np.array_equal(make(tmp_path / "cut", second).read(0, 600), whole)
+    assert sum(second.batches) == 600 - 384
+
+
+def test_shards_of_other_processes_of_the_same_run_stay_whatever_they_work_with(tmp_path: Path) -> None:
+    def begin(model: Fake, **how: object) -> generation.Sampling:
+        return generation.begin(model, SPEC, tmp_path, batch_size=64, execution={**HOW, **how})
+
+    generation.fill(begin(Fake(), device="cuda", shared=True), [1])
+    generation.fill(begin(Fake(), threads=8), [2])
+    last = Fake()
+    work = begin(last, threads=2)
+    assert generation.missing(work) == [0]
+    generation.fill(work, [0])
+    assert generation.finished(work).count == 600 and sum(last.batches) == 256
+
+
+@pytest.mark.parametrize("name", ["000001.json", "manifest.json"])
+def test_a_bit_flipped_in_labels_or_names_of_classes_is_noticed(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def made() -> Samples:
+        return generation.generate(Fake(), SPEC, tmp_path, batch_size=64, execution=HOW, classes=("round", "square"))
+
+    whole = made()
+    text = (tmp_path / name).read_text()
+    changed = text.replace('"labels":[', '"labels":[1', 1) if name == "000001.json" else text.replace("round", "rouns")
+    assert changed != text and not caplog.text
+    (tmp_path / name).write_text(changed)
+    again = made()
+    assert "damaged" in caplog.text and np.array_equal(again.labels, whole.labels) and again.classes == whole.classes
+
+
 def test_a_finished_run_is_not_sampled_again(tmp_path: Path) -> None:
     make(tmp_path, Fake())
     again = Fake()

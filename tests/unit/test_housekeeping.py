@@ -100,6 +100,29 @@ def test_unfinished_runs_are_removed_and_one_that_is_worked_on_stays(output: Pat
     assert sorted(run.state for run in housekeeping.runs(output)) == ["finished", "sampled"]
 
 
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "r+") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, 1)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_of_which_a_job_makes_images_is_running_and_stays(output: Path) -> None:
+    path = by_state(output)["unfinished"].path
+    claims = path / "samples" / ".claims"
+    claims.touch()
+    words = [sys.executable, "-c", HOLDER, str(claims)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout.readline() == "held\n"
+        assert by_state(output)["running"].path == path
+        assert main(["runs", "rm", path.name, "-o", str(output)]) == 1 and claims.exists()
+        job.kill()
+        job.wait()
+    assert main(["runs", "rm", path.name, "-o", str(output)]) == 0 and not path.exists()
+
+
 def test_a_link_is_no_run(output: Path) -> None:
     (output / "link").symlink_to(by_state(output)["finished"].path)
     assert len(housekeeping.runs(output)) == 4

@@ -122,3 +122,24 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
     for count, device in ((4, "cuda:1"), (1, "cuda:0")):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         assert ranks.here("cuda:0") == device
+
+
+def test_an_error_elsewhere_is_the_same_error_here_with_its_traceback() -> None:
+    from genbench.errors import ComponentError, Interrupted, MissingAsset, calling
+
+    line = ranks._Line(2, "node7", None)
+
+    def arrived(error: BaseException) -> BaseException:
+        return ranks._error_of(line, passed(ranks._told(error)))
+
+    missing = arrived(MissingAsset("no weights\nno data"))
+    assert isinstance(missing, MissingAsset)
+    assert str(missing) == "rank 2 on node7: no weights\nrank 2 on node7: no data" and missing.exit_code == 6
+    with pytest.raises(ComponentError) as caught, calling("The model"):
+        raise RuntimeError("tired")
+    failed = arrived(caught.value)
+    assert isinstance(failed, ComponentError) and "RuntimeError: tired" in str(failed.__cause__)
+    assert "tired" in str(arrived(RuntimeError("tired")))
+    stopped = arrived(Interrupted(3, 7))
+    assert isinstance(stopped, Interrupted) and (stopped.kept, stopped.total) == (3, 7)
+    assert type(arrived(KeyboardInterrupt())) is KeyboardInterrupt
