@@ -86,6 +86,10 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "baselines.systems.patched_unet:load",
             "a network of blocks of pixels (Luhman and Luhman 2022)",
         ),
+        "vdm": (
+            "baselines.systems.vdm:load",
+            "ancestral sampling by a network that learned its schedule and its bound (Kingma et al. 2021)",
+        ),
         "diffusers": ("baselines.systems.diffusers:load", "any pipeline of diffusers, as diffusers(repo='...')"),
     },
     "metric": {
@@ -133,7 +137,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         "lpips": ("genbench.metrics.restoration:LPIPS", "mean perceptual distance of pairs"),
         "nll": (
             "genbench.metrics.likelihood:NLL",
-            "negative log-likelihood of test images under the model's flow, in bits a dimension",
+            "exact negative log-likelihood of test images under the model's flow, in bits a dimension",
         ),
         "nll-bound": (
             "genbench.metrics.likelihood:NLL_BOUND",

@@ -262,7 +262,8 @@ def latent_sheet(network: torch.nn.Module, path: Path, *, decode: AutoencoderKL,
 class Task:
     """One network to train: how it is made, what it minimises, and what its card says.
 
-    `ships` says whether the weights go into the package, and not beside the checkpoint.
+    `ships` says whether the weights go into the package, and not beside the checkpoint; `learned` gives what training has
+    made of the process.
     """
 
     make: Callable[[], torch.nn.Module]
@@ -274,6 +275,7 @@ class Task:
     picture: Callable[[torch.nn.Module, Path], None] | None = None
     data: Mapping[str, Any] | None = None
     ships: bool = True
+    learned: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
 
 
 def from_identity(network: torch.nn.Module) -> torch.nn.Module:
@@ -431,14 +433,14 @@ def vdm(args: argparse.Namespace) -> Task:
             "shape": SHAPE,
             "start": "shapes-pixel",
         },
-        report=ends_of,
+        learned=ends_of,
     )
 
 
 def ends_of(network: Any) -> dict[str, float]:
     """gamma at times 0 and 1 after training."""
     low, high = network.schedule.ends.tolist()
-    return {"gamma_0": round(low, 4), "gamma_1": round(high, 4)}
+    return {"low": round(low, 4), "high": round(high, 4)}
 
 
 def classifier(args: argparse.Namespace) -> Task:
@@ -602,8 +604,12 @@ def train(name: str, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)  # of the initial weights; everything else depends on (seed, step)
     network, average = (task.make().to(args.device).to(memory_format=torch.channels_last) for _ in range(2))
     args.work.mkdir(parents=True, exist_ok=True)
-    started, measured = time.time(), {}
-    for state in fit(
+    started, measured, images = time.time(), {}, args.steps * args.batch_size
+    if args.export:
+        known = torch.load(args.work / f"{name}.pt", map_location=args.device, weights_only=True)
+        average.load_state_dict(known["average"])
+        measured, images = {"loss": round(known["loss"], 5), "step": known["step"]}, known["step"] * args.batch_size
+    training = () if args.export else fit(
         network,
         average,
         task.loss,
@@ -612,7 +618,8 @@ def train(name: str, args: argparse.Namespace) -> None:
         checkpoint=args.work / f"{name}.pt",
         every=args.every,
         about=about,
-    ):
+    )
+    for state in training:
         measured = {"loss": round(state.loss, 5)}
         seconds = time.time() - started
         print(f"step {state.step:6d}  loss {state.loss:.5f}  {seconds:.0f} s", flush=True)
@@ -634,15 +641,21 @@ def train(name: str, args: argparse.Namespace) -> None:
         output,
         summary=task.summary,
         command=f"python -m scripts.train_baselines {name} {given}",
-        data=dict(task.data or {"name": "shapes", "version": shapes.VERSION, "images": args.steps * args.batch_size}),
-        seconds=time.time() - started if measured else None,
+        data=dict(task.data or {"name": "shapes", "version": shapes.VERSION, "images": images}),
+        seconds=time.time() - started if measured and not args.export else None,
         measured=measured | task.report(average.cpu()),
         averaged=True,
         recipe=dataclasses.asdict(recipe),
         **({"licence": "of whoever trained it"} if own else {}),
-        **task.card,
+        **_described(task, average),
         **({"note": args.note} if args.note else {}),
     )
+
+
+def _described(task: Task, network: torch.nn.Module) -> dict[str, Any]:
+    """What the card says of the network, with what training has made of its process."""
+    card = dict(task.card)
+    return card | ({"process": {**card["process"], **task.learned(network)}} if "process" in card else {})
 
 
 def main() -> None:
@@ -665,6 +678,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="pixel: images of one's own instead of shapes")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--every", type=int, default=250, help="steps between two checkpoints")
+    parser.add_argument("--export", action="store_true", help="write the weights of a training that is not complete")
     parser.add_argument("--note", default="", help="for the card, such as how an earlier part of the run was made")
     parser.add_argument("--device", default="cpu", help="where the network computes")
     parser.add_argument("--work", type=Path, default=Path("training"), help="folder of checkpoints and losses")

@@ -70,7 +70,10 @@ def release(file: str) -> Release:
     null, (c, h, w) = about["process"].get("null_label"), about["shape"]
     if "first_stage" not in about:
         classes: int = about.get("classes") or null or 0
-        return Release(parts={"unet": part(file)}, shape=(c, h, w), name=file, classes=classes, null=null)
+        parts = {"unet": part(file)}
+        if about.get("kind") == "variational":
+            parts["schedule"] = Part(file=file, configuration=parts["unet"].configuration)
+        return Release(parts=parts, shape=(c, h, w), name=file, classes=classes, null=null)
     latent = Latent(channels=about["network"]["unet"]["in_channels"], factor=4, scale=about["latent_scale"])
     return Release(
         parts={"unet": part(file), "first_stage": part(about["first_stage"]), "condition": part(file)},
