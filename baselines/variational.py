@@ -50,6 +50,28 @@ def prior_divergence(x0: Tensor, gamma: Tensor) -> Tensor:
     return 0.5 * (mean_square + variance - 1 - variance.log()).flatten(1).sum(1)
 
 
+def diffusion_terms(
+    model: VariationalNetwork,
+    kind: str,
+    x0: Tensor,
+    condition: dict[str, Tensor],
+    share: Tensor,
+    rate: Tensor,
+    eps: Tensor,
+) -> Tensor:
+    """gamma'(t) / 2 |eps - eps^|^2 in bits a dimension, (b,), at times of which the schedule says `share` and `rate`.
+
+    Source: Kingma et al. 2021 eq. 17.
+    """
+    low, high = model.schedule.ends
+    gamma = (low + (high - low) * share).view(-1, 1, 1, 1)
+    alpha, sigma = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
+    z = alpha * x0 + sigma * eps
+    output = model.denoiser(z, 1000 * share, **condition).float()
+    error = (eps - from_output(kind, output, z, alpha, sigma)[1]).square().flatten(1).sum(1)
+    return 0.5 * (high - low) * rate * error / (x0[0].numel() * math.log(2.0))
+
+
 def variational_loss(kind: str) -> Loss:
     """The bound in bits a dimension, by one time and one noise an image.
 
@@ -76,14 +98,9 @@ def variational_loss(kind: str) -> Loss:
         for interior in (share, rate):
             if interior.requires_grad:
                 interior.register_hook(lambda gradient: 2 * squared[0] * gradient)
-        gamma = (low + (high - low) * share).view(-1, 1, 1, 1)
-        alpha, sigma = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
-        z = alpha * x0 + sigma * eps
-        output = model.denoiser(z, 1000 * share, **condition).float()
-        error = (eps - from_output(kind, output, z, alpha, sigma)[1]).square().flatten(1).sum(1)
-        bits = x0[0].numel() * math.log(2.0)
-        diffusion = 0.5 * (high - low) * rate * error / bits  # eq. 17: gamma'(t) / 2 |eps - eps^|^2
+        diffusion = diffusion_terms(model, kind, x0, condition, share, rate, eps)
         squared.append(diffusion.detach())
+        bits = x0[0].numel() * math.log(2.0)
         ratio = (0.5 * low).exp()
         few = x0[:_FEW]
         pixels = reconstruction(few, few + ratio * first, ratio)

@@ -106,6 +106,18 @@ LESSONS: Mapping[str, Lesson] = {
         "blocks of P x P pixels become channels",
         "A network of equal width costs P^2 times less, and most of a walk does not miss the pixels.",
     ),
+    "cld": Lesson(
+        "Dockhorn et al. 2022, Alg. 1",
+        "dx = v / M beta dt, dv = (-x - Gamma v / M) beta dt + sqrt(2 Gamma beta) dw",
+        "Only velocities are noised, and images follow. What a position and its velocity say of the image is one noisy "
+        "image, so that a network of images alone knows their score.",
+    ),
+    "vdm": Lesson(
+        "Kingma et al. 2021, eq. 17",
+        "loss = E[gamma'(t) / 2 |eps - eps^|^2]",
+        "In continuous time the bound depends on the ends of the schedule alone. Its interior is free, and learns to "
+        "make the loss vary least.",
+    ),
     "iddpm": Lesson(
         "Nichol and Dhariwal 2021, eq. 15",
         "log variance = v log beta + (1 - v) log beta-tilde",

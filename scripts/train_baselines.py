@@ -262,8 +262,8 @@ def latent_sheet(network: torch.nn.Module, path: Path, *, decode: AutoencoderKL,
 class Task:
     """One network to train: how it is made, what it minimises, and what its card says.
 
-    `ships` says whether the weights go into the package, and not beside the checkpoint; `learned` gives what training has
-    made of the process.
+    `ships` says whether the weights go into the package, and not beside the checkpoint; `learned` gives what training
+    has made of the process.
     """
 
     make: Callable[[], torch.nn.Module]
@@ -609,15 +609,19 @@ def train(name: str, args: argparse.Namespace) -> None:
         known = torch.load(args.work / f"{name}.pt", map_location=args.device, weights_only=True)
         average.load_state_dict(known["average"])
         measured, images = {"loss": round(known["loss"], 5), "step": known["step"]}, known["step"] * args.batch_size
-    training = () if args.export else fit(
-        network,
-        average,
-        task.loss,
-        lambda step: task.batch(step, args.batch_size),
-        recipe,
-        checkpoint=args.work / f"{name}.pt",
-        every=args.every,
-        about=about,
+    training = (
+        ()
+        if args.export
+        else fit(
+            network,
+            average,
+            task.loss,
+            lambda step: task.batch(step, args.batch_size),
+            recipe,
+            checkpoint=args.work / f"{name}.pt",
+            every=args.every,
+            about=about,
+        )
     )
     for state in training:
         measured = {"loss": round(state.loss, 5)}

@@ -1,4 +1,4 @@
-"""Variational diffusion models (Kingma et al. 2021): trained by the bound of the likelihood, with a learned schedule."""
+"""Variational diffusion models (Kingma et al. 2021): trained by the bound itself, with a learned schedule."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def vdm(weights: Weights, *, steps: int = 250, times: int = 128, clip: bool = Fa
         times: noise levels by which the bound of an image is estimated.
         clip: limit the predicted image to [-1, 1], which the original does not.
 
-    Source: Kingma et al. 2021 eq. 33 and App. A; google-research/vdm `model_vdm.py:VDM.sample`.
+    Source:
+        Kingma et al. 2021 eq. 33 and App. A; google-research/vdm `model_vdm.py:VDM.sample`. Differs: the shipped
+        network halves the resolution as others here do, predicts v, and was trained from the weights of `shapes-pixel`.
     """
     process = weights.trained
     if not isinstance(process, Variational):

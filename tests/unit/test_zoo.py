@@ -13,6 +13,7 @@ from baselines.systems import (
     cld,
     consistency,
     ddgan,
+    ddim,
     ddss,
     dpm_solver,
     edm,
@@ -24,6 +25,7 @@ from baselines.systems import (
     score_sde,
     subspace,
     unipc,
+    vdm,
 )
 
 SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
@@ -55,6 +57,7 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "subspace, whole images alone": (subspace.load, {"steps": 4, "switch": 100.0}, 4),
     "patched-unet": (patched_unet.load, {"steps": 3}, 3),
     "patched-unet, dpm-solver": (patched_unet.load, {"steps": 3, "sampler": "dpm-solver"}, 3),
+    "vdm": (vdm.load, {"steps": 3}, 3),
     "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
@@ -100,6 +103,9 @@ def test_a_label_says_what_is_drawn() -> None:
     (analytic_dpm.load, {"form": "banana"}, "ddpm or ddim"),
     (cld.load, {"sampler": "banana"}, "sscs"),
     (cld.load, {"striding": "banana"}, "quadratic"),
+    (vdm.load, {"weights": "shapes-pixel"}, "learned schedule"),
+    (vdm.load, {"steps": 0}, "at least 1"),
+    (ddim.load, {"weights": "shapes-vdm"}, "no timesteps"),
     (progressive_distillation.load, {"steps": 5}, "4 and 8"),
     (ddss.load, {"steps": 3}, "learned for 5 steps"),
     (ddgan.load, {"steps": 5}, "for 4 steps"),
