@@ -324,6 +324,8 @@ def pixel_of_pictures(args: argparse.Namespace) -> Task:
             )
         null = classes
     process = told.process
+    if not isinstance(process, schedules.Discrete):
+        raise SystemExit(f"--config {args.config} is of a process without timesteps, which is not trained here.")
     of_card = dataclasses.asdict(process) | {
         "kind": told.kind, "learned_variance": told.learned_variance, "null_label": null
     }  # fmt: skip
