@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import struct
 import threading
 import zipfile
@@ -303,6 +304,8 @@ def _recorded(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> 
             tap, extractor, count = str(one["tap"]), str(Ref.parse(one["extractor"])), one["count"]
             if type(count) is not int or count < 2:
                 raise Unfit(f"says that statistics are of {shown(str(count)[:40])} images")
+            if not re.fullmatch(r"[\w.-]{1,64}", tap, re.ASCII):
+                raise Unfit(f"says that statistics are of the tap {shown(tap[:40])!r}")
             known = Statistics(
                 extractors=(extractor,), mean=mean, covariance=covariance, tap=tap, count=count, key=str(one["key"])
             )

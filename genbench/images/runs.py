@@ -129,8 +129,11 @@ def _shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | N
         lists = [told["labels"], told["captions"]]
         if told["made"] != made or any(values is not None and len(values) != len(digests) for values in lists):
             return None
-        labels = None if told["labels"] is None else [int(label) for label in told["labels"]]
-        captions = None if told["captions"] is None else [str(caption) for caption in told["captions"]]
+        labels, captions = lists
+        if any(type(label) is not int or not 0 <= label < 1 << 31 for label in labels or ()):
+            return None
+        if not all(isinstance(caption, str) for caption in captions or ()):
+            return None
         return _Shard(folder / f"{number:06d}.npy", digests, labels, captions) if len(digests) else None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
