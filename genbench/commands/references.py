@@ -22,7 +22,7 @@ from genbench.errors import shown
 work_options = together(measure_options, weights_option, place_options)
 
 
-@click.command(cls=console.Command, short_help="Write the statistics of real images, to hand on as a reference.")
+@click.command(cls=console.Command, short_help="Write statistics of real images, to hand on as a reference.")
 @click.argument("reference", metavar="REF", cls=console.Argument)
 @option("-o", "--output", type=FileToWrite(".npz"), required=True, help="The file.")
 @work_options
