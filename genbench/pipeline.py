@@ -436,12 +436,12 @@ def _made_alike(result: Result, made_with: Mapping[str, Any]) -> bool:
 
 
 def _write_what_is_missing(directory: Path, samples: Samples | None, stored: Mapping[str, Result]) -> None:
-    """Makes the files again that stand beside the results, where they were removed."""
+    """Makes the files beside the results again, where they were removed or a killed process left older ones."""
+    files.sweep(directory)
     try:
         if samples is not None and not (directory / "grid.png").exists():
             images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
-        if not (directory / "row.csv").exists():
-            report.write_rows(directory, stored.values())
+        report.write_rows(directory, stored.values())
     except OSError as error:
         _log.warning("%s cannot be written to: %s.", directory, error.strerror)
 

@@ -261,8 +261,10 @@ def write_results(directory: Path, stored: Mapping[str, Result]) -> None:
 
 
 def write_rows(directory: Path, results: Iterable[Result]) -> None:
-    """Writes row.csv of a run."""
-    atomic_write(directory / "row.csv", table_csv(results).encode())
+    """Writes row.csv of a run, unless it is there as it should be."""
+    path, content = directory / "row.csv", table_csv(results).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        atomic_write(path, content)
 
 
 def read_results(directory: Path) -> dict[str, Result]:

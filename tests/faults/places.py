@@ -140,6 +140,8 @@ class Place:
         told = json.loads((self.directory / "result.json").read_text())["results"]
         names = ("value", "stderr", "ci95", "detail", "blocks", "floor", "floor_stderr", "generated", "protocol_hash")
         results = {one["metric_text"]: {name: one[name] for name in names} for one in told}
+        rows = (self.directory / "row.csv").read_text().splitlines()[1:]
+        assert len(rows) == len(results), "row.csv holds what result.json does"
         images = sorted(self.directory.glob("samples/[0-9]*.npy"))
         return Numbers([hashlib.sha256(path.read_bytes()).hexdigest() for path in images], results)
 
