@@ -160,7 +160,7 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "folder": (
             "genbench.datasets.folder:FOLDER",
-            "images in a folder, a zip or an npz file; subfolders are classes",
+            "images in a folder, a zip, shards or an npz file; subfolders are classes",
         ),
         "imagenet64": ("genbench.datasets.of_papers:IMAGENET64", "1.28 million photographs of 1,000 classes at 64x64"),
         "imagenet128": (

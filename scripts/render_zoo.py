@@ -167,9 +167,9 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
         cells = [_cell(metrics.get(metric)) for metric in shown_metrics]
         evaluations = next((row["evaluations"] for row in metrics.values() if row["evaluations"]), "")
         count = rounded(float(evaluations), None) if evaluations else ""
-        ref = registry.bind("model", Ref.parse(model))[1]
-        preset = registry.preset(ref.name, Ref.parse(first["dataset"]).name)
-        networks = ", ".join(preset.files) if preset is not None else ""
+        load, ref = registry.bind("model", Ref.parse(model))
+        made = load(dataset=Ref.parse(first["dataset"]).name, device="cpu", precision="float32", **ref.args)
+        networks = ", ".join(made.weights.release.files)
         lines.append(f"| `{ref.brief()}` | {networks} | {count} | {' | '.join(cells)} |")
     lines += ["", "## What each of them is", ""]
     lines += ["The pictures show the same sixteen seeds, under the arguments with the most evaluations.", ""]

@@ -19,8 +19,8 @@ def unipc(
     weights: Weights,
     *,
     steps: int = 10,
-    order: int = 3,
-    variant: Literal["bh1", "bh2"] = "bh2",
+    order: int = 2,
+    variant: Literal["bh1", "bh2"] = "bh1",
     spacing: Spacing = "log-snr",
 ) -> System:
     """The unified predictor and corrector in x0: one evaluation a step.
@@ -28,7 +28,7 @@ def unipc(
     Args:
         steps: levels that are visited.
         order: of the predictor. The corrector has one more. The authors take 2 with guidance and 3 without.
-        variant: B(h) = h, "bh1", or e^h - 1, "bh2".
+        variant: B(h) = h, "bh1", the default of the authors' code, or e^h - 1, "bh2".
         spacing: as of `dpm_solver`. The paper's is "log-snr".
 
     Source: Zhao et al. 2023 Alg. 5 to 8; wl-zhao/UniPC. The predicted image is limited to [-1, 1].

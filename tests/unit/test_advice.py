@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +77,6 @@ def test_the_shipped_table_advises_against_few_uniform_steps(monkeypatch: pytest
     monkeypatch.setattr(advice, "measured", measured)
     assert {m.model.name for m in measured()} >= {"ddim", "dpm-solver", "edm"}
     lines = describe("ddim")["measured"]
-    assert "dpm-solver" in lines["ddim(steps=10) on shapes"]
-    assert "dpm-solver" in lines["ddim(steps=10, spacing='respaced') on shapes"]
+    for few in ("ddim(steps=10) on shapes", "ddim(steps=10, spacing='respaced') on shapes"):
+        assert re.search(r"; (dpm-solver|unipc)\(steps=10\) has 1\.\d+ in 10 on the same network", lines[few])
     assert "measured" not in describe("ldm")

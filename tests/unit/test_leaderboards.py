@@ -84,7 +84,8 @@ def test_captions_are_drawn(root: Path) -> None:
 
 def test_benchmark_files_are_read(root: Path) -> None:
     for path in (root / "leaderboards").glob("*.toml"):
-        assert benchmark.read(path).cells > 0, path
+        if path.name != "names.toml":  # which names systems
+            assert benchmark.read(path).cells > 0, path
 
 
 def measured(root: Path) -> list[Path]:
