@@ -19,12 +19,13 @@ import pytest
 from made_up import board_row
 from PIL import Image
 
-from genbench import images, leaderboard, page, registry, report, standings, tables
+from genbench import images, leaderboard, page, report, standings, tables
 from genbench.cli import main
 from genbench.errors import InputRejected, UsageError
 from genbench.images.strips import About
 from genbench.page import axes, boards, charts, pictures
 from genbench.page.pictures import Shots
+from genbench.records import Ref
 
 HOSTILE = "x(a='</script><img src=x onerror=alert(1)>\"\\'{{ 7 * 7 }}')"
 
@@ -580,8 +581,13 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "p.html").exists()
 
 
-def test_the_names_of_the_leaderboards_are_of_systems_that_exist(root: Path) -> None:
-    assert set(leaderboard.names_of(root / "leaderboards" / "names.toml")) <= set(registry.table("model"))
+def test_systems_of_the_leaderboards_are_linked_to_their_papers(root: Path) -> None:
+    links = leaderboard.names_of(root / "leaderboards" / "names.toml")
+    rows = leaderboard.sound(root / "leaderboards" / "shapes.csv")
+    assert {Ref.parse(row["model"]).name for row in rows} <= set(links)
+    assert all(
+        re.fullmatch(r"https://(arxiv\.org/abs|openreview\.net|github\.com)/.+", link) for _, link in links.values()
+    )
 
 
 def test_the_committed_page_shows_the_leaderboards_as_they_stand(root: Path) -> None:
