@@ -63,7 +63,8 @@ Exit codes:
 \b
 Every option can be set by the environment variable that its help names; several
 values are separated by semicolons. GENBENCH_CACHE names the cache of features
-and weights, GENBENCH_OFFLINE=1 forbids downloads."""
+and weights, GENBENCH_OFFLINE=1 forbids downloads, and GENBENCH_COPY_GIB is the size
+up to which sets of images behind URLs are copied to the cache (8)."""
 
 
 @click.group(
