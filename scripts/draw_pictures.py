@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,17 +157,22 @@ def zoo(folder: Path) -> None:
 
 
 def evaluations(folder: Path, found: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
-    """FID against evaluations an image, both on a logarithmic axis, with 95 % intervals and the floor."""
+    """FID against evaluations an image, both on a logarithmic axis, with 95 % intervals and the floor.
+
+    Points of the same number of evaluations stand a little beside each other.
+    """
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(8.5, 4.6), constrained_layout=True)
     by_system: dict[str, list[tuple[float, float, float, float]]] = {}
-    floor = math.nan
+    floor, beside = math.nan, Counter[float]()
     for model, metrics in found.items():
         if (row := metrics.get("fid")) is None:
             continue
         value, floor = float(row["value"]), float(row["floor"] or "nan")
         low, high = float(row["ci_low"] or value), float(row["ci_high"] or value)
-        by_system.setdefault(model.partition("(")[0], []).append((float(row["evaluations"]), value, low, high))
+        count = float(row["evaluations"])
+        by_system.setdefault(model.partition("(")[0], []).append((count * 1.025 ** beside[count], value, low, high))
+        beside[count] += 1
     for number, (name, points) in enumerate(by_system.items()):
         x, y, least, most = (np.array(column) for column in zip(*sorted(points), strict=True))
         marker = "osD^vP*Xp<>h"[number % 12]
