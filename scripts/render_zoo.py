@@ -52,8 +52,8 @@ LESSONS: Mapping[str, Lesson] = {
     ),
     "unipc": Lesson(
         "Zhao et al. 2023",
-        "the same, corrected by the evaluation that the next step needs anyway",
-        "A corrector can be had for nothing; higher order wants levels that are spaced for it.",
+        "the step of DPM-Solver++, corrected by the evaluation that the next step needs anyway",
+        "A corrector can be had for nothing.",
     ),
     "analytic-dpm": Lesson(
         "Bao et al. 2022, Theorem 1",
@@ -99,7 +99,7 @@ LESSONS: Mapping[str, Lesson] = {
     "subspace": Lesson(
         "Jing et al. 2022, eq. 9",
         "x = U^T y + (1 - U^T U) n, with n of variance sigma^2 + alpha^2 s^2",
-        "Where noise covers the details, a small network on small images is enough.",
+        "Where noise covers the details, small images are enough. The walk is then as good as their network is.",
     ),
     "patched-unet": Lesson(
         "Luhman and Luhman 2022, sec. 3",
