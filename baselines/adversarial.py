@@ -114,8 +114,8 @@ def adversarial_loss(
         of_real = softplus(-judge(x_q, t_q, x_p, **condition).float())
         of_fake = softplus(judge(drawn.detach(), t_q, x_p, **condition).float())
         value = (of_real + of_fake).mean()  # eq. 6
-        fixed = {name: weight.detach() for name, weight in judge.state_dict().items()}
-        fooled = functional_call(judge, fixed, (drawn, t_q, x_p), condition)
+        # A state dict is detached, so nothing of this reaches the discriminator.
+        fooled = functional_call(judge, judge.state_dict(), (drawn, t_q, x_p), condition)
         value = value + softplus(-fooled.float()).mean()  # eq. 7
         if float(torch.rand((), generator=generator)) < 1 / every:
             value = value + penalty / 2 * _steepness(judge, x_q, t_q, x_p, condition)

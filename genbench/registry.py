@@ -35,6 +35,14 @@ BUILTIN: dict[str, dict[str, tuple[str, str]]] = {
             "baselines.systems.ddss:load",
             "few steps whose coefficients were learned for a metric (Watson et al. 2022)",
         ),
+        "lsgm": (
+            "baselines.systems.lsgm:load",
+            "a score-based prior of latents, trained with its autoencoder (Vahdat et al. 2021)",
+        ),
+        "noise-equilibrium": (
+            "baselines.systems.noise_equilibrium:load",
+            "the first diffusion model, without labels (Sohl-Dickstein et al. 2015)",
+        ),
         "iddpm": (
             "baselines.systems.iddpm:load",
             "ancestral sampling with a learned variance (Nichol and Dhariwal 2021)",

@@ -81,6 +81,17 @@ LESSONS: Mapping[str, Lesson] = {
         "x_q ~ q(x_q | x_p, x0 = G(x_p, z))",
         "A large step back is not Gaussian; a generator that draws the clean image need not pretend that it is.",
     ),
+    "lsgm": Lesson(
+        "Vahdat et al. 2021, eq. 10",
+        "eps = (1 - a) sigma x + a eps of the network",
+        "A prior that only corrects a normal one, and an autoencoder that learns what the prior can tell, make one "
+        "model with one bound.",
+    ),
+    "noise-equilibrium": Lesson(
+        "Sohl-Dickstein et al. 2015, eq. 5",
+        "x_q = sqrt(1 - beta) x + sqrt(beta) f(x) + sqrt(Sigma(x)) z",
+        "The first diffusion model has all the parts but the network and the loss that make them good.",
+    ),
     "gotta-go-fast": Lesson(
         "Jolicoeur-Martineau et al. 2021, Alg. 1",
         "accept a step if |x_Heun - x_Euler| is within tolerance",

@@ -19,7 +19,9 @@ from baselines.systems import (
     edm,
     gotta_go_fast,
     iddpm,
+    lsgm,
     ncsn,
+    noise_equilibrium,
     patched_unet,
     progressive_distillation,
     score_sde,
@@ -58,6 +60,8 @@ SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "patched-unet": (patched_unet.load, {"steps": 3}, 3),
     "patched-unet, dpm-solver": (patched_unet.load, {"steps": 3, "sampler": "dpm-solver"}, 3),
     "vdm": (vdm.load, {"steps": 3}, 3),
+    "noise-equilibrium": (noise_equilibrium.load, {"steps": 4}, 4),
+    "lsgm": (lsgm.load, {"tolerance": 0.5}, None),
     "iddpm": (iddpm.load, {"steps": 3}, 3),
     "progressive-distillation": (progressive_distillation.load, {}, 4),
 }
@@ -68,14 +72,20 @@ def made(name: str) -> Any:
     return load(dataset="shapes", device="cpu", precision="float32", **arguments)
 
 
+def conditions(model: Any, labels: Any) -> dict[str, Any]:
+    """What the model takes of labels and of the captions that name no more than the class."""
+    captions = [model.weights.release.class_captions[label] for label in labels] if "captions" in model.takes else []
+    return {name: value for name, value in (("labels", labels), ("captions", captions)) if name in model.takes}
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_images_depend_on_their_seeds_alone_and_evaluations_are_counted(name: str) -> None:
     model = made(name)
     seeds, labels = np.arange(5, 8, dtype=np.uint64), np.array([1, 4, 7])
-    together = model.sample(seeds, labels=labels)
+    together = model.sample(seeds, **conditions(model, labels))
     assert together.shape == (3, 3, 32, 32)
     assert torch.isfinite(together).all()
-    alone = made(name).sample(seeds[1:2], labels=labels[1:2])
+    alone = made(name).sample(seeds[1:2], **conditions(model, labels[1:2]))
     torch.testing.assert_close(alone[0], together[1], rtol=2e-3, atol=2e-3 * float(together[1].abs().max()))
     assert not torch.allclose(together[0], together[1])
     known = SYSTEMS[name][2]
@@ -107,6 +117,8 @@ def test_a_label_says_what_is_drawn() -> None:
     (vdm.load, {"steps": 0}, "at least 1"),
     (ddim.load, {"weights": "shapes-vdm"}, "no timesteps"),
     (progressive_distillation.load, {"steps": 5}, "4 and 8"),
+    (noise_equilibrium.load, {"weights": "shapes-pixel"}, "moments"),
+    (lsgm.load, {"weights": "shapes-latent"}, "mixture"),
     (ddss.load, {"steps": 3}, "learned for 5 steps"),
     (ddgan.load, {"steps": 5}, "for 4 steps"),
     (ddgan.load, {"weights": "shapes-pixel"}, "latent vector"),
