@@ -111,7 +111,11 @@ def test_tables_are_those_of_their_csv(root: Path) -> None:
         assert path.with_suffix(".md").read_text(encoding="utf-8") == text, path
 
 
-BOARDS = {"shapes": ("shapes-systems", "shapes-sweeps", "shapes-bfloat16"), "zoo": ("zoo",), "zoo-extractors": ("zoo-extractors",)}
+BOARDS = {
+    "shapes": ("shapes-systems", "shapes-sweeps", "shapes-bfloat16"),
+    "zoo": ("zoo",),
+    "zoo-extractors": ("zoo-extractors",),
+}
 """Leaderboard to its benchmark files."""
 
 
