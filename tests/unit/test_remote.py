@@ -195,6 +195,26 @@ def test_a_new_version_takes_the_place_of_the_copy(http: tuple[str, Path], tmp_p
     assert len(list((tmp_path / "cache" / "remote").rglob("a.tar"))) == 1
 
 
+def test_a_file_that_changes_while_it_is_copied_is_no_copy(
+    http: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = http
+    write_tar(folder / "a.tar", files_of(random_images(3, 6, 8)))
+    piece = remote._piece
+
+    def and_then_another(*what: object) -> bytes:
+        data = piece(*what)
+        write_tar(folder / "a.tar", files_of(random_images(3, 6, 8, seed=1)))
+        return data
+
+    monkeypatch.setattr(remote, "_piece", and_then_another)
+    with pytest.raises(MissingAsset, match="it was changed while it was copied"):
+        open_images(f"{url}/a.tar")
+    monkeypatch.setattr(remote, "_piece", piece)
+    assert np.array_equal(open_images(f"{url}/a.tar").read(0, 3), random_images(3, 6, 8, seed=1))
+    assert not list((tmp_path / "cache").rglob(".*.part"))
+
+
 def test_what_was_copied_is_there_without_a_connection(http: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     url, folder = http
     write_tar(folder / "a.tar", FILES)
