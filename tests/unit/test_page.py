@@ -117,6 +117,12 @@ def test_two_protocols_and_two_kinds_are_never_on_one_board(tmp_path: Path) -> N
     assert html.count('data-better="low"') == 2  # a reported column cannot be sorted by its values
 
 
+def test_one_run_that_was_measured_in_two_ways_is_on_two_boards(tmp_path: Path) -> None:
+    rows = [board_row(protocol_hash=letter * 16, num_reference=n) for letter, n in (("a", "500"), ("b", "1000"))]
+    found = page.gathered([write(tmp_path / "board.csv", rows)]).boards
+    assert [len(board.columns) for board in found] == [1, 1] and "num_reference" in found[1].apart
+
+
 def test_metrics_of_the_same_runs_share_a_board_although_another_protocol_has_them_too(tmp_path: Path) -> None:
     old = {"date": "2026-01-01", "commit": "old"}
     rows = [
@@ -537,6 +543,13 @@ def test_numbers_of_papers_stand_apart_with_the_reasons(tmp_path: Path) -> None:
     assert all(
         "4.67" not in number.row["value"] for board in found.boards for s in board.systems for number in s.numbers
     )
+
+
+def test_beside_a_number_of_a_paper_stands_the_system_that_is_most_like_it(tmp_path: Path) -> None:
+    rows = [board_row(model=f"ddim(steps={n}, eta=0.0, spacing='uniform', clip=True)") for n in (7, 50, 60)]
+    found = page.gathered([write(tmp_path / "b.csv", rows)])
+    one = next(p for p in found.published if p.value == "4.67" and "arXiv:2010.02502" in p.citation)
+    assert one.name.text == "ddim(steps=50)" and not any("of 50 steps" in reason for reason in one.reasons)
 
 
 # --- runs and the command ---------------------------------------------------------------------------------------------
