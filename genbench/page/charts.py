@@ -379,9 +379,9 @@ def _labels(
         length = 6.3 * len(text)
         for dx, dy, kind in ((9, -7, ""), (9, 14, ""), (-9, -7, "end"), (-9, 14, "end"), (9, -20, ""), (9, 27, "")):
             start = x + dx - (length if kind else 0)
-            box = (start, y + dy - 10, start + length, y + dy + 3)
+            box = (start - 4, y + dy - 10, start + length + 4, y + dy + 3)
             free = not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes)
-            if free and sides[0] <= box[0] and box[2] <= sides[1] and box[1] > 0:
+            if free and sides[0] <= start and start + length <= sides[1] and box[1] > 0:
                 drawing.text(x + dx, y + dy, text, f"label {kind}".strip())
                 boxes.append(box)
                 break
