@@ -14,6 +14,7 @@ from baselines.systems import (
     consistency,
     ddgan,
     ddim,
+    ddpm,
     ddss,
     dpm_solver,
     edm,
@@ -29,6 +30,7 @@ from baselines.systems import (
     unipc,
     vdm,
 )
+from genbench.datasets import shapes
 
 SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "edm": (edm.load, {"steps": 3}, 5),
@@ -172,3 +174,36 @@ def test_pictures_of_a_walk_in_a_subspace_are_whole_images() -> None:
         watch=lambda view: sides.append((view.done, view.x.shape[-1], view.predicted.shape[-1])),
     )
     assert sides == [(i, 32, 32) for i in range(1, 6)]
+
+
+def test_a_bound_is_above_the_exact_number_and_each_is_of_its_image_alone() -> None:
+    """Of three test images: the flow of the shipped network, and chains and bounds on the same or another network."""
+    f = shapes.factors("test", np.arange(3))
+    images, seeds, labels = torch.from_numpy(shapes.draw(f)), np.arange(3, dtype=np.uint64), f.label
+    where: dict[str, Any] = {"dataset": "shapes", "device": "cpu", "precision": "bfloat16"}
+    flow = edm.load(**where).nll(images, seeds, kind="exact", tolerance=0.03, labels=labels)
+    assert flow.shape == (3,) and flow.dtype == torch.float64
+    assert bool(((flow > 1) & (flow < 4)).all())
+    bounds = {
+        "chain": ddpm.load(steps=25, variance="large", **where),
+        "analytic": analytic_dpm.load(steps=25, **where),
+        "learned": iddpm.load(steps=25, **where),
+    }
+    for name, model in bounds.items():
+        found = model.nll(images, seeds, kind="bound", labels=labels)
+        assert bool((found > flow).all()), name
+    variational = vdm.load(times=16, **where)
+    together = variational.nll(images, seeds, kind="bound", labels=labels)
+    assert bool(((together > 1) & (together < 5)).all())
+    alone = variational.nll(images[1:2], seeds[1:2], kind="bound", labels=labels[1:2])
+    torch.testing.assert_close(alone[0], together[1], rtol=1e-3, atol=0)
+    others = edm.load(**where).nll(images[1:2], seeds[1:2], kind="exact", tolerance=0.03, labels=labels[1:2])
+    torch.testing.assert_close(others[0], flow[1], rtol=1e-3, atol=0)
+
+
+def test_a_likelihood_that_a_model_does_not_give_is_refused() -> None:
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="it gives none"):
+        made("consistency").nll(images, np.array([1], np.uint64), kind="exact", labels=np.array([1]))
+    with pytest.raises(ValueError, match="it gives bound"):
+        made("cld").nll(images, np.array([1], np.uint64), kind="exact", labels=np.array([1]))
