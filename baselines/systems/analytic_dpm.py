@@ -75,10 +75,13 @@ def squares(weights: Weights) -> dict[float, float]:
 
 _ROWS = tuple(
     {
-        "arxiv": "2201.06503", "system": system, "variant": "LS, K={steps}", "steps": "{steps}",
+        "arxiv": "2201.06503", "system": system, "variant": variant, "steps": "{steps}",
         "when": {"form": form},
     }
-    for system, form in (("Analytic-DDPM", "ddpm"), ("Analytic-DDIM", "ddim"))
+    for system, form, variant in (
+        ("Analytic-DDPM", "ddpm", "LS, K={steps}"), ("Analytic-DDPM", "ddpm", "LS, even, K={steps}"),
+        ("Analytic-DDIM", "ddim", "LS, K={steps}"),
+    )
 )  # fmt: skip
 PRESETS = {"shapes": Preset(release=shipped_release("shapes-pixel"))}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -90,6 +91,18 @@ def start(noise: Noise, like: Tensor, given: Given) -> Tensor:
 
 
 _ROW = {"arxiv": "2112.07068", "system": "CLD-SGM"}
+_VARIANTS = {
+    "SSCS-QS": {"sampler": "sscs", "striding": "quadratic"},
+    "SSCS": {"sampler": "sscs", "striding": "linear"},
+    "EM-QS": {"sampler": "euler-maruyama", "striding": "quadratic"},
+    "EM": {"sampler": "euler-maruyama", "striding": "linear"},
+}
+_ROWS: tuple[Mapping[str, Any], ...] = (
+    *({**_ROW, "variant": name, "steps": "{steps}", "when": when} for name, when in _VARIANTS.items()),
+    *({**_ROW, "variant": name, "steps": 275, "when": when} for name, when in _VARIANTS.items()),
+    {**_ROW, "variant": "probability-flow ODE", "steps": 312, "when": {"sampler": "ode"}},
+    {**_ROW, "variant": "likelihood bound"},
+)
 PRESETS = {"shapes": Preset(release=shipped("shapes-pixel"))}
 
-load = loader(cld, PRESETS, rows={"cifar10": (_ROW,)})
+load = loader(cld, PRESETS, rows={"cifar10": _ROWS})

@@ -171,6 +171,11 @@ def test_a_bound_stands_beside_bounds_only(tmp_path: Path) -> None:
     ode = lookup(Ref("score-sde", {"process": "vp", "sampler": "ode"}), "nll", "cifar10")
     assert ode is not None and ode.system == "DDPM++ cont." and "ODE" in ode.variant
     assert lookup(Ref("score-sde", {"process": "vp", "sampler": "ode"}), "nll-bound", "cifar10") is None
+    for model, value in (("vdm", 2.64), ("cld", 3.31), ("ddpm", 3.75), ("analytic-dpm(steps=10)", 5.47)):
+        row = lookup(Ref.parse(model), "nll-bound", "cifar10")
+        assert row is not None and row.value == value, model
+    walked = lookup(Ref("cld", {"sampler": "euler-maruyama", "steps": 500}), "fid", "cifar10")
+    assert walked is not None and (walked.variant, walked.value) == ("EM-QS", 2.41)
     exact, bound = run(tmp_path, "nll", "nll-bound").results
     paper = next(row for row in reported() if row.metric == "nll_bpd" and row.system == "DDPM" and row.reference)
     assert kind_of_likelihood(paper) == "bound"
