@@ -63,8 +63,12 @@ def child(request: dict[str, Any]) -> int:
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    from genbench import neighbours
     from genbench.cli import main
+    from genbench.metrics import kernel
 
+    neighbours._ROWS = int(os.environ.get("TEST_ROWS", neighbours._ROWS))
+    kernel._TILE = int(os.environ.get("TEST_ROWS", kernel._TILE))
     for name, limit in request["limits"].items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
     install(request["faults"])
