@@ -47,7 +47,9 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 def features(seed: int, count: int, path: Path | None = None) -> Features:
     values = normal(seed, count, 5)
-    values[: count // 8] = values[count // 8]  # copies, whose distances are made again in float64
+    # A crowd far from all others, whose distances float32 cannot tell, and copies.
+    values[: count // 2] = 30 + normal(seed, count // 2, 5, scale=1e-4)
+    values[: count // 8] = values[count // 8]
     if path is None:
         return Features(extractor="test", tap="pooled", array=values)
     np.save(path, values)
@@ -69,7 +71,7 @@ def fields(found: Any) -> dict[str, Any]:
         lambda x, y: manifold.realism_scores(x, y, k=2),
         lambda x, y: manifold.authentic_images(x, y),
         lambda x, y: kernel.kernel_sums(x.values(), y.values(), kernel.polynomial(5)),
-        lambda x, y: kernel.kernel_sums(x.values(), y.values(), kernel.gaussian_less_one(2.0)),
+        lambda x, y: kernel.kernel_sums(x.values(), y.values(), kernel.gaussian_less_one(200.0)),
     ],
     ids=["memberships", "memberships of adm", "occupancies", "realism", "authentic", "polynomial", "gaussian"],
 )
