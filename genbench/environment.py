@@ -55,10 +55,14 @@ def choose_device(wanted: str) -> str:
     Of several processes on a machine, each has a GPU of its own, that of its number there.
 
     Raises:
-        UsageError: a device that torch does not see, or no device at all.
+        UsageError: a device that torch does not see, no device at all, or one GPU for several processes.
     """
     import torch
 
+    if ":" in wanted and ranks.count() > 1:
+        raise UsageError(
+            f"The device {wanted!r} would be that of all processes; say cuda, and each has its own."
+        )
     if wanted in ("auto", "cuda") and torch.cuda.is_available():
         wanted = ranks.here("cuda")
     if wanted == "auto":

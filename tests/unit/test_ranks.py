@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_up import normal
 
-from genbench import neighbours, ranks
+from genbench import environment, neighbours, ranks
 from genbench.arrays import Features
 from genbench.errors import UsageError
 from genbench.metrics import kernel, manifold
@@ -124,6 +124,14 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
     for count, device in ((4, "cuda:1"), (1, "cuda:0")):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         assert ranks.here("cuda:0") == device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert (environment.choose_device("auto"), environment.choose_device("cpu")) == ("cuda:1", "cpu")
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(UsageError, match="torch sees 4"):
+        environment.choose_device("cuda")
+    with pytest.raises(UsageError, match="of all processes"):
+        environment.choose_device("cuda:1")
 
 
 def test_an_error_elsewhere_is_the_same_error_here_with_its_traceback() -> None:
