@@ -7,13 +7,16 @@ and the same ones. What once broke a reader stands in `test_corpus.py`.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import os
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -22,6 +25,25 @@ from genbench.errors import GenbenchError
 GIVEN = os.environ.get("GENBENCH_FUZZ")
 LONGEST = 20.0
 """Seconds that a reader may take for one of these small files, on a machine that is busy."""
+
+
+MORE = 3 << 30
+"""Bytes of address space that a reader may ask for beyond what the process has."""
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """A limit of memory around every reader: what a small file claims must not be believed."""
+    import genbench.pipeline  # noqa: F401 - with torch, which maps gigabytes of libraries
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if pages:
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MORE, before[1]))
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def examples(few: int) -> settings:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import answers
+from damage import answers, bounded
 from fuzz_targets import TEXTS, TREES
+
+__all__ = ["bounded"]  # a fixture of every test here
 
 NINES = "9" * 5000
 

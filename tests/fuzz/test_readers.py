@@ -1,6 +1,6 @@
 """Whatever happens to a file, its reader gives what is in it or refuses it with an error of this package.
 
-In a few seconds and with bounded memory, see `damage.answers` and `conftest.py`. Nothing in a file is executed.
+In a few seconds and with bounded memory, see `damage.answers` and `damage.bounded`. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import answers, damaged, damaged_text, examples, odd
+from damage import answers, bounded, damaged, damaged_text, examples, odd
 from fuzz_targets import BYTES, TEXTS, TREES
 from hypothesis import given
+
+__all__ = ["bounded"]  # a fixture of every test here
 
 
 @pytest.mark.parametrize("kind", BYTES)
