@@ -147,11 +147,13 @@ def zoo(folder: Path) -> None:
     labels = generation.image_labels(seeds, len(shapes.CLASSES))
     for name, text in shown.items():
         load, ref = registry.bind("model", Ref.parse(text))
-        conditions = tuple(shapes.CLASSES[label] for label in labels)
-        about = About(model=text, dataset="shapes(seed=0)", seed=0, conditions=conditions)
         model = load(**WHERE, **ref.args)
-        known = {"labels": labels, "captions": [shapes.SHAPES.prompt.format(shape) for shape in conditions]}
-        made = model.sample(seeds, **{told: known[told] for told in known if told in model.takes})
+        classes = [shapes.CLASSES[label] for label in labels]
+        captions = [shapes.SHAPES.prompt.format(shape) for shape in classes]
+        given = {k: v for k, v in {"labels": labels, "captions": captions}.items() if k in model.takes}
+        told = classes if "labels" in given else captions if given else [""] * len(classes)
+        about = About(model=text, dataset="shapes(seed=0)", seed=0, conditions=tuple(told))
+        made = model.sample(seeds, **given)
         images.write_strip(generation.quantise(made).numpy(), folder / f"zoo-{name}.png", about)
     evaluations(folder, found)
 
