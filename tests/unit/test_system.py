@@ -272,13 +272,14 @@ def test_a_generator_of_one_pass_is_a_system_like_any_other(tmp_path: Path, monk
 
 
 def test_every_kind_of_network_is_made_from_its_description() -> None:
+    needed: dict[str, dict[str, object]] = {
+        "classifier": {"trunk": UNetConfig()},
+        "discriminator": {"trunk": UNetConfig()},
+        "variational": {"unet": UNetConfig(in_channels=15)},
+        "text-unet": {"unet": UNetConfig(context=8), "text": TextEncoderConfig(width=8, layers=1)},
+    }
     for kind, config in networks.kinds().items():
-        made: dict[str, object] = {"trunk": UNetConfig()} if kind == "classifier" else {}
-        if kind == "variational":
-            made = {"unet": UNetConfig(in_channels=15)}
-        if kind == "text-unet":
-            made = {"unet": UNetConfig(context=8), "text": TextEncoderConfig(width=8, layers=1)}
-        one = config(**made)
+        one = config(**needed.get(kind, {}))
         told = json.loads(json.dumps(asdict(one)))  # type: ignore[call-overload]
         assert networks.configured(kind, told) == one and networks.kind_of(one) == kind
     with pytest.raises(ValueError, match="no kind of network 'dit'; there are "):
