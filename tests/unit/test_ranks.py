@@ -153,3 +153,38 @@ def test_an_error_elsewhere_is_the_same_error_here_with_its_traceback() -> None:
     stopped = arrived(Interrupted(3, 7))
     assert isinstance(stopped, Interrupted) and (stopped.kept, stopped.total) == (3, 7)
     assert type(arrived(KeyboardInterrupt())) is KeyboardInterrupt
+
+
+def test_what_is_sent_has_the_size_that_the_page_on_scale_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: dict[str, tuple[int, int]] = {}
+
+    def size(value: Any) -> int:
+        arrays: list[np.ndarray] = []
+        return len(json.dumps(ranks._packed(value, arrays))) + sum(array.nbytes for array in arrays)
+
+    def spread(
+        job: Callable[..., Any], items: Sequence[int], *, own: Callable[..., Any], **arguments: Any
+    ) -> list[Any]:
+        told = size(arguments)
+        answer = job(list(items[1::2]), lambda _: None, **arguments)
+        sent.setdefault(arguments.get("walk", job.__name__).partition(":")[2], (told, size(answer)))
+        return [own(items[::2], lambda _: None), answer]
+
+    monkeypatch.setattr(ranks, "spread", spread)
+    n, m = 3000, 2000
+    x, y = (features(seed, count, tmp_path / f"{seed}.npy") for seed, count in ((5, n), (6, m)))
+    manifold.memberships(x, y, k=3)
+    manifold.occupancies(x, y, k=5)
+    manifold.realism_scores(x, y)
+    manifold.authentic_images(x, y)
+    assert {name: answer for name, (_, answer) in sent.items()} == pytest.approx(
+        {
+            "nearest_of_rows": 120 * n, "membership_of_rows": n + 40 * m, "occupancy_of_rows": 8 * n + 20 * m,
+            "realism_of_rows": 4 * n, "nearest_of_reference": 12 * n,
+        },
+        rel=0.05,
+    )  # fmt: skip
+    tasks = {"nearest_of_rows": 8 * n, "membership_of_rows": 101 * n + 13 * m}
+    assert {name: sent[name][0] for name in tasks} == pytest.approx(tasks, rel=0.05)
