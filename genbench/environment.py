@@ -60,9 +60,7 @@ def choose_device(wanted: str) -> str:
     import torch
 
     if ":" in wanted and ranks.count() > 1:
-        raise UsageError(
-            f"The device {wanted!r} would be that of all processes; say cuda, and each has its own."
-        )
+        raise UsageError(f"The device {wanted!r} would be that of all processes; say cuda, and each has its own.")
     if wanted in ("auto", "cuda") and torch.cuda.is_available():
         wanted = ranks.here("cuda")
     if wanted == "auto":

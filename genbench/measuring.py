@@ -24,7 +24,7 @@ from genbench.arrays import Evidence, Features, Samples, Statistics
 from genbench.contracts import Extractor, Metric
 from genbench.errors import InputRejected, MissingAsset, NotComparable, UsageError, calling
 from genbench.protocols import Protocol
-from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side
+from genbench.records import Measurement, Ref, Result, RunSpec, Score, Side, digest
 
 _log = logging.getLogger(__name__)
 
@@ -525,7 +525,10 @@ def identify(cell: Cell, comparison: Comparison) -> Identity:
         hashed = identities.protocol_hash(
             metric, args, extractor_key=None, reference=side, generated=real, modelled=None
         )
-        return Identity(extractor_key=None, generated=side, reference=None, floor=None, protocol_hash=hashed)
+        assert comparison.subject is not None
+        # The images are those of the protocol. What stands in their place is what this model says of them.
+        said = replace(side, digest=digest([side.digest, comparison.subject.spec.identity(), comparison.subject.key]))
+        return Identity(extractor_key=None, generated=said, reference=None, floor=None, protocol_hash=hashed)
     samples, generated = comparison.samples(cell, "generated"), comparison.side(cell, "generated")
     assert samples is not None and generated is not None
     extractor = comparison.extractor(cell)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genbench import likelihoods, pipeline, planning, report
 from genbench.arrays import Samples
+from genbench.comparison import difference_of
 from genbench.errors import InputRejected, UsageError
 from genbench.housekeeping import runs
 from genbench.measuring import Execution
@@ -32,8 +33,8 @@ class Uniform:
 
     shape, key, takes, classes, evaluations = (3, 32, 32), "uniform 1", frozenset({"labels"}), 10, 1.0
 
-    def __init__(self, kinds: str) -> None:
-        self.likelihoods = frozenset(filter(None, kinds.split(",")))
+    def __init__(self, kinds: str, more: float = 0.0) -> None:
+        self.likelihoods, self.more = frozenset(filter(None, kinds.split(","))), more
 
     def sample(self, seeds: NDArray[np.uint64], *, watch: Any = None, labels: NDArray[np.int64]) -> Tensor:
         raise AssertionError("nothing is to be sampled")
@@ -44,11 +45,11 @@ class Uniform:
         if BROKEN and len(CALLS) > BROKEN[0]:
             raise KeyboardInterrupt
         drawn = torch.from_numpy((seeds % np.uint64(1000)).astype(np.float64)) / 1e6
-        return 8.0 - torch.as_tensor(labels) / 100 + drawn
+        return 8.0 - torch.as_tensor(labels) / 100 * (1 + self.more) + drawn
 
 
-def load(*, dataset: str, device: str, precision: str, kinds: str = "exact,bound") -> Uniform:
-    return Uniform(kinds)
+def load(*, dataset: str, device: str, precision: str, kinds: str = "exact,bound", more: float = 0.0) -> Uniform:
+    return Uniform(kinds, more)
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -105,6 +106,15 @@ def test_repeats_have_other_noise_and_only_those_that_are_new_are_computed(tmp_p
     assert two.score.value != one.score.value
     assert two.score.detail["std_of_repeats"] > 0
     assert two.protocol_hash != one.protocol_hash
+
+
+def test_two_models_are_compared_in_pairs_of_images(tmp_path: Path) -> None:
+    """Both saw the same images, which are no reason to take their numbers for the same."""
+    first, second = (run(tmp_path, "nll", of=spec(more=more)).results[0] for more in (0.0, 0.5))
+    assert first.protocol_hash == second.protocol_hash
+    found = difference_of(first, second, in_pairs=True)
+    assert found.value == pytest.approx(second.score.value - first.score.value) and found.value < -0.01
+    assert found.stderr is not None and 0 < found.stderr < first.score.stderr  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
