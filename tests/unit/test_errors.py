@@ -11,6 +11,7 @@ from genbench.errors import (
     ComponentError,
     GenbenchError,
     InputRejected,
+    OutOfMemory,
     OutOfResources,
     UsageError,
     calling,
@@ -30,10 +31,10 @@ def test_nothing_that_a_terminal_obeys_is_shown() -> None:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (MemoryError(), OutOfResources),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfResources),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfResources),
-        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfResources),
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), OutOfMemory),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), OutOfMemory),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OutOfMemory),
         (OSError(errno.ENOSPC, "No space left on device", "f"), OutOfResources),
         (PermissionError(errno.EACCES, "Permission denied", "/elsewhere/x"), OutOfResources),
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), UsageError),
