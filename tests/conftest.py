@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import Cli
 
 from genbench import progress
 from genbench.cli import main
-
-Cli = Callable[..., tuple[int, str, str]]
-"""What the fixture `cli` is."""
 
 
 @pytest.fixture(scope="session")

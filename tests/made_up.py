@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genbench.arrays import Evidence, Features, Samples
 from genbench.records import Ref, Result, Score, Side, digest
+
+Cli = Callable[..., tuple[int, str, str]]
+"""What the fixture `cli` is: code, stdout and stderr of the words of a command line."""
 
 
 def random_images(

@@ -14,7 +14,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from conftest import Cli
+from made_up import Cli
 from PIL import Image
 
 from baselines.files import catalogue

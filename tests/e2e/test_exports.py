@@ -14,8 +14,7 @@ from uuid import UUID
 import jsonschema
 import numpy as np
 import pytest
-from conftest import Cli
-from made_up import result
+from made_up import Cli, result
 
 from genbench import exports, images, report
 from genbench.commands import exporting

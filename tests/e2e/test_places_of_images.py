@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli
 from image_files import FORMS, files_of, write_folder
-from made_up import random_images
+from made_up import Cli, random_images
 
 METRICS = ("--metric", "fid", "--metric", "precision")
 

@@ -12,8 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from conftest import Cli
-from made_up import random_images
+from made_up import Cli, random_images
 from numpy.typing import NDArray
 from pytorch_fid.fid_score import compute_statistics_of_path
 from torch import Tensor

@@ -15,8 +15,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from conftest import Cli
-from made_up import result
+from made_up import Cli, result
 
 from genbench import cli as commands
 from genbench import console, pipeline, progress, requests
