@@ -54,10 +54,13 @@ def read_score(data: Mapping[str, Any]) -> Score:
         KeyError, TypeError, ValueError: something else than a score.
     """
     ci95, blocks = data["ci95"], data.get("blocks")
+    if ci95 is not None:
+        low, high = ci95  # neither fewer nor more
+        ci95 = (_number(low), _number(high))
     found = Score(
         value=_number(data["value"]),
         stderr=None if data["stderr"] is None else _number(data["stderr"]),
-        ci95=None if ci95 is None else (_number(ci95[0]), _number(ci95[1])),
+        ci95=ci95,
         error_method=data["error_method"],
         detail={k: _number(v) for k, v in data["detail"].items()},
         blocks=None
