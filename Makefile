@@ -28,7 +28,9 @@ tables:
 	for file in shapes-systems shapes-sweeps shapes-bfloat16; do \
 	  $(PYTHON) -m genbench bench leaderboards/$$file.toml --output runs --leaderboard leaderboards/shapes.csv || exit; \
 	done
-	$(PYTHON) -m genbench bench leaderboards/zoo.toml --output runs --leaderboard leaderboards/zoo.csv
+	for file in zoo zoo-long zoo-likelihood; do \
+	  $(PYTHON) -m genbench bench leaderboards/$$file.toml --output runs --leaderboard leaderboards/zoo.csv || exit; \
+	done
 	for name in shapes zoo; do \
 	  $(PYTHON) -m genbench leaderboard render leaderboards/$$name.csv --output leaderboards/$$name.md || exit; \
 	done

@@ -166,7 +166,8 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
         f"{first['num_samples']} images of seed {first['seed']}, FID under the protocol `{first['protocol']}`, +- one "
         f"standard error. The floor, which is the FID of as many real images, is {float(floor):.2g}. Systems without a",
         "network of their own sample `shapes-pixel`, so that what differs is the sampler. The numbers are those of",
-        "`leaderboards/zoo.csv`, which `genbench bench` measures with `leaderboards/zoo.toml` and `zoo-long.toml`.",
+        "`leaderboards/zoo.csv`, which `genbench bench` measures with `leaderboards/zoo.toml`, `zoo-long.toml` and",
+        "`zoo-likelihood.toml`.",
         "",
         "![FID against evaluations](../leaderboards/pictures/evaluations.png)",
         "",
