@@ -655,7 +655,9 @@ def kept_images(directory: Path, spec: RunSpec) -> int:
     if found.get("schema") == FIRST_SCHEMA:
         return sum(images_in(spec, n) for n, _ in enumerate(found.get("shards") or ()))
     made = _made(found)
-    shards = (_record(directory, number, made) for number in range(-(-spec.num_samples // SHARD)))
+    count = -(-spec.num_samples // SHARD)
+    there = [int(path.stem) for path in directory.glob("*.json") if path.stem.isascii() and path.stem.isdecimal()]
+    shards = (_record(directory, number, made) for number in there if number < count)
     return sum(shard.count for shard in shards if shard is not None)
 
 

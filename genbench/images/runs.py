@@ -97,7 +97,10 @@ def open_run(folder: Path, origin: str) -> Samples:
             classes = tuple(str(name) for name in manifest.get("classes", ()))
         except (KeyError, TypeError, ValueError) as error:
             raise Unfit("is no manifest of a run") from error
-    found = [read(folder, number, manifest) for number in range(-(-total // size))]
+    # Those that are there: a manifest may ask for more than anybody could look for.
+    named = {path.stem for path in folder.iterdir() if path.suffix in (".npy", ".json")}
+    there = sorted(int(stem) for stem in named if stem.isascii() and stem.isdecimal())
+    found = [read(folder, number, manifest) for number in there if number < -(-total // size)]
     shards = _Shards(tuple(shard for shard in found if shard is not None), shape)
     if not shards.shards:
         raise InputRejected(f"The run {shown(folder)} has no images yet; {total} are meant to come.")

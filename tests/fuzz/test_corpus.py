@@ -51,6 +51,7 @@ CORPUS: dict[str, tuple[str, Callable[[Path], Callable[[Path], Any]]]] = {
     "interval that is a text": ("result.json", changed("results", "results", 2, "ci95", to="")),
     "number beyond floats": ("result.json", changed("results", "results", 0, "value", to=10**400)),
     "notes that are no list": ("result.json", changed("results", "results", 0, "environment", to={"notes": 3})),
+    "more images than there can be": ("told.json", changed("manifest", "manifest", "spec", "num_samples", to=2**63)),
     "class below 0 in a shard": ("told.json", changed("manifest", "shards", 0, "labels", to=[-1, 0])),
     "name of a tap that no text holds": ("a.npz", changed("record of statistics", "statistics", 0, "tap", to="\ud800")),
     "number that is not finite in a manifest": ("told.json", changed("manifest", "manifest", "seed", to=float("nan"))),
