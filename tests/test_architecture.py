@@ -267,3 +267,12 @@ def test_no_file_is_unpickled_and_no_seed_is_global(root: Path) -> None:
                 if called == "np.load":
                     assert given.get("allow_pickle") == "False", f"{path}:{node.lineno}"
                 assert called not in ("torch.manual_seed", "np.random.seed", "random.seed"), f"{path}:{node.lineno}"
+
+
+def test_every_room_is_told_to_contributors() -> None:
+    """The tables of CONTRIBUTING.md name every file and folder of both packages."""
+    root = Path(__file__).resolve().parent.parent
+    told = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for package in ("genbench", "baselines"):
+        rooms = {path.stem for path in (root / package).iterdir() if not path.name.startswith(("_", "py.typed"))}
+        assert not {room for room in rooms if f"`{room}`" not in told and f"`{room}/`" not in told}
