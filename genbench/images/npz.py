@@ -310,7 +310,9 @@ def _recorded(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> 
                 extractors=(extractor,), mean=mean, covariance=covariance, tap=tap, count=count, key=str(one["key"])
             )
             found[f"{tap} of {extractor}" if tap in found else tap] = known
-    except (KeyError, TypeError, UsageError) as error:
+    except UsageError as error:
+        raise Unfit(f"has a record that is not whole ({shown(str(error)).rstrip('.')})") from error
+    except (KeyError, TypeError) as error:
         raise Unfit(f"has a record that is not whole ({reason(error)})") from error
     if not found:
         raise Unfit("has a record of no statistics")

@@ -219,6 +219,8 @@ def test_a_name_leads_to_its_command_which_can_be_copied(browser: Any) -> None:
     origin = {"origin": "file://", "permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": origin["permissions"]})
     button = sheet.find_element("css selector", "button.copy")
+    # The link may still be on its way to the sheet.
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", button)
     button.click()
     read = "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](String(error)))"
     assert browser.execute_async_script(read) == command and command.startswith("genbench run --model ")

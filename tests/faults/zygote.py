@@ -71,6 +71,9 @@ def child(request: dict[str, Any]) -> int:
     kernel._TILE = int(os.environ.get("TEST_ROWS", kernel._TILE))
     for name, limit in request["limits"].items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
+    # A shell that runs this in the background has them ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     install(request["faults"])
     code = main(request["words"])
     sys.stdout.flush()

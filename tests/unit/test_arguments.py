@@ -29,9 +29,9 @@ def test_ddpm_of_the_yaml_is_the_default_network() -> None:
     assert network == UNetConfig(dropout=0.1, stem=128)
 
 
-def test_adm_64_alone_has_queries_first() -> None:
+def test_adm_64_and_consistency_models_alone_have_queries_first() -> None:
     first = [name for name in catalogue.configurations() if architecture(name).qkv == "qkv_first"]
-    assert first == ["adm-imagenet64"]
+    assert first == ["adm-imagenet64", "consistency-imagenet64", "consistency-lsun256"]
 
 
 def test_attention_resolutions_become_factors() -> None:

@@ -79,7 +79,7 @@ def test_what_is_named_twice_is_one_run() -> None:
         ({"seeds": []}, "seeds is empty"),
         ({"num_samples": 1.5}, "num_samples is a whole number"),
         ({"exact": 1}, "exact is true or false"),
-        ({"precision": "float16"}, "precision is"),
+        ({"precision": "half"}, "precision is"),
         ({"models": []}, "no model is named"),
         ({"models": ["dim"]}, "Did you mean 'ddim'?"),
         ({"models": ["ddim(stps=3)"]}, "Did you mean 'steps'?"),

@@ -100,7 +100,7 @@ def test_ends_follow_the_bound_and_the_interior_its_square() -> None:
     interior = [model.schedule.slope, model.schedule.inner, model.schedule.shift, model.schedule.outer]
     squared = torch.autograd.grad(terms.square().mean(), interior, retain_graph=True)
     for name, gradient in zip(("slope", "inner", "shift", "outer"), squared, strict=True):
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
     low, high = model.schedule.ends
     few, ratio = GREY * x0[:2], (0.5 * low).exp()
     ends = reconstruction(few, few + ratio * first, ratio).mean() + prior_divergence(GREY * x0, high).mean()
