@@ -200,19 +200,23 @@ def _differing(ref: Ref, family: Sequence[Ref]) -> Ref:
 
 
 def made(rows: Sequence[Row], naming: Naming, seconds: Mapping[tuple[str, str, str], float]) -> tuple[Board, ...]:
-    """The boards of all rows, measured ones before reported ones.
+    """The boards of all rows, measured ones before reported ones, and those of most numbers first.
 
     Args:
         rows: see `genbench.standings.rankings`.
         seconds: of sampling, an image, by data set, model and precision, as far as they are known.
     """
     found: list[Board] = []
-    for group in _together(standings.rankings(rows)):
+    for group in sorted(_together(standings.rankings(rows)), key=_place):
         earlier = next((b for b in found if b.columns[0].rank.section == group[0].section), None)
         found.append(_board(f"board-{len(found) + 1}", group, naming, seconds, earlier))
     return tuple(
         replace(board, title=_board_title(board, [one for one in found if one is not board])) for board in found
     )
+
+
+def _place(group: Sequence[Ranking]) -> tuple[bool, int]:
+    return group[0].kind == "reported", -sum(len(ranking.standings) for ranking in group)
 
 
 def _board_title(board: Board, others: Sequence[Board]) -> str:

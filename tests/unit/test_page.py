@@ -117,6 +117,14 @@ def test_two_protocols_and_two_kinds_are_never_on_one_board(tmp_path: Path) -> N
     assert html.count('data-better="low"') == 2  # a reported column cannot be sorted by its values
 
 
+def test_boards_of_most_numbers_come_first_and_reported_ones_last(tmp_path: Path) -> None:
+    few = [board_row(model=f"ddim(steps={n})", num_samples="64", value=n) for n in (5, 6)]
+    many = [board_row(model=f"ddim(steps={n})", num_samples="1000", value=n) for n in (5, 6, 7)]
+    told = [board_row(model="", kind="reported", generated=f"theirs {n}", num_samples="10", value=n) for n in range(5)]
+    found = page.gathered([write(tmp_path / "b.csv", [*few, *told, *many])]).boards
+    assert [(board.kind, len(board.systems)) for board in found] == [("measured", 3), ("measured", 2), ("reported", 5)]
+
+
 def test_one_run_that_was_measured_in_two_ways_is_on_two_boards(tmp_path: Path) -> None:
     rows = [board_row(protocol_hash=letter * 16, num_reference=n) for letter, n in (("a", "500"), ("b", "1000"))]
     found = page.gathered([write(tmp_path / "board.csv", rows)]).boards
