@@ -23,7 +23,7 @@ def spec(**changes: Any) -> genbench.RunSpec:
     [
         {"num_samples": 0}, {"num_samples": -1}, {"num_samples": 1.5}, {"num_samples": True}, {"num_samples": "8"},
         {"seed": -1}, {"seed": 0.5}, {"seed": None}, {"precision": "float64"}, {"precision": "fp16"},
-        {"precision": "float16"}, {"quantise": "floor"}, {"exact": 1}, {"exact": "yes"},
+        {"precision": "half"}, {"quantise": "floor"}, {"exact": 1}, {"exact": "yes"},
     ],
     ids=str,
 )  # fmt: skip
