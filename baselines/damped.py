@@ -118,6 +118,12 @@ def halves(u: Tensor) -> tuple[Tensor, Tensor]:
     return x, v
 
 
+def _levels(process: CriticallyDamped, times: Tensor) -> Level:
+    """The levels of a batch of images, each at its own time."""
+    # Of tensors, which a level may have and its types do not say.
+    return Level(times, 1.0, torch.from_numpy(process.ratio(times.numpy())))  # type: ignore[arg-type]
+
+
 def _wide(value: Array, like: Tensor) -> Any:
     """A coefficient as a number, or one for each image, as a tensor that broadcasts against images."""
     if value.ndim == 0:
@@ -230,7 +236,7 @@ def hybrid_score_matching(process: CriticallyDamped, told: Process, *, end: floa
         x = _wide(k.mean[:, 0], x0) * x0 + _wide(k.factor[:, 0, 0], x0) * eps[0]
         v = _wide(k.mean[:, 1], x0) * x0 + _wide(k.factor[:, 1, 0], x0) * eps[0] + _wide(k.factor[:, 1, 1], x0) * eps[1]
         u = torch.cat([x, v], dim=1)
-        level = Level(torch.from_numpy(times), 1.0, torch.from_numpy(process.ratio(times)))  # type: ignore[arg-type]
+        level = _levels(process, torch.from_numpy(times))
         condition = {name: value for name, value in batch.items() if name != "x0"}
         output = network(u, _told(told, level).to(x0.device), **condition).float()
         return (mixed(process, u, level, output) - eps[1]).square().mean()  # eq. 7
@@ -327,7 +333,7 @@ def flow(process: CriticallyDamped, denoise: Denoiser, like: Tensor, condition: 
 
     def slope(time: Tensor, state: Tensor, which: Tensor) -> Tensor:
         u = state.view(-1, *shape).to(like)
-        level = Level(time, 1.0, torch.from_numpy(process.ratio(time.numpy())))  # type: ignore[arg-type]
+        level = _levels(process, time)
         (x, v), s = halves(u), score(process, denoise, u, level, chosen(condition, which, count))
         dx = v / process.mass
         dv = -x - process.friction * (v / process.mass + s)

@@ -384,7 +384,7 @@ def _wrong_ids(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
 def _id(row: Row, keys: dict[tuple[str, str, str], str | GenbenchError]) -> str:
     """The id that a row must have, see `genbench.Result.id`. The model is loaded for its key. Nothing is downloaded."""
     _refuse_code(row, allow_code=False)
-    loader, _, spec = pipeline.bind_spec(_spec(row))
+    loader, _, spec = pipeline.bind_spec(spec_of(row))
     what = (str(spec.model), spec.dataset.name, spec.precision)
     if what not in keys:
         try:
@@ -399,7 +399,12 @@ def _id(row: Row, keys: dict[tuple[str, str, str], str | GenbenchError]) -> str:
     return digest([row["protocol_hash"], [spec.identity(), key]], 12)
 
 
-def _spec(row: Row) -> RunSpec:
+def spec_of(row: Row) -> RunSpec:
+    """The run that a row of a model is of, from its own columns.
+
+    Raises:
+        UsageError: columns that mean no run.
+    """
     return RunSpec(
         model=Ref.parse(row["model"]),
         dataset=Ref.parse(row["dataset"]),

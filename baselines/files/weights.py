@@ -46,7 +46,7 @@ class Weights:
     fetch: Fetch | None = None
     compiled: bool = False
     own: bool = False
-    _ready: dict[Any, nn.Module] = field(default_factory=dict, repr=False, compare=False)
+    _ready: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, release: Release) -> Weights:
         """The same place with other networks, such as those of another system or fewer of them."""
@@ -126,7 +126,8 @@ class Weights:
         It is given of a condition what it takes.
         """
         dtype = getattr(torch, self.precision)
-        network = self._compiled(role) if self.compiled else self.network(role)
+        network = self.network(role)
+        call = self._compiled(role) if self.compiled else network
 
         def output(x: Tensor, t: Tensor, condition: Condition) -> Tensor:
             missing = [name for name in network.takes if name not in condition]
@@ -135,7 +136,7 @@ class Weights:
             given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in condition.items() if k in network.takes}
             x = x if getattr(network, "exact_input", False) else x.to(dtype)
             # Steps that add noise leave another memory format behind, in which convolutions take twice the time.
-            return network(x.contiguous(memory_format=torch.channels_last), t, **given).float()
+            return call(x.contiguous(memory_format=torch.channels_last), t, **given).float()
 
         return output
 
@@ -155,24 +156,22 @@ class Weights:
             return found
         return rescaled(found, part.process)
 
-    def _compiled(self, role: str) -> Any:
+    def _compiled(self, role: str) -> Callable[..., Tensor]:
         """The module of a role, compiled by torch when it is first called."""
         key = ("compiled", role)
         if key not in self._ready:
-            network = self.network(role)
             # On a GPU the launches of many small kernels are recorded once and replayed.
             mode = "reduce-overhead" if self.device.startswith("cuda") else "default"
-            compiled = torch.compile(network, mode=mode, dynamic=False)
+            compiled = torch.compile(self.network(role), mode=mode, dynamic=False)
 
             def call(*args: Tensor, **given: Tensor) -> Tensor:
                 # A recorded graph writes every result to the same memory, and samplers keep results.
                 result: Tensor = compiled(*args, **given)
                 return result.clone()
 
-            call.takes = network.takes  # type: ignore[attr-defined]
-            call.exact_input = getattr(network, "exact_input", False)  # type: ignore[attr-defined]
-            self._ready[key] = call  # type: ignore[assignment]
-        return self._ready[key]
+            self._ready[key] = call
+        made: Callable[..., Tensor] = self._ready[key]
+        return made
 
     def log_probability(self, role: str = "classifier") -> Callable[[Tensor, Level, Condition], Tensor]:
         """log p(y | x, t) of a classifier of noisy images, (b,), in float32 whatever the precision of the denoiser."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -212,7 +212,9 @@ def remove(file: Path, ids: tuple[str, ...]) -> None:
     help="TOML with names and links of systems: [ddim] name = ..., link = ...",
 )
 @option("-o", "--output", type=FileToWrite(), help="File to write to.  [default: stdout]")
-def render(file: Path, to: str, title: str | None, names: Path | None, output: Path | None) -> None:
+def render(
+    file: Path, to: Literal["md", "html", "csv"], title: str | None, names: Path | None, output: Path | None
+) -> None:
     """Show FILE with groups of systems that are not told apart, in place of ranks, and with means over seeds.
 
     Numbers of two protocols, and measured and reported ones, are never put into one order.
@@ -226,7 +228,7 @@ def render(file: Path, to: str, title: str | None, names: Path | None, output: P
     from genbench.files import atomic_write
 
     known = boards.names_of(names) if names else {}
-    text = standings.render(boards.sound(file), title=title or file.stem, form=to, source=file.name, names=known)  # type: ignore[arg-type]
+    text = standings.render(boards.sound(file), title=title or file.stem, form=to, source=file.name, names=known)
     if output is None:
         say(text.removesuffix("\n"))
     else:

@@ -88,7 +88,7 @@ def write(
         )
     except GenbenchError:
         raise
-    except Exception as error:
+    except Exception as error:  # trackers raise errors of their own, of their servers and of what these stand on
         told = shown(" ".join(str(error).split()))[:500]
         raise GenbenchError(f"{to} did not take {shown(summary.name)}: {type(error).__name__}: {told}") from error
     return where

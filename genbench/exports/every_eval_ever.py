@@ -146,7 +146,11 @@ def _bounds(result: Result) -> tuple[float | str | None, float | str | None]:
         low, high = registry.get("metric", name).bounds
     except GenbenchError:
         return None, None
-    return tuple("Infinity" if x == math.inf else "-Infinity" if x == -math.inf else float(x) for x in (low, high))  # type: ignore[return-value]
+    return _number(low), _number(high)
+
+
+def _number(bound: float) -> float | str:
+    return float(bound) if math.isfinite(bound) else "Infinity" if bound > 0 else "-Infinity"
 
 
 def _named(name: str) -> tuple[str, str]:

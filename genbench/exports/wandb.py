@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from genbench.exports.summary import Summary
 
@@ -17,7 +18,7 @@ def write(summary: Summary, place: str | None, *, project: str, name: str, step:
     import wandb
 
     # W&B asks for a login on a terminal, and writes offline where it may not have the network.
-    mode = "offline" if os.environ.get("GENBENCH_OFFLINE") == "1" else None
+    mode: Literal["offline"] | None = "offline" if os.environ.get("GENBENCH_OFFLINE") == "1" else None
     Path(place or ".").mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=project,
@@ -25,7 +26,7 @@ def write(summary: Summary, place: str | None, *, project: str, name: str, step:
         id=summary.id,
         resume="allow",
         dir=place,
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         config=dict(summary.settings()),
         settings=wandb.Settings(silent=True, console="off"),
     )

@@ -57,20 +57,23 @@ class _Shards:
     shape: tuple[int, int, int]
 
     def read(self, start: int, stop: int) -> Images:
-        images = np.empty((stop - start, *self.shape), dtype=np.uint8)
+        # Memory is taken for what the files hold and not for what the manifest says of them.
+        parts = []
         ends = np.cumsum([len(shard.digests) for shard in self.shards]).tolist()
         for shard, end in zip(self.shards, ends, strict=True):
             before = end - len(shard.digests)
             part = slice(max(start, before) - before, min(stop, end) - before)
             if part.start < part.stop:
-                images[part.start + before - start : part.stop + before - start] = self._of(shard, part)
-        return images
+                parts.append(self._of(shard, part))
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape), dtype=np.uint8)
 
     def _of(self, shard: _Shard, part: slice) -> Images:
         with naming(shard.path):
             images = np.load(shard.path, mmap_mode="r", allow_pickle=False)[part]
             wanted = shard.digests[part]
-            if images.shape != (len(wanted), *self.shape) or (image_digests(images) != wanted).any():
+            if images.dtype != np.uint8 or images.shape != (len(wanted), *self.shape):
+                raise Unfit("holds images of another shape than the manifest says")
+            if (image_digests(images) != wanted).any():
                 raise Unfit("holds other images than its record says")
             return images
 

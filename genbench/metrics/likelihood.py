@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,17 +84,11 @@ NLL = Metric(
     invariances=frozenset(),
     reads=lambda args: ("labels",),
 )
-NLL_BOUND = Metric(
+NLL_BOUND = replace(
+    NLL,
     name="nll-bound",
     summary="upper bound of the negative log-likelihood of test images, in bits a dimension",
     source="Ho et al. 2020 eq. 5; Nichol and Dhariwal 2021; Kingma et al. 2021; openai/improved-diffusion `nll.py`",
     compute=nll_bound,
-    taps=(),
     likelihood="bound",
-    against="test",
-    floor=None,
-    higher_is_better=False,
-    check=check,
-    invariances=frozenset(),
-    reads=lambda args: ("labels",),
 )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from genbench import papers, registry, report
 from genbench.errors import shown
+from genbench.leaderboard import spec_of
 from genbench.page.boards import Board, Name
-from genbench.records import Ref, Result, RunSpec, Score, Side
+from genbench.records import Ref, Result, Score, Side
 from genbench.standings import Row
 
 
@@ -73,15 +74,7 @@ def _rows_of_papers(row: Row, result: Result) -> list[papers.Reported]:
 
 def _as_result(row: Row) -> Result:
     """What a row says of its result, for a verdict of `genbench.papers.comparable`; the weights are not in a row."""
-    spec = RunSpec(
-        model=Ref.parse(row["model"]),
-        dataset=Ref.parse(row["dataset"]),
-        num_samples=int(row["num_samples"]),
-        seed=int(row["seed"]),
-        precision=row["precision"],  # type: ignore[arg-type]
-        exact=row["exact"] == "True",
-        quantise=row["quantise"] or "round",  # type: ignore[arg-type]
-    )
+    spec = spec_of(row)
     number = row["num_reference"]
     return Result(
         metric=row["metric"],

@@ -6,6 +6,7 @@ In a few seconds and with bounded memory, see `damage.answers` and `damage.bound
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +18,42 @@ from hypothesis import given
 __all__ = ["bounded"]  # a fixture of every test here
 
 
-@pytest.mark.parametrize("kind", BYTES)
-def test_damaged_bytes_are_refused_or_read(kind: str) -> None:
-    name, make, read, few = BYTES[kind]
-    valid = make()
+Write = Callable[[Path, Any], object]
+
+
+def tried(name: str, valid: Any, write: Write, read: Callable[[Path], object], broken: Any, few: int) -> None:
+    """Reads a file as it should be, then as many broken ones."""
 
     @examples(few)
-    @given(damaged(valid))
-    def check(data: bytes) -> None:
+    @given(broken)
+    def check(content: Any) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
-            path.write_bytes(data)
+            write(path, content)
             answers(read, path)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        path.write_bytes(valid)
+        write(path, valid)
         read(path)  # without damage it is read
     check()
+
+
+@pytest.mark.parametrize("kind", BYTES)
+def test_damaged_bytes_are_refused_or_read(kind: str) -> None:
+    name, make, read, few = BYTES[kind]
+    valid = make()
+    tried(name, valid, Path.write_bytes, read, damaged(valid), few)
 
 
 @pytest.mark.parametrize("kind", TREES)
 def test_odd_values_are_refused_or_read(kind: str) -> None:
     name, make, write, read, few = TREES[kind]
-    valid = make()
-
-    @examples(few)
-    @given(odd(valid))
-    def check(tree: Any) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            write(path, tree)
-            answers(read, path)
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        write(path, make())
-        read(path)
-    check()
+    tried(name, make(), write, read, odd(make()), few)
 
 
 @pytest.mark.parametrize("kind", TEXTS)
 def test_damaged_texts_are_refused_or_read(kind: str) -> None:
     name, make, read, few = TEXTS[kind]
     valid = make()
-
-    @examples(few)
-    @given(damaged_text(valid))
-    def check(data: bytes) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_bytes(data)
-            answers(read, path)
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_text(valid)
-        read(path)
-    check()
+    tried(name, valid.encode(), Path.write_bytes, read, damaged_text(valid), few)

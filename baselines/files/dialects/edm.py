@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from baselines.files.dialects.common import Architecture, Arguments, ConfigurationError, Training, checked, factors
 from baselines.networks.ncsnpp import NCSNppConfig
@@ -16,8 +17,10 @@ _SONG: dict[str, Any] = {
 }  # fmt: skip
 """NVlabs/edm `training/networks.py:SongUNet` and `EDMPrecond`."""
 _OF_TRAINING = ("augment_dim", "label_dropout", "use_fp16", "class_name", "init_kwargs")
-_ENCODERS = {"standard": "none", "residual": "residual", "skip": "input_skip"}
-_DECODERS = {"standard": "none", "skip": "output_skip"}
+_ENCODERS: Mapping[str, Literal["none", "residual", "input_skip"]] = {
+    "standard": "none", "residual": "residual", "skip": "input_skip",
+}  # fmt: skip
+_DECODERS: Mapping[str, Literal["none", "output_skip"]] = {"standard": "none", "skip": "output_skip"}
 _FILTERS = {(1, 1): False, (1, 3, 3, 1): True}
 
 
@@ -45,8 +48,8 @@ def network(a: Arguments) -> Architecture:
             blocks=m["num_blocks"],
             attention=factors(m["img_resolution"], m["attn_resolutions"]),
             filtered=_FILTERS[tuple(m["resample_filter"])],
-            progressive_input=_ENCODERS[m["encoder_type"]],  # type: ignore[arg-type]
-            progressive=_DECODERS[m["decoder_type"]],  # type: ignore[arg-type]
+            progressive_input=_ENCODERS[m["encoder_type"]],
+            progressive=_DECODERS[m["decoder_type"]],
             embedding="positional" if m["embedding_type"] == "positional" else "fourier_told",
             by_sigma=False,
             centered=True,
