@@ -6,7 +6,8 @@ a piece gives does not depend on who makes it, so that no number depends on how 
 
 `torchrun` starts the processes and torch.distributed makes them known to each other. What they say to each other is
 short and goes over a socket between rank 0 and each helper, as JSON and arrays. A process that ends closes its socket,
-whatever ended it, which the other side notices at once; long work on one side is no reason for the other to give up.
+whatever ended it, which the other side notices at once; long work on one side is no reason for the other to give up. A
+thread of each side reads what comes while the side works, because a system ends a connection that nobody reads from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import logging
 import os
 import secrets
 import socket
+import struct
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +30,9 @@ from datetime import timedelta
 from functools import partial
 from mmap import mmap
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge, wait
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -41,6 +45,12 @@ _log = logging.getLogger(__name__)
 ARRIVAL = 600.0
 """Seconds in which all processes of a command must have started."""
 _REMINDER = 30.0
+_GREETING = 10.0
+"""Seconds in which whoever connects must have shown that it belongs to the command."""
+_SILENCE = 25.0
+"""Seconds after which a process has ended that takes in nothing of what was sent."""
+_KEY = "genbench"
+"""Where the store has the place at which rank 0 listens."""
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Advance = Callable[[int], None]
@@ -90,21 +100,44 @@ def here(device: str) -> str:
 
 @dataclass(slots=True)
 class _Line:
-    """The connection to another process."""
+    """The connection to another process.
+
+    Attributes:
+        inbox: pairs of the line and a message that has come, or of the line and None once the process has ended.
+        ended: set when the process has ended.
+    """
 
     rank: int
     host: str
     to: Connection
+    inbox: SimpleQueue[tuple[_Line, _Message | None]] = field(default_factory=SimpleQueue)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host}"
 
+    def read(self) -> None:
+        """Begins to take in what comes."""
+        threading.Thread(target=self._read, name=f"genbench rank {self.rank}", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                count, packed = json.loads(self.to.recv_bytes())
+                arrays = [np.load(io.BytesIO(self.to.recv_bytes()), allow_pickle=False) for _ in range(count)]
+                self.inbox.put((self, _Message(packed, arrays)))
+        except (OSError, EOFError, ValueError):
+            pass
+        finally:
+            self.ended.set()
+            self.inbox.put((self, None))
+
     def send(self, **message: Any) -> None:
         """Sends a message; raises Lost where nobody is there."""
         arrays: list[np.ndarray] = []
-        text = json.dumps(_packed(message, arrays))
+        packed = _packed(message, arrays)
         try:
-            self.to.send_bytes(text.encode())
+            self.to.send_bytes(json.dumps([len(arrays), packed]).encode())
             for array in arrays:
                 buffer = io.BytesIO()
                 np.save(buffer, array, allow_pickle=False)
@@ -112,13 +145,18 @@ class _Line:
         except OSError as error:
             raise self.lost() from error
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self) -> _Message:
         """Waits for a message; raises Lost where nobody will send one."""
-        try:
-            message = json.loads(self.to.recv_bytes())
-            return _unpacked(message, lambda: np.load(io.BytesIO(self.to.recv_bytes()), allow_pickle=False))
-        except (OSError, EOFError) as error:
-            raise self.lost() from error
+        _, message = self.inbox.get()
+        if message is None:
+            raise self.lost()
+        return message
+
+    def close(self) -> None:
+        """Ends the connection, once what was sent has gone."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.to.fileno())) as handle:
+            handle.shutdown(socket.SHUT_RDWR)  # which ends the thread that reads; closing alone would not
+        self.to.close()
 
     def lost(self) -> Lost:
         """The error of a process that ended without a word."""
@@ -126,6 +164,22 @@ class _Line:
             f"{str(self).capitalize()} ended without a word: it was killed, perhaps by the system for its memory. What "
             "was finished is kept, and the same command continues."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What has come from another process."""
+
+    packed: Mapping[str, Any]
+    arrays: Sequence[np.ndarray]
+
+    def unpacked(self) -> dict[str, Any]:
+        """The message with its arrays, those of whole files mapped.
+
+        Raises:
+            MissingAsset: a file that is not there for this process.
+        """
+        return _unpacked(self.packed, iter(self.arrays).__next__)
 
 
 def _packed(value: Any, arrays: list[np.ndarray]) -> Any:
@@ -149,9 +203,19 @@ def _unpacked(value: Any, array: Callable[[], np.ndarray]) -> Any:
         if value.get(" ") == "array":
             return array()
         if value.get(" ") == "mapped":
-            return np.load(value["path"], mmap_mode="r", allow_pickle=False)
+            return _mapped(value["path"])
         return Path(value["path"]) if " " in value else {key: _unpacked(part, array) for key, part in value.items()}
     return [_unpacked(part, array) for part in value] if isinstance(value, list) else value
+
+
+def _mapped(path: str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise errors.MissingAsset(
+            f"{shown(path)} is not there for this process. The folder of --output and the cache (GENBENCH_CACHE) must "
+            "lie where all processes see them."
+        ) from error
 
 
 @dataclass(slots=True)
@@ -159,6 +223,7 @@ class _Leader:
     """What rank 0 knows of the helpers."""
 
     lines: list[_Line]
+    inbox: SimpleQueue[tuple[_Line, _Message | None]] = field(default_factory=SimpleQueue)
     number: int = 0
     busy: dict[int, _Line] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
@@ -171,21 +236,30 @@ class _Leader:
             GenbenchError: what a helper failed with, or Lost.
             KeyboardInterrupt: somebody interrupted a helper.
         """
-        ready = wait([line.to for line in self.busy.values()], seconds) if self.busy else []
-        for line in [line for line in self.busy.values() if line.to in ready]:
-            message = line.receive()
-            if "said" in message and message["said"] not in self.said:
-                self.said.add(message["said"])
-                _log.warning("%s", message["said"])
-            if message["of"] != self.number:
-                continue
-            if "failed" in message:
-                raise _error_of(line, message["failed"])
-            if "advance" in message:
-                advance(message["advance"])
-            if "done" in message:
-                self.answers[line.rank] = message["done"]
-                del self.busy[line.rank]
+        while self.busy:
+            try:
+                line, come = self.inbox.get(timeout=seconds) if seconds else self.inbox.get_nowait()
+            except Empty:
+                return
+            seconds = 0.0
+            if come is None:
+                raise line.lost()
+            self._hear(line, come, advance)
+
+    def _hear(self, line: _Line, come: _Message, advance: Advance) -> None:
+        message = come.packed
+        if "said" in message and message["said"] not in self.said:
+            self.said.add(message["said"])
+            _log.warning("%s", message["said"])
+        if message["of"] != self.number:
+            return
+        if "failed" in message:
+            raise _error_of(line, message["failed"])
+        if "advance" in message:
+            advance(message["advance"])
+        if "done" in message:
+            self.answers[line.rank] = come.unpacked()["done"]
+            del self.busy[line.rank]
 
 
 _leader: _Leader | None = None
@@ -266,29 +340,30 @@ def spread(
 def leading() -> Iterator[None]:
     """Makes this process the leader of those that torchrun started, who are released at the end."""
     global _leader
-    _leader = _Leader(_arrived())
+    team, store = _Leader([]), _store()
     try:
+        _gather(team, store)
+        _leader = team
         yield
     finally:
-        lines, _leader = _leader.lines, None
-        for line in lines:
+        _leader = None
+        with contextlib.suppress(RuntimeError):  # a later command of the same processes has a leader of its own
+            store.delete_key(_KEY)
+        for line in team.lines:
             with contextlib.suppress(Lost):
                 line.send(end=True)
-            line.to.close()
+            line.close()
 
 
 def lost() -> Lost | None:
     """The error of a helper that ended without a word, for whoever was told to stop and wonders why."""
-    return next((error for line in (_leader.lines if _leader else []) if (error := _gone(line))), None)
+    if _leader is not None:
+        time.sleep(_MOMENT)
+    return next((line.lost() for line in (_leader.lines if _leader else []) if line.ended.is_set()), None)
 
 
-def _gone(line: _Line) -> Lost | None:
-    try:
-        while line.to.poll():
-            line.receive()
-    except (Lost, OSError):
-        return line.lost()
-    return None
+_MOMENT = 0.2
+"""Seconds after which a thread has seen the end of a process that has ended."""
 
 
 def serve(contexts: Mapping[str, Callable[..., Mapping[str, Job]]]) -> None:
@@ -305,7 +380,7 @@ def serve(contexts: Mapping[str, Callable[..., Mapping[str, Job]]]) -> None:
     try:
         _serve(line, contexts)
     except KeyboardInterrupt:
-        raise _gone(line) or KeyboardInterrupt from None
+        raise (line.lost() if line.ended.wait(_MOMENT) else KeyboardInterrupt) from None
 
 
 def _serve(line: _Line, contexts: Mapping[str, Callable[..., Mapping[str, Job]]]) -> None:
@@ -313,20 +388,21 @@ def _serve(line: _Line, contexts: Mapping[str, Callable[..., Mapping[str, Job]]]
     known: dict[str, Any] | None = None
     with _forwarded(line) as told:
         while True:
-            message = line.receive()
-            if "end" in message:
+            come = line.receive()
+            if "end" in come.packed:
                 return
-            if "do" not in message:
+            if "do" not in come.packed:
                 continue
-            number = told.number = message["of"]
+            number = told.number = come.packed["of"]
 
             def advance(done: int, number: int = number) -> None:
-                if line.to.poll():  # nobody speaks to a helper at work but to stop it
+                if not line.inbox.empty():  # nobody speaks to a helper at work but to stop it
                     raise _Dropped
                 if done:
                     line.send(of=number, advance=done)
 
             try:
+                message = come.unpacked()
                 if message["about"] and message["about"] != known:
                     more = dict(message["about"])
                     with told.silent():  # the leader has said what is to be said of them
@@ -405,22 +481,42 @@ def _forwarded(line: _Line) -> Iterator[_Forward]:
 
 
 def _store() -> Any:
-    """The store that torchrun has for its processes, at MASTER_ADDR:MASTER_PORT."""
+    """The store that torchrun has for its processes, at MASTER_ADDR:MASTER_PORT.
+
+    Raises:
+        GenbenchError: nobody answers there, or the port is taken.
+    """
     from torch.distributed.rendezvous import rendezvous
 
-    return next(iter(rendezvous("env://", timeout=timedelta(seconds=ARRIVAL))))[0]
+    try:
+        return next(iter(rendezvous("env://", timeout=timedelta(seconds=ARRIVAL))))[0]
+    except (RuntimeError, ValueError) as error:
+        raise _unmet(error) from error
 
 
-def _arrived() -> list[_Line]:
-    """The connections to all helpers, once they are there."""
+def _unmet(error: Exception) -> GenbenchError:
+    kind = GenbenchError if rank() == 0 else Lost  # which one helper tells for all
+    return kind(
+        f"The processes of this command do not meet at MASTER_ADDR={shown(os.environ['MASTER_ADDR'])}, "
+        f"MASTER_PORT={shown(os.environ['MASTER_PORT'])}: {shown(error)}. Rank 0 has ended, or the variables are not "
+        "those of torchrun; unset RANK to work alone."
+    )
+
+
+def _gather(team: _Leader, store: Any) -> None:
+    """Makes the connections to all helpers, once they are there.
+
+    Raises:
+        GenbenchError: some did not come in time.
+        Lost: one ended while others were awaited.
+    """
     one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]
     lines: dict[int, _Line] = {}
     key, began, told = secrets.token_hex(32), time.monotonic(), time.monotonic()
-    with socket.create_server(("127.0.0.1" if one_machine else "", 0), backlog=count()) as server:
+    with _server("127.0.0.1" if one_machine else "") as server:
         server.settimeout(1.0)
         host = "127.0.0.1" if one_machine else os.environ["MASTER_ADDR"]
-        store = _store()
-        store.set("genbench", json.dumps({"host": host, "port": server.getsockname()[1], "key": key}))
+        store.set(_KEY, json.dumps({"host": host, "port": server.getsockname()[1], "key": key}))
         while len(lines) < count() - 1:
             now = time.monotonic()
             absent = [str(r) for r in range(1, count()) if r not in lines]
@@ -432,25 +528,67 @@ def _arrived() -> list[_Line]:
             if now - told > _REMINDER:
                 told = now
                 _log.warning("waiting for rank %s of %d; unset RANK to work alone.", ", ".join(absent), count())
-            with contextlib.suppress(TimeoutError, OSError, EOFError, AuthenticationError):
-                line = _accepted(server, key.encode())
+            if (ended := next((line for line in lines.values() if line.ended.is_set()), None)) is not None:
+                raise ended.lost()
+            with contextlib.suppress(OSError, EOFError, ValueError, AuthenticationError):  # such as of a stranger
+                line = _accepted(server, key.encode(), team.inbox)
                 lines[line.rank] = line
-    return [lines[r] for r in sorted(lines)]
+                line.read()
+            team.lines = [lines[r] for r in sorted(lines)]
 
 
-def _accepted(server: socket.socket, key: bytes) -> _Line:
+def _server(host: str) -> socket.socket:
+    """A socket that listens on a free port: of this address, or of all that the machine has, old and new ones."""
+    if not host and socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):  # such as a system in which they are switched off
+            return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=count())
+    return socket.create_server((host, 0), backlog=count())
+
+
+def _accepted(server: socket.socket, key: bytes, inbox: SimpleQueue[tuple[_Line, _Message | None]]) -> _Line:
     handle, _ = server.accept()
     to = _connection(handle)
+    _limit(to, _GREETING)
     deliver_challenge(to, key)
     answer_challenge(to, key)
     hello = json.loads(to.recv_bytes())
-    return _Line(int(hello["rank"]), shown(hello["host"]), to)
+    _limit(to, 0.0)
+    return _Line(int(hello["rank"]), shown(hello["host"]), to, inbox)
+
+
+def _limit(to: Connection, seconds: float) -> None:
+    """Sets how long a read waits; 0 is for ever."""
+    with socket.socket(fileno=os.dup(to.fileno())) as handle:
+        whole, part = divmod(seconds, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(whole), int(part * 1e6)))
 
 
 def _of_leader() -> _Line:
-    """The connection to the leader."""
-    told = json.loads(_store().get("genbench"))
-    to = _connection(socket.create_connection((told["host"], told["port"]), timeout=ARRIVAL))
+    """The connection to the leader.
+
+    Raises:
+        Lost: there is none.
+    """
+    store, until = _store(), time.monotonic() + ARRIVAL
+    while True:
+        try:
+            told = json.loads(store.get(_KEY))
+        except RuntimeError as error:
+            raise _unmet(error) from error
+        try:
+            line = _called(told)
+        except (OSError, EOFError, AuthenticationError) as error:
+            # What the store tells may be of a command that has just ended, or the network not ready yet.
+            if time.monotonic() > until:
+                raise _unmet(error) from error
+            time.sleep(1.0)
+            continue
+        line.read()
+        return line
+
+
+def _called(told: Mapping[str, Any]) -> _Line:
+    to = _connection(socket.create_connection((told["host"], told["port"]), timeout=_REMINDER))
     answer_challenge(to, told["key"].encode())
     deliver_challenge(to, told["key"].encode())
     to.send_bytes(json.dumps({"rank": rank(), "host": socket.gethostname()}).encode())
@@ -462,7 +600,12 @@ def _connection(handle: socket.socket) -> Connection:
     handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A machine that loses its power sends nothing; this is how the other side learns of it, within half a minute.
     handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    limits = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 25_000))
+    limits = (
+        ("TCP_KEEPIDLE", 10),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", int(1000 * _SILENCE)),
+    )
     for name, value in limits:
         if hasattr(socket, name):
             handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from made_up import normal
 
 from genbench import environment, neighbours, ranks
 from genbench.arrays import Features
-from genbench.errors import UsageError
+from genbench.errors import MissingAsset, UsageError
 from genbench.metrics import kernel, manifold
 
 
@@ -135,7 +138,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
 
 
 def test_an_error_elsewhere_is_the_same_error_here_with_its_traceback() -> None:
-    from genbench.errors import ComponentError, Interrupted, MissingAsset, calling
+    from genbench.errors import ComponentError, Interrupted, calling
 
     line = ranks._Line(2, "node7", None)
 
@@ -153,6 +156,96 @@ def test_an_error_elsewhere_is_the_same_error_here_with_its_traceback() -> None:
     stopped = arrived(Interrupted(3, 7))
     assert isinstance(stopped, Interrupted) and (stopped.kept, stopped.total) == (3, 7)
     assert type(arrived(KeyboardInterrupt())) is KeyboardInterrupt
+
+
+def pair() -> tuple[ranks._Line, ranks._Line]:
+    """Both ends of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = ranks._connection(socket.create_connection(server.getsockname()))
+        return ranks._Line(1, "here", one), ranks._Line(0, "there", ranks._connection(server.accept()[0]))
+
+
+def test_a_large_message_waits_for_a_process_that_works_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_SILENCE", 1.0)
+    busy, sender = pair()
+    busy.read()
+    sent = np.arange(4_000_000.0)
+    sending = threading.Thread(target=sender.send, kwargs={"of": 1, "done": sent})
+    sending.start()
+    time.sleep(3.5)  # nobody asks for the message, and no buffer of the system holds all of it
+    sending.join(10)
+    assert not sending.is_alive() and not busy.ended.is_set()
+    assert np.array_equal(busy.receive().unpacked()["done"], sent)
+    sender.close()
+    with pytest.raises(ranks.Lost, match="Rank 1 on here ended"):
+        busy.receive()
+    with pytest.raises(ranks.Lost):
+        for _ in range(3):
+            sender.send(of=2)
+    busy.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
+def test_helpers_find_the_leader_beside_strangers_and_commands_that_have_ended(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if address == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": address, "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(ranks, "_GREETING", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as ended:
+        gone = ended.getsockname()[1]
+    told = {ranks._KEY: json.dumps({"host": "127.0.0.1", "port": gone, "key": "old"})}
+    store = type("Store", (), {"get": staticmethod(told.__getitem__), "set": staticmethod(told.__setitem__)})
+    monkeypatch.setattr(ranks, "_store", lambda: store)
+    found: list[ranks._Line] = []
+    helper = threading.Thread(target=lambda: found.append(ranks._of_leader()), daemon=True)
+    helper.start()
+    time.sleep(0.3)  # the helper has heard of the command that has ended
+    team = ranks._Leader([])
+    leading = threading.Thread(target=ranks._gather, args=(team, store), daemon=True)
+    leading.start()
+    while json.loads(told[ranks._KEY])["port"] == gone:
+        time.sleep(0.01)
+    with socket.create_connection((address, json.loads(told[ranks._KEY])["port"])):  # a stranger who says nothing
+        leading.join(20)
+    helper.join(5)
+    assert not leading.is_alive() and [line.rank for line in team.lines] == [1]
+    found[0].send(of=1, advance=3)
+    line, come = team.inbox.get(timeout=5)
+    assert (line, come.packed) == (team.lines[0], {"of": 1, "advance": 3})
+    for one in (*team.lines, *found):
+        one.close()
+
+
+def test_nobody_who_leads_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "ARRIVAL", 0.5)
+    with pytest.raises(ranks.Lost, match="do not meet at MASTER_ADDR=127.0.0.1"):
+        ranks._of_leader()
+
+
+def test_a_file_that_a_helper_does_not_see_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 2)))
+    arrays: list[np.ndarray] = []
+    packed = ranks._packed({"x": np.load(tmp_path / "a.npy", mmap_mode="r")}, arrays)
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(MissingAsset, match="GENBENCH_CACHE"):
+        ranks._Message(packed, arrays).unpacked()
 
 
 def test_what_is_sent_has_the_size_that_the_page_on_scale_tells(
