@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from baselines.denoisers import Condition, Denoiser, from_output
 from baselines.noise import Noise
-from baselines.schedules import Grid, Level, Process, ratio_grid
+from baselines.schedules import Grid, Level, Process, integrated, ratio_grid
 from baselines.steps import Step, transition
 from baselines.training import Loss
 
@@ -22,15 +22,10 @@ from baselines.training import Loss
 def few_ratios(steps: int, *, low: float = 0.1, high: float = 20.0, first: float = 1e-3) -> list[float]:
     """Ratios sigma / alpha of a variance-preserving process in few steps, descending.
 
-    The chain starts at the clean image, not at the level of the first time: its betas are those between the times.
-
     Args:
-        low, high: beta(0) and beta(1).
-        first: the first of steps + 1 equidistant times, of which the last is 1.
-
-    Source: Xiao et al. 2022 App. C, eq. 8; NVlabs/denoising-diffusion-gan `train_ddgan.py:get_sigma_schedule`.
+        low, high, first: see `baselines.schedules.integrated`.
     """
-    logs = [-(low * t + (high - low) * t**2 / 2) for t in (first + (1 - first) * i / steps for i in range(steps + 1))]
+    logs = integrated(steps, low=low, high=high, first=first)
     return [math.sqrt(math.expm1(logs[0] - logs[i])) for i in range(steps, 0, -1)]
 
 

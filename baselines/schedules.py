@@ -56,8 +56,9 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
         kind: "linear" in beta (DDPM); "scaled_linear" in the square root of beta (what LDM's configurations call
             linear); "cosine" in alpha-bar, with s = 0.008 and beta <= 0.999 (improved DDPM); "sigmoid" in alpha-bar,
             from -3 to 3 at temperature 1 (Jabri et al. 2022); "inverse" erases an equal share of the signal's
-            variance in every step (Sohl-Dickstein et al. 2015).
+            variance in every step (Sohl-Dickstein et al. 2015); "integrated" is that of few steps, see `integrated`.
         low, high: first and last beta of the linear kinds; for another number of steps than 1000 pass them scaled.
+            Of "integrated", the rates at times 0 and 1.
 
     Returns:
         float64 (steps,), in (0, 1).
@@ -74,6 +75,8 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
         return np.linspace(low, high, steps, dtype=np.float64)
     if kind == "scaled_linear":
         return np.linspace(low**0.5, high**0.5, steps, dtype=np.float64) ** 2
+    if kind == "integrated":
+        return -np.expm1(np.diff(integrated(steps, low=low, high=high)))
     if kind == "inverse":
         beta = 1.0 / np.linspace(steps, 2.0, steps, dtype=np.float64)  # sec. 2.4.1: 1 / (T - t + 1)
         beta[0] += 1e-3
@@ -86,8 +89,25 @@ def betas(kind: str, steps: int = 1000, *, low: float = 1e-4, high: float = 2e-2
         logistic = 1.0 / (1.0 + np.exp(u * (end - start) + start))
         remaining = (logistic - logistic[-1]) / (logistic[0] - logistic[-1])
     else:
-        raise ValueError(f"No noise schedule {kind!r}; there are linear, scaled_linear, cosine, sigmoid and inverse.")
+        raise ValueError(
+            f"No noise schedule {kind!r}; there are linear, scaled_linear, cosine, sigmoid, inverse and integrated."
+        )
     return np.minimum(1.0 - remaining[1:] / remaining[:-1], 0.999)
+
+
+def integrated(steps: int, *, low: float = 0.1, high: float = 20.0, first: float = 1e-3) -> list[float]:
+    """Logarithms of alpha-bar of a process whose rate of noise is linear in time, at steps + 1 equidistant times.
+
+    A chain of `steps` starts at the clean image, not at the level of the first time: its betas are those between them.
+
+    Args:
+        low, high: the rate, beta(t), at times 0 and 1.
+        first: the first time; the last is 1.
+
+    Source: Xiao et al. 2022 App. C, eq. 8; NVlabs/denoising-diffusion-gan `train_ddgan.py:get_sigma_schedule`.
+    """
+    times = (first + (1 - first) * i / steps for i in range(steps + 1))
+    return [-(low * t + (high - low) * t**2 / 2) for t in times]
 
 
 def signal(beta: NDArray[np.float64]) -> NDArray[np.float64]:

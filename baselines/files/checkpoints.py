@@ -177,6 +177,8 @@ def _sets(path: Path, content: Any) -> dict[str, State]:
         return sets if "average" in sets else {"only": sets["raw"]}
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds no weights; expected names with tensors, or a state_dict of them.")
+    if sets := _sets_with_optimisers(path, content):
+        return sets
     if tensors := _tensors(content):
         inside = content.get("state_dict")
         return {"only": (_tensors(inside) if isinstance(inside, Mapping) else {}) or tensors}
@@ -199,6 +201,54 @@ def _sets(path: Path, content: Any) -> dict[str, State]:
     if trained is None or not average:
         return {"average": average} if average else {"only": trained or {}}
     return {"raw": trained, "average": average}
+
+
+_OPTIMISED = (
+    ("netG_dict", "optimizerG", ""), ("dae_state_dict", "dae_optimizer", "dae."),
+    ("vae_state_dict", "vae_optimizer", "vae."),
+)  # fmt: skip
+"""Under which names NVlabs' files (DDGAN, LSGM) hold trained weights and the optimiser that has their average, and what
+is put before the names of weights here where a file holds several networks."""
+
+
+def _sets_with_optimisers(path: Path, content: Mapping[Any, Any]) -> dict[str, State]:
+    """The sets of weights of a file whose averages are states of optimisers, empty for another file."""
+    raw, average, averaged = dict[str, Tensor](), dict[str, Tensor](), False
+    for name, optimiser, prefix in _OPTIMISED:
+        if not isinstance(content.get(name), Mapping):
+            continue
+        trained = _tensors(content[name])
+        mean = _of_optimiser(path, optimiser, trained, content.get(optimiser))
+        averaged |= mean is not None
+        raw |= {prefix + key: value for key, value in trained.items()}
+        average |= {prefix + key: value for key, value in (mean or trained).items()}
+    if not raw:
+        return {}
+    return {"raw": raw, "average": average} if averaged else {"only": raw}
+
+
+def _of_optimiser(path: Path, name: str, trained: State, optimiser: Any) -> State | None:
+    """The average that an optimiser keeps under the number of each weight, None where it keeps none.
+
+    What never had a gradient has no average and is as it was. Source: NVlabs/LSGM `util/ema.py`.
+    """
+    states = optimiser.get("state") if isinstance(optimiser, Mapping) else None
+    found = {
+        number: state["ema"]
+        for number, state in (states.items() if isinstance(states, Mapping) else ())
+        if isinstance(state, Mapping) and isinstance(state.get("ema"), Tensor)
+    }
+    if not found:
+        return None
+    names = dict(enumerate(trained))
+    strange = [n for n, value in found.items() if n not in names or value.shape != trained[names[n]].shape]
+    if strange:
+        which = _first_ten([str(number) for number in strange])
+        raise CheckpointError(
+            f"{path} keeps an average in {name} that does not fit its weights: numbers {which} of {len(trained)}. "
+            "Save the averaged weights as a state_dict, or the trained ones alone."
+        )
+    return {**trained, **{names[number]: value for number, value in found.items()}}
 
 
 def _listed(path: Path, trained: State, values: Any) -> State:
@@ -265,7 +315,8 @@ def _tensors(content: Mapping[Any, Any]) -> State:
 
 _PARTS = (
     "", "model.", "model.module.", "model.diffusion_model.", "diffusion_model.", "first_stage_model.",
-    "cond_stage_model.", "transformer.", "cond_stage_model.transformer.", "unet.", "vae.",
+    "cond_stage_model.", "transformer.", "cond_stage_model.transformer.", "unet.", "vae.", "vae.module.", "dae.",
+    "dae.module.",
 )  # fmt: skip
 _PREFIXES = (*_PARTS, *(f"module.{part}" for part in _PARTS))
 """What stands before the names of a network: of DataParallel, and of the parts of a latent diffusion model."""

@@ -294,7 +294,7 @@ def _ncsnpp_parts(network: NCSNpp) -> dict[str, Part]:
     kinds: tuple[type[nn.Module], ...] = (*_NCSNPP, Reduced, nn.Linear, nn.Conv2d, nn.GroupNorm)
     found, number, inside = dict[str, Part](), 0, ""
     for name, module in network.named_modules():
-        if not isinstance(module, kinds) or (inside and name.startswith(inside)):
+        if not isinstance(module, kinds) or name.startswith("mapping.") or (inside and name.startswith(inside)):
             continue
         unit, inside, number = f"all_modules.{number}", f"{name}.", number + 1
         for key in module.state_dict():
@@ -306,8 +306,13 @@ def _ncsnpp_parts(network: NCSNpp) -> dict[str, Part]:
             elif isinstance(module, Reduced):
                 found[f"{name}.{key}"] = Part((f"{unit}.{'Conv2d_0' if module.filtered else 'Conv_0'}.{leaf}",))
             else:
-                theirs = _NCSNPP.get(type(module), {}).get(part or leaf, leaf)
+                outer, _, style = part.partition(".")  # of an adaptive norm, the linear layer within
+                theirs = _NCSNPP.get(type(module), {}).get(outer or leaf, leaf) + (f".{style}" if style else "")
                 found[f"{name}.{key}"] = Part((f"{unit}.{theirs}.{leaf}" if part else f"{unit}.{theirs}",))
+    for key in network.state_dict():
+        if key.startswith("mapping."):  # where theirs has one module more at the beginning
+            _, place, leaf = key.split(".")
+            found[key] = Part((f"z_transform.{int(place) + 1}.{leaf}",))
     return found
 
 

@@ -135,6 +135,25 @@ def modulated(h: Tensor, scale_shift: Tensor) -> Tensor:
     return h * (1 + scale) + shift
 
 
+class Mapping(nn.Sequential):
+    """Maps a latent z, (b, size), brought to unit mean square, to a style, (b, width).
+
+    Args:
+        layers: each of which an activation follows.
+
+    Source: Xiao et al. 2022 App. C; NVlabs/denoising-diffusion-gan `ncsnpp_generator_adagn.py` (`z_transform`).
+    """
+
+    def __init__(self, size: int, width: int, layers: int = 3) -> None:
+        modules: list[nn.Module] = []
+        for i in range(layers):
+            modules += [nn.Linear(width if i else size, width), nn.SiLU()]
+        super().__init__(*modules)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice, with an embedding in between.
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines.networks.blocks import SelfAttention, resize, timestep_embedding
+from baselines.networks.blocks import Mapping, SelfAttention, resize, timestep_embedding
 
 Way = Literal["up", "down"]
 _FILTER = (1.0, 3.0, 3.0, 1.0)
@@ -41,6 +41,11 @@ class NCSNppConfig:
         embedding: "fourier" features of log sigma, "fourier_told" of what is told as it is, or "positional" ones.
         scaled: whether sums of residual branches are multiplied by sqrt(1/2).
         by_sigma: whether the output is divided by sigma, which makes it a score.
+        latent: size of a latent vector z, by which norms of the residual blocks scale and shift, None without one.
+        style: width of the vector that z is mapped to.
+        mapping: layers that map it.
+        styled: which norms of a residual block it modulates.
+        bounded: whether the output is a hyperbolic tangent, as of a generator of images.
         classes: that labels name, None without labels.
         side: of the images, None where files need not know; those of EDM name modules after the sides of their maps.
         centered: whether the network was trained on images in [-1, 1]. Others, on [0, 1], are given here what all
@@ -61,6 +66,11 @@ class NCSNppConfig:
     by_sigma: bool = True
     centered: bool = False
     dropout: float = 0.0
+    latent: int | None = None
+    style: int = 256
+    mapping: int = 4
+    styled: Literal["both", "first"] = "both"
+    bounded: bool = False
     classes: int | None = None
     side: int | None = None
 
@@ -91,6 +101,25 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6)
 
 
+class AdaptiveNorm(nn.Module):
+    """Group normalisation whose scale and shift are linear in a style.
+
+    Source: Xiao et al. 2022 App. C; NVlabs/denoising-diffusion-gan `layerspp.py:AdaptiveGroupNorm`.
+    """
+
+    def __init__(self, channels: int, style: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(min(channels // 4, 32), channels, eps=1e-6, affine=False)
+        self.style = nn.Linear(style, 2 * channels)
+        with torch.no_grad():
+            self.style.bias.copy_(torch.cat([torch.ones(channels), torch.zeros(channels)]))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """Maps (b, channels, h, w) and a style (b, width) to (b, channels, h, w)."""
+        scale, shift = self.style(style)[:, :, None, None].chunk(2, dim=1)
+        return scale * self.norm(x) + shift
+
+
 def _conv(channels: int, out: int, kernel: int = 3) -> nn.Conv2d:
     return nn.Conv2d(channels, out, kernel, padding=kernel // 2)
 
@@ -117,20 +146,30 @@ class Block(nn.Module):
     def __init__(self, c: NCSNppConfig, channels: int, out: int, way: Way | None = None) -> None:
         super().__init__()
         self.way, self.filtered, self.scale = way, c.filtered, _HALF if c.scaled else 1.0
-        self.norm1, self.conv1 = _norm(channels), _conv(channels, out)
+        self.norm1, self.conv1 = _block_norm(c, channels), _conv(channels, out)
         self.embedding = nn.Linear(4 * c.width, out)
-        self.norm2, self.dropout, self.conv2 = _norm(out), nn.Dropout(c.dropout), _conv(out, out)
+        self.norm2 = _block_norm(c, out) if c.styled == "both" else _norm(out)
+        self.dropout, self.conv2 = nn.Dropout(c.dropout), _conv(out, out)
         self.skip = _conv(channels, out, 1) if way is not None or channels != out else nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Maps (b, channels, h, w) and the activated embedding (b, 4 width) to (b, out, h', w')."""
-        h = F.silu(self.norm1(x))
+    def forward(self, x: Tensor, embedding: Tensor, style: Tensor | None = None) -> Tensor:
+        """Maps (b, channels, h, w), the activated embedding (b, 4 width) and a style to (b, out, h', w')."""
+        h = F.silu(_normal(self.norm1, x, style))
         if self.way is not None:
             change = filtered if self.filtered else resize
             h, x = change(h, self.way), change(x, self.way)
         h = self.conv1(h) + self.embedding(embedding)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv2(self.dropout(F.silu(_normal(self.norm2, h, style))))
         return (self.skip(x) + h) * self.scale
+
+
+def _block_norm(c: NCSNppConfig, channels: int) -> nn.Module:
+    return _norm(channels) if c.latent is None else AdaptiveNorm(channels, c.style)
+
+
+def _normal(norm: nn.Module, x: Tensor, style: Tensor | None) -> Tensor:
+    made: Tensor = norm(x, style) if isinstance(norm, AdaptiveNorm) else norm(x)
+    return made
 
 
 class Attention(SelfAttention):
@@ -177,7 +216,8 @@ class NCSNpp(nn.Module):
     Source:
         Song et al. 2021 App. H; yang-song/score_sde_pytorch `models/ncsnpp.py`. The output is equal to that of the
         original with its weights (`tests/parity`). Modules come in the order in which the original makes them. With
-        labels and `fourier_told` it is the network of Karras et al. 2022, NVlabs/edm `networks.py:SongUNet`.
+        labels and `fourier_told` it is the network of Karras et al. 2022, NVlabs/edm `networks.py:SongUNet`; with a
+        latent the generator of Xiao et al. 2022, NVlabs/denoising-diffusion-gan `ncsnpp_generator_adagn.py`.
     """
 
     def __init__(self, config: NCSNppConfig) -> None:
@@ -232,19 +272,23 @@ class NCSNpp(nn.Module):
             self.decoder.append(stage)
         if c.progressive == "none":
             self.norm, self.head = _norm(channels), _conv(channels, c.channels)
+        if c.latent is not None:
+            self.mapping = Mapping(c.latent, c.style, c.mapping)
 
     @property
     def takes(self) -> frozenset[str]:
         """The conditions that it is called with, all of which it needs."""
-        return frozenset() if self.config.classes is None else frozenset({"y"})
+        has = {"y": self.config.classes is not None, "z": self.config.latent is not None}
+        return frozenset(name for name, needed in has.items() if needed)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, z: Tensor | None = None) -> Tensor:
         """Runs the network.
 
         Args:
             x: (b, channels, h, w), images in [-1, 1] plus noise.
             t: (b,) sigma of x for "fourier", else what the process tells.
             y: (b,) int64 class labels, given exactly when the configuration has classes.
+            z: (b, latent), standard normal, given exactly when the configuration has a latent.
 
         Returns:
             (b, channels, h, w) of the dtype of x: the score if `by_sigma`, else what the file was trained to say.
@@ -259,15 +303,20 @@ class NCSNpp(nn.Module):
                 known = (known if c.centered else 0.5 * known).log()
             embedding = self.features(known)
         embedding = embedding.to(x.dtype)
-        if (y is None) != (c.classes is None):
-            raise ValueError(f"This network {'needs' if y is None else 'takes no'} y; see its configuration.")
+        for name, value in (("y", y), ("z", z)):
+            if (value is None) == (name in self.takes):
+                raise ValueError(
+                    f"This network {'needs' if value is None else 'takes no'} {name}; see its configuration."
+                )
         if y is not None and c.classes is not None:
             embedding = embedding + self.label(F.one_hot(y, c.classes).to(x.dtype) * math.sqrt(c.classes))
         embedding = F.silu(self.time2(F.silu(self.time1(embedding))))
-        h = self._decoded(*self._encoded(x, embedding), embedding)
+        style = None if z is None else self.mapping(z.to(x.dtype))
+        h = self._decoded(*self._encoded(x, embedding, style), embedding, style)
+        h = h.tanh() if c.bounded else h
         return h / t.to(h.dtype).view(-1, 1, 1, 1) if c.by_sigma else h
 
-    def _encoded(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _encoded(self, x: Tensor, embedding: Tensor, style: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """The features behind the middle, and the skip connections."""
         c, copy = self.config, x
         h = self.stem(x)
@@ -275,7 +324,7 @@ class NCSNpp(nn.Module):
         for stage in self.encoder:
             for module in stage.children():
                 if isinstance(module, Block):
-                    h = module(h, embedding)
+                    h = module(h, embedding, style)
                     skips.append(h)
                     if module.way == "down" and c.progressive_input == "input_skip":
                         copy = (filtered if c.filtered else resize)(copy, "down")
@@ -285,15 +334,15 @@ class NCSNpp(nn.Module):
                     h = module(copy, h) if isinstance(module, Combine) else module(h)
                 skips[-1] = h  # what leaves is what attention or a copy of the image made of a block's output
         first, attention, second = self.middle
-        return second(attention(first(h, embedding)), embedding), skips
+        return second(attention(first(h, embedding, style)), embedding, style), skips
 
-    def _decoded(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+    def _decoded(self, h: Tensor, skips: list[Tensor], embedding: Tensor, style: Tensor | None) -> Tensor:
         """The output of the last level, or the sum of all levels."""
         c, image = self.config, None
         for stage in self.decoder:
             for module in stage.children():
                 if isinstance(module, Block):
-                    h = module(h if module.way else torch.cat([h, skips.pop()], dim=1), embedding)
+                    h = module(h if module.way else torch.cat([h, skips.pop()], dim=1), embedding, style)
                 elif isinstance(module, nn.GroupNorm):
                     normal = F.silu(module(h))
                 elif isinstance(module, nn.Conv2d):

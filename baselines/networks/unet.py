@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from baselines.networks.blocks import (
     Downsample,
     GroupNorm,
+    Mapping,
     ResidualBlock,
     Resize,
     SelfAttention,
@@ -203,22 +204,6 @@ class Trunk:
 def time_embedding(width: int) -> nn.Sequential:
     """The two layers behind the sinusoidal features of the timestep, (b, width) to (b, 4 * width)."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
-
-
-class Mapping(nn.Sequential):
-    """Maps a latent z, (b, size), brought to unit mean square, to a style, (b, width), by three layers.
-
-    Source: Xiao et al. 2022 App. C; NVlabs/denoising-diffusion-gan `ncsnpp_generator_adagn.py` (`z_transform`).
-    """
-
-    def __init__(self, size: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        for i in range(3):
-            layers += [nn.Linear(width if i else size, width), nn.SiLU()]
-        super().__init__(*layers)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt())
 
 
 class UNet(nn.Module):

@@ -454,9 +454,23 @@ def ncsnpp(
     fourier: bool,
     by_sigma: bool,
     centered: bool,
+    z: Tensor | None = None,
+    style: int = 0,
+    mapping: int = 0,
+    styled: int = 2,
+    tanh: bool = False,
 ) -> Tensor:
-    """NCSN++ and DDPM++ with BigGAN's blocks; `attention` are sides of feature maps. Images are those of the data."""
+    """NCSN++ and DDPM++ with BigGAN's blocks; `attention` are sides of feature maps. Images are those of the data.
+
+    With z the generator of denoising diffusion GANs: `styled` norms of a block are without weights of their own, and
+    scaled and shifted by what `mapping` + 1 layers make of z.
+    """
     count = 0
+    vector = torch.empty(0)
+    if z is not None:
+        vector = z.double() / torch.sqrt((z.double() ** 2).mean(1, keepdim=True) + 1e-8)
+        for layer in range(mapping + 1):
+            vector = silu(linear(w, f"z_transform.{1 + 2 * layer}", vector, style))
     larger, smaller = (fir_up, fir_down) if filtered else (doubled, halved)
 
     def unit() -> str:
@@ -467,14 +481,23 @@ def ncsnpp(
     def norm(name: str, h: Tensor) -> Tensor:
         return group_norm(w, name, h, 1e-6, min(h.shape[1] // 4, 32))
 
+    def block_norm(name: str, number: int, h: Tensor) -> Tensor:
+        if z is None or number >= styled:
+            return norm(f"{name}.GroupNorm_{number}", h)
+        grouped = h.reshape(len(h), min(h.shape[1] // 4, 32), -1)
+        mean, variance = grouped.mean(-1, keepdim=True), grouped.var(-1, keepdim=True, unbiased=False)
+        normal = ((grouped - mean) / torch.sqrt(variance + 1e-6)).reshape(h.shape)
+        told = linear(w, f"{name}.GroupNorm_{number}.style", vector, 2 * h.shape[1])
+        return told[:, : h.shape[1], None, None] * normal + told[:, h.shape[1] :, None, None]
+
     def block(h: Tensor, out: int, change: str = "") -> Tensor:
         name, before = unit(), h
-        h = silu(norm(f"{name}.GroupNorm_0", h))
+        h = silu(block_norm(name, 0, h))
         if change:
             h, before = (larger(h), larger(before)) if change == "up" else (smaller(h), smaller(before))
         h = conv(w, f"{name}.Conv_0", h, out)
         h = h + linear(w, f"{name}.Dense_0", silu(emb), out)[:, :, None, None]
-        h = conv(w, f"{name}.Conv_1", silu(norm(f"{name}.GroupNorm_1", h)), out)
+        h = conv(w, f"{name}.Conv_1", silu(block_norm(name, 1, h)), out)
         if change or before.shape[1] != out:
             before = conv(w, f"{name}.Conv_2", before, out, 1)
         return (before + h) / math.sqrt(2)
@@ -531,6 +554,7 @@ def ncsnpp(
     if image is None:
         normal = silu(norm(unit(), h))
         image = conv(w, unit(), normal, x.shape[1])
+    image = torch.tanh(image) if tanh else image
     return image / t.double().view(-1, 1, 1, 1) if by_sigma else image
 
 

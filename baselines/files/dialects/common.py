@@ -91,7 +91,7 @@ def checked(
 
 _REQUIRED = frozenset({
     "in_channels", "out_channels", "out_ch", "model_channels", "num_res_blocks", "attention_resolutions", "ch",
-    "z_channels", "resolution", "embed_dim", "n_layer", "n_embed", "attn_resolutions",
+    "z_channels", "resolution", "embed_dim", "n_layer", "n_embed", "attn_resolutions", "ch_mult",
 })  # fmt: skip
 
 
@@ -110,6 +110,19 @@ def factors(image_size: int, resolutions: str | Iterable[int]) -> tuple[int, ...
     """Factors of downsampling from sides of feature maps."""
     sides = [int(part) for part in resolutions.split(",") if part] if isinstance(resolutions, str) else resolutions
     return tuple(image_size // int(side) for side in sides)
+
+
+def numbers(name: str, value: Any) -> tuple[int, ...]:
+    """Whole numbers of an argument, a list or a text with spaces or commas, as command lines have them.
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
+    try:
+        return tuple(int(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name} is a list of whole numbers, such as [1, 2, 2]; got {value!r}.") from error
 
 
 def schedule(name: Any, known: Mapping[str, str], argument: str) -> str:
