@@ -1,15 +1,18 @@
 """Memory and seconds of large sets, and that numbers do not depend on where the images lie: leaderboards/scale.csv.
 
+    nice -n 19 python -m scripts.measure_scale make --images 100000
     nice -n 19 python -m scripts.measure_scale score --images 100000
     nice -n 19 python -m scripts.measure_scale open --images 1280000
     nice -n 19 python -m scripts.measure_scale moments --images 10000000
 
-`score` measures FID, KID, precision and recall of as many images on both sides, from tars, a folder and an npz. Images
-are those of `shapes`: real ones of seed 0, and "generated" ones of seed 1 with noise. `open` opens tars of tiny images
+`score` measures FID, KID, precision and recall of as many images on both sides, from tars, a folder and an npz, which
+`make` writes beforehand, or it does. Images are those of `shapes`: real ones of seed 0, and "generated" ones of seed 1
+with noise. `open` opens tars of tiny images
 for the first time and again, and a folder of a tenth of them. `moments` sums up moments of features that are streamed.
 
-Every measurement is a process of its own with a cache of its own. Peak memory is the largest resident size of that
-process, torch and all, and its CPU seconds count its start as well, but for `open`.
+Rows are written as they are found, and a command that was killed goes on with those that are missing. To measure again
+what is there, remove its rows. Every measurement is a process of its own with a cache of its own. Peak memory is the
+largest resident size of that process, torch and all, and its CPU seconds count its start as well, but for `open`.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ COLUMNS = (
 METRICS = ("fid", "kid", "precision", "recall")
 KINDS = ("tar", "folder", "npz")
 SHARD = 10_000
+MANY = 20_000
+"""Images a side beyond which distances between all pairs take minutes."""
 WIDTH, NARROWER, NARROW = 2048, 128, 1_000_000
 """Features of streamed moments: as many as Inception's, and fewer of more than a million rows."""
 
@@ -93,7 +98,9 @@ def make(home: Path, count: int) -> None:
                     (folder / f"{done:07}.png").write_bytes(data)
                     every[done] = image.transpose(1, 2, 0)
                     done += 1
-        np.savez(home / f"{name}.npz", arr_0=every)
+        # Whole or absent: it is what says that a side is there.
+        np.savez(home / f"{name}.partial.npz", arr_0=every)
+        (home / f"{name}.partial.npz").replace(home / f"{name}.npz")
 
 
 def place(home: Path, kind: str, name: str) -> str:
@@ -101,7 +108,7 @@ def place(home: Path, kind: str, name: str) -> str:
     return str(home / f"{name}.npz" if kind == "npz" else home / kind / name)
 
 
-def scored(home: Path, kind: str, cache: str, threads: int) -> dict[str, Any]:
+def scored(home: Path, kind: str, cache: str, threads: int, metrics: Sequence[str] = METRICS) -> dict[str, Any]:
     """Values, seconds and peak memory of a score."""
     os.environ["GENBENCH_CACHE"] = cache
     import torch
@@ -110,11 +117,11 @@ def scored(home: Path, kind: str, cache: str, threads: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    results = genbench.score(place(home, kind, "generated"), place(home, kind, "real"), metrics=METRICS)
+    results = genbench.score(place(home, kind, "generated"), place(home, kind, "real"), metrics=metrics)
     seconds = time.perf_counter() - started
     return {
         "cpu_seconds": time.process_time(),
-        "values": {name: one.score.value for name, one in zip(METRICS, results, strict=True)},
+        "values": {name: one.score.value for name, one in zip(metrics, results, strict=True)},
         "seconds": seconds,
         "peak_mib": resident("VmHWM:") / 1024,
     }
@@ -183,39 +190,41 @@ def row(task: str, kind: str, images: int, threads: int, **cells: Any) -> dict[s
     return {name: tables.cell(given.get(name)) for name in COLUMNS}
 
 
-def rows_of_scores(home: Path, count: int, threads: int) -> list[dict[str, str]]:
-    """Rows of the three forms, each with an empty cache and again with what the first left there."""
+def measure_scores(home: Path, count: int, threads: int, output: Path) -> None:
+    """Rows of the three forms, each with an empty cache and again with what the first left there.
+
+    Rows are written as they are found, and those that are there are kept: a form is measured again from the start when
+    one of its rows is missing. Of more than `MANY` images the second pass measures FID alone, because it is the
+    features that were kept; distances between all pairs are made anew for every number.
+    """
     make(home, count)
-    found = []
     for kind in KINDS:
+        known = {(r["task"], r["metric"]) for r in present(output) if (r["kind"], r["images"]) == (kind, str(count))}
+        wanted = {"score": METRICS, "score again": METRICS if count <= MANY else METRICS[:1]}
+        if all((task, metric) in known for task, metrics in wanted.items() for metric in metrics):
+            print(kind, "is there", flush=True)
+            continue
         with tempfile.TemporaryDirectory(dir=home) as cache:
-            for task in ("score", "score again"):
+            for task, metrics in wanted.items():
                 time.sleep(3)  # a survey is kept of files that have been at rest
-                told = fresh(scored, home, kind, cache, threads)
-                for metric, value in told["values"].items():
-                    cells = {name: round(told[name], 1) for name in ("seconds", "cpu_seconds", "peak_mib")}
-                    found.append(row(task, kind, count, threads, metric=metric, value=value, **cells))
+                told = fresh(scored, home, kind, cache, threads, metrics)
+                cells = {name: round(told[name], 1) for name in ("seconds", "cpu_seconds", "peak_mib")}
+                values = told["values"].items()
+                found = [row(task, kind, count, threads, metric=name, value=value, **cells) for name, value in values]
+                merge(output, found)
                 print(kind, task, told, flush=True)
-    return found
 
 
-def rows_of_openings(home: Path, count: int, threads: int) -> list[dict[str, str]]:
+def measure_openings(home: Path, count: int, threads: int, output: Path) -> None:
     """Rows of opening tars of tiny images for the first time and again, and a folder of a tenth of them."""
     data = png(np.zeros((3, 1, 1), np.uint8))
     tars, folder, few = home / f"tiny-{count}", home / f"tiny-{count // 10}-files", count // 10
-    if not tars.is_dir():
-        tars.mkdir(parents=True)
-        for start in range(0, count, SHARD):
-            with tarfile.open(tars / f"{start // SHARD:06}.tar", "w") as tar:
-                for i in range(start, min(start + SHARD, count)):
-                    add(tar, f"{i:08}.png", data)
-    if not folder.is_dir():
-        for i in range(few):
-            inner = folder / f"{i // 1000:04}"
-            inner.mkdir(parents=True, exist_ok=True)
-            (inner / f"{i:08}.png").write_bytes(data)
-    found = []
+    make_tiny(tars, folder, count, data)
     for kind, path, number in (("tar", tars, count), ("folder", folder, few)):
+        known = {r["task"] for r in present(output) if (r["kind"], r["images"]) == (kind, str(number))}
+        if {"open", "open again"} <= known:
+            print(kind, "is there", flush=True)
+            continue
         with tempfile.TemporaryDirectory(dir=home) as cache:
             for task in ("open", "open again"):
                 time.sleep(3)
@@ -224,9 +233,27 @@ def rows_of_openings(home: Path, count: int, threads: int) -> list[dict[str, str
                 cells = {
                     name: round(told[name], 1) for name in ("seconds", "cpu_seconds", "peak_mib", "bytes_per_image")
                 }
-                found.append(row(task, kind, number, threads, metric="", value="", **cells))
+                merge(output, [row(task, kind, number, threads, metric="", value="", **cells)])
                 print(kind, task, told, flush=True)
-    return found
+
+
+def make_tiny(tars: Path, folder: Path, count: int, data: bytes) -> None:
+    """Writes tars of so many copies of a file, and a folder of a tenth of them. What lacks its name is not whole."""
+    if not tars.is_dir():
+        partial = tars.with_name(f"{tars.name}.partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        for start in range(0, count, SHARD):
+            with tarfile.open(partial / f"{start // SHARD:06}.tar", "w") as tar:
+                for i in range(start, min(start + SHARD, count)):
+                    add(tar, f"{i:08}.png", data)
+        partial.replace(tars)
+    if not folder.is_dir():
+        partial = folder.with_name(f"{folder.name}.partial")
+        for i in range(count // 10):
+            inner = partial / f"{i // 1000:04}"
+            inner.mkdir(parents=True, exist_ok=True)
+            (inner / f"{i:08}.png").write_bytes(data)
+        partial.replace(folder)
 
 
 def rows_of_moments(count: int, threads: int) -> list[dict[str, str]]:
@@ -238,10 +265,21 @@ def rows_of_moments(count: int, threads: int) -> list[dict[str, str]]:
     return [row("moments", f"{width} features", told["count"], threads, metric="error", value=told["error"], **cells)]
 
 
+def present(output: Path) -> list[dict[str, str]]:
+    """The rows of a table, none where there is no table."""
+    return tables.read(output, COLUMNS) if output.is_file() else []
+
+
+def merge(output: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Puts rows into a table, in place of those of the same task, kind, images and metric."""
+    identity = operator.itemgetter("task", "kind", "images", "metric")
+    tables.merge(output, COLUMNS, rows, identity=identity, order=lambda row: (int(row["images"]), identity(row)))
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Measures and merges the rows into the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("score", "open", "moments"))
+    parser.add_argument("task", choices=("make", "score", "open", "moments"))
     parser.add_argument("--images", type=int, required=True, help="images a side, or rows of features")
     parser.add_argument("--home", type=Path, default=Path("scale"), help="folder of the images (scale)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -251,14 +289,14 @@ def main(words: Sequence[str] | None = None) -> None:
     home = args.home / str(args.images)
     if args.task != "moments":
         home.mkdir(parents=True, exist_ok=True)
-    if args.task == "score":
-        rows = rows_of_scores(home, args.images, args.threads)
+    if args.task == "make":
+        make(home, args.images)
+    elif args.task == "score":
+        measure_scores(home, args.images, args.threads, args.output)
     elif args.task == "open":
-        rows = rows_of_openings(home, args.images, args.threads)
+        measure_openings(home, args.images, args.threads, args.output)
     else:
-        rows = rows_of_moments(args.images, args.threads)
-    identity = operator.itemgetter("task", "kind", "images", "metric")
-    tables.merge(args.output, COLUMNS, rows, identity=identity, order=lambda row: (int(row["images"]), identity(row)))
+        merge(args.output, rows_of_moments(args.images, args.threads))
 
 
 if __name__ == "__main__":
