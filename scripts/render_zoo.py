@@ -127,7 +127,8 @@ LESSONS: Mapping[str, Lesson] = {
         "Kingma et al. 2021, eq. 17",
         "loss = E[gamma'(t) / 2 |eps - eps^|^2]",
         "In continuous time the bound depends on the ends of the schedule alone. Its interior is free, and learns to "
-        "make the loss vary least.",
+        "make the loss vary least. The bound reads pixels off by the model's own last step. The exact number of the same "
+        "network makes them continuous by uniform noise, of which the network knows nothing, and is higher for it.",
     ),
     "iddpm": Lesson(
         "Nichol and Dhariwal 2021, eq. 15",
@@ -166,8 +167,8 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
         f"{first['num_samples']} images of seed {first['seed']}, FID under the protocol `{first['protocol']}`, +- one "
         f"standard error. The floor, which is the FID of as many real images, is {float(floor):.2g}. Systems without a",
         "network of their own sample `shapes-pixel`, so that what differs is the sampler. The numbers are those of",
-        "`leaderboards/zoo.csv`, which `genbench bench` measures with `leaderboards/zoo.toml`, `zoo-long.toml` and",
-        "`zoo-likelihood.toml`.",
+        "`leaderboards/zoo.csv`, which `genbench bench` measures with `leaderboards/zoo.toml`, `zoo-long.toml`,",
+        "`zoo-hours.toml`, `zoo-likelihood.toml` and `zoo-exact.toml`.",
         "",
         "![FID against evaluations](../leaderboards/pictures/evaluations.png)",
         "",

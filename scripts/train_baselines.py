@@ -9,6 +9,7 @@
     python -m scripts.train_baselines patch-4       # of blocks of 4 x 4 pixels, to compare with patch-2 and patch-1
     python -m scripts.train_baselines vdm           # a variational diffusion model, from the weights of pixel
     python -m scripts.train_baselines cld           # critically-damped Langevin diffusion, likewise
+    python -m scripts.train_baselines vlb           # the network of pixel, trained on by the variational bound alone
 
 The first serves DDPM, DDIM and classifier-free guidance, and with the second ADM-G. Interrupted, the same command
 continues from its checkpoint. Losses, a sample sheet per stop and the checkpoint go to --work.
@@ -45,6 +46,7 @@ from baselines.equilibrium import divergence, equilibrium_loss, outside
 from baselines.files import catalogue, text
 from baselines.files.arguments import architecture, training
 from baselines.guidance import classifier_free
+from baselines.importance import Resampled, SecondMoment, bound_loss
 from baselines.networks.autoencoder import AutoencoderConfig, AutoencoderKL, posterior
 from baselines.networks.classifier import Classifier, ClassifierConfig
 from baselines.networks.latent import TextUNet, TextUNetConfig
@@ -262,8 +264,8 @@ def latent_sheet(network: torch.nn.Module, path: Path, *, decode: AutoencoderKL,
 class Task:
     """One network to train: how it is made, what it minimises, and what its card says.
 
-    `ships` says whether the weights go into the package, and not beside the checkpoint; `learned` gives what training
-    has made of the process.
+    `kept` gives the part of what is trained that is written; `ships` says whether it goes into the package, and not
+    beside the checkpoint; `learned` gives what training has made of the process.
     """
 
     make: Callable[[], torch.nn.Module]
@@ -274,6 +276,7 @@ class Task:
     report: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
     picture: Callable[[torch.nn.Module, Path], None] | None = None
     data: Mapping[str, Any] | None = None
+    kept: Callable[[Any], torch.nn.Module] = lambda network: network
     ships: bool = True
     learned: Callable[[torch.nn.Module], dict[str, float]] = lambda network: {}
 
@@ -439,6 +442,29 @@ def vdm(args: argparse.Namespace) -> Task:
     )
 
 
+def vlb(args: argparse.Namespace) -> Task:
+    def make() -> Resampled:
+        network = UNet(PIXEL)
+        network.load_state_dict({k: v.float() for k, v in load_file(HOME / "shapes-pixel.safetensors").items()})
+        return Resampled(network, SecondMoment(PROCESS["steps"]))
+
+    return Task(
+        make=make,
+        loss=bound_loss(BETA, PROCESS["kind"]),
+        batch=partly_labelled,
+        summary="class-conditional U-Net of pixels, trained on by the variational bound with importance sampling",
+        card={
+            "kind": "unet",
+            "network": dataclasses.asdict(PIXEL),
+            "process": PROCESS,
+            "shape": SHAPE,
+            "start": "shapes-pixel",
+        },
+        kept=lambda both: both.network,
+        ships=False,
+    )
+
+
 def ends_of(network: Any) -> dict[str, float]:
     """gamma at times 0 and 1 after training."""
     low, high = network.schedule.ends.tolist()
@@ -582,6 +608,7 @@ TASKS: dict[str, Callable[[argparse.Namespace], Task]] = {
     "equilibrium": equilibrium,
     "vdm": vdm,
     "cld": cld,
+    "vlb": vlb,
     "subspace": subspace,
     **{f"patch-{patch}": partial(patched, patch=patch) for patch in PATCHES},
 }
@@ -633,13 +660,13 @@ def train(name: str, args: argparse.Namespace) -> None:
             log.write(f"{state.step},{state.loss:.6f},{seconds:.0f}\n")
         if task.picture is not None:
             # Sheets are drawn on the CPU, wherever the network is trained.
-            task.picture(copy.deepcopy(average).cpu(), args.work / f"{name}.png")
-    own = task.data is not None
+            task.picture(copy.deepcopy(task.kept(average)).cpu(), args.work / f"{name}.png")
+    own, kept = task.data is not None, task.kept(average).cpu()
     stem = Path(args.config).stem if own else f"shapes-{name}"
     output = (HOME if task.ships and not own else args.work) / f"{stem}.safetensors"
     output.parent.mkdir(parents=True, exist_ok=True)
     kind = torch.float32 if own else torch.float16
-    save_file({key: value.to(kind).contiguous() for key, value in average.state_dict().items()}, output)
+    save_file({key: value.to(kind).contiguous() for key, value in kept.state_dict().items()}, output)
     special = ("config", "data", "drop") if own else ("drop", "divergence")
     options = ("steps", "batch_size", "rate", "decay", "warmup", "average", "precision", "seed", *special)
     given = " ".join(f"--{key.replace('_', '-')} {getattr(args, key)}" for key in options)
@@ -649,11 +676,11 @@ def train(name: str, args: argparse.Namespace) -> None:
         command=f"python -m scripts.train_baselines {name} {given}",
         data=dict(task.data or {"name": "shapes", "version": shapes.VERSION, "images": images}),
         seconds=time.time() - started if measured and not args.export else None,
-        measured=measured | task.report(average.cpu()),
+        measured=measured | task.report(kept),
         averaged=True,
         recipe=dataclasses.asdict(recipe),
         **({"licence": "of whoever trained it"} if own else {}),
-        **_described(task, average),
+        **_described(task, kept),
         **({"note": args.note} if args.note else {}),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from baselines.systems import cfg, ddim, ddpm
+from baselines.systems import cfg, ddim, ddpm, iddpm
 from scripts import train_baselines
 
 NETWORK = {
@@ -74,3 +74,18 @@ def test_a_share_of_dropped_labels_needs_a_row_that_means_none(train, tmp_path: 
     assert ddpm.load(**WHERE, weights=path, steps=2, variance="learned").classes == 3
     with pytest.raises(ValueError, match="null class"):
         cfg.load(**WHERE, weights=path, steps=2)
+
+
+def test_the_network_that_is_trained_on_by_the_bound_is_one_of_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["vlb", "--steps", "2", "--warmup", "0", "--rate", "1e-4", "--batch-size", "4", "--work", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train_baselines", *given])
+    train_baselines.main()
+    path = tmp_path / "shapes-vlb.safetensors"
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert (about["kind"], about["start"], about["averaged"]) == ("unet", "shapes-pixel", True)
+    trained = iddpm.load(**WHERE | {"dataset": "shapes"}, weights=str(path), steps=2)
+    shipped = iddpm.load(**WHERE | {"dataset": "shapes"}, steps=2)
+    found = [model.sample(SEEDS, labels=LABELS) for model in (trained, shipped)]
+    assert 0 < (found[0] - found[1]).abs().max() < 0.5
