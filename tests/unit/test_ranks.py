@@ -235,7 +235,7 @@ def test_nobody_who_leads_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> N
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "ARRIVAL", 0.5)
-    with pytest.raises(ranks.Lost, match="do not meet at MASTER_ADDR=127.0.0.1"):
+    with pytest.raises(ranks.Lost, match=r"do not meet at MASTER_ADDR=127\.0\.0\.1"):
         ranks._of_leader()
 
 
