@@ -128,7 +128,7 @@ LESSONS: Mapping[str, Lesson] = {
         "loss = E[gamma'(t) / 2 |eps - eps^|^2]",
         "In continuous time the bound depends on the ends of the schedule alone. Its interior is free, and learns to "
         "make the loss vary least. The bound reads pixels off by the model's own last step. The exact number of the "
-        "same network makes them continuous by uniform noise, of which the network knows nothing, and is higher for it.",
+        "same network makes them continuous by uniform noise, of which the network knows nothing, and is higher.",
     ),
     "iddpm": Lesson(
         "Nichol and Dhariwal 2021, eq. 15",
