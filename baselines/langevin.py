@@ -20,7 +20,7 @@ from baselines.steps import Step, shifted, transition
 
 
 def _score(denoise: Denoiser, x: Tensor, p: Level, condition: Condition) -> Tensor:
-    return -shifted(denoise(x, p, condition), x, p).eps / p.sigma
+    return shifted(denoise(x, p, condition), x, p).eps / -p.sigma
 
 
 def euler_maruyama(process: Continuous, *, width: float | None = None) -> Step:

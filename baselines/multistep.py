@@ -15,7 +15,8 @@ A multistep step remembers the steps before it, so it is made once a run: `walk(
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 from baselines.denoisers import Condition, Denoiser
 from baselines.noise import Noise
 from baselines.schedules import Grid, Level, Process
-from baselines.steps import Step, shifted
+from baselines.steps import Step, combined, shifted
 
 
 def log_snr(p: Level) -> float:
@@ -51,31 +52,40 @@ def dpm_solver(order: int = 2) -> Step:
     """
     if order not in (1, 2, 3):
         raise ValueError(f"The order of DPM-Solver++ is 1, 2 or 3; got {order!r}.")
-    known: list[tuple[float, Tensor]] = []
+    known: list[tuple[float, Tensor]] = []  # lambda and x0 of the levels visited last, the latest first
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
         x0 = shifted(denoise(x, p, condition), x, p).x0
         if q.sigma == 0:
             return q.alpha * x0
-        known[:] = [*known, (log_snr(p), x0)][-order:]
-        h = log_snr(q) - log_snr(p)
-        x_q = q.sigma / p.sigma * x - q.alpha * math.expm1(-h) * x0
-        if len(known) == 1:
-            return x_q
-        r = (known[-1][0] - known[-2][0]) / h
-        first = (x0 - known[-2][1]) / r
-        if len(known) == 2:
-            return x_q - q.alpha * 0.5 * math.expm1(-h) * first  # Alg. 2: D = (1 + 1/(2r)) x0 - 1/(2r) x0_before
-        s = (known[-2][0] - known[-3][0]) / h
-        before = (known[-2][1] - known[-3][1]) / s
-        slope = first + r / (r + s) * (first - before)
-        bend = (first - before) / (r + s)
-        phi_2 = math.expm1(-h) / h + 1
-        phi_3 = phi_2 / h - 0.5
-        return x_q + q.alpha * phi_2 * slope - q.alpha * phi_3 * bend  # App. B: third order
+        known[:] = [(log_snr(p), x0), *known][:order]
+        h, places = log_snr(q) - log_snr(p), [place for place, _ in known]
+        weights = (-q.alpha * weight for weight in _of_known(h, places))
+        return combined((q.sigma / p.sigma, x), *zip(weights, (value for _, value in known), strict=True))
 
     return step
+
+
+def _of_known(h: float, places: Sequence[float]) -> list[float]:
+    """Weights of x0 at one to three places, the latest first, in a step of length h.
+
+    Source: Lu et al. 2022b Alg. 2 and App. B, with the differences of x0 that stand there written out.
+    """
+    phi_1 = math.expm1(-h)
+    if len(places) == 1:
+        return [phi_1]
+    r = (places[0] - places[1]) / h
+    if len(places) == 2:
+        return [phi_1 * (1 + 0.5 / r), -phi_1 * 0.5 / r]  # Alg. 2: D = (1 + 1/(2r)) x0 - 1/(2r) x0_before
+    s = (places[1] - places[2]) / h
+    phi_2 = phi_1 / h + 1
+    phi_3 = phi_2 / h - 0.5
+    # App. B: -phi_2 slope + phi_3 bend, of the differences D_0 = (x0 - x0_1) / r and D_1 = (x0_1 - x0_2) / s, where
+    # slope = D_0 + r / (r + s) (D_0 - D_1) and bend = (D_0 - D_1) / (r + s).
+    share = (phi_3 - phi_2 * r) / (r + s)  # of D_0 - D_1
+    first, second = (share - phi_2) / r, -share / s
+    return [phi_1 + first, second - first, -second]
 
 
 def dpm_solver_single(order: int = 2, *, process: Process, prediction: Literal["x0", "eps"] = "x0") -> Step:
@@ -115,10 +125,8 @@ def dpm_solver_single(order: int = 2, *, process: Process, prediction: Literal["
             """The exact solution for a polynomial whose coefficients are the terms."""
             of_eps = prediction == "eps"
             z, scale = (share * h, to.sigma) if of_eps else (-share * h, to.alpha)
-            result = (to.alpha / p.alpha if of_eps else to.sigma / p.sigma) * x
-            for weight, value in terms:
-                result = result - scale * weight(z) * value
-            return result
+            kept = to.alpha / p.alpha if of_eps else to.sigma / p.sigma
+            return combined((kept, x), *((-scale * weight(z), value) for weight, value in terms))
 
         here = told(x, p)
         if order == 1:
@@ -126,7 +134,7 @@ def dpm_solver_single(order: int = 2, *, process: Process, prediction: Literal["
         if order == 2:
             m = between(0.5)
             middle = told(moved(m, 0.5, (math.expm1, here)), m)
-            return moved(q, 1.0, (math.expm1, here), (math.expm1, middle - here))  # r1 = 1/2: 1/(2 r1) = 1
+            return moved(q, 1.0, (math.expm1, middle))  # r1 = 1/2: D = u + (middle - u) / (2 r1)
         one, two = between(1 / 3), between(2 / 3)
         d1 = told(moved(one, 1 / 3, (math.expm1, here)), one) - here
         ahead = moved(two, 2 / 3, (math.expm1, here), (_phi, 2.0 * d1))  # r2 / r1 = 2
@@ -162,32 +170,39 @@ def unipc(order: int = 3, variant: Literal["bh1", "bh2"] = "bh2") -> Step:
     """
     if order < 1 or variant not in ("bh1", "bh2"):
         raise ValueError(f"order is at least 1 and variant bh1 or bh2; got {order!r} and {variant!r}.")
-    known: list[tuple[Level, Tensor]] = []  # levels and what x0 was there, the last `order` ones
-    state: list[Tensor] = []  # where the last step started, after its correction
-
-    def moved(x: Tensor, p: Level, q: Level, x0: Tensor, others: Sequence[tuple[Level, Tensor]]) -> Tensor:
-        """From p to q by x0 at p and at the levels of `others`."""
-        h = log_snr(q) - log_snr(p)
-        scale = math.expm1(-h) if variant == "bh2" else -h
-        there = q.sigma / p.sigma * x - q.alpha * math.expm1(-h) * x0
-        places = [(log_snr(level) - log_snr(p)) / h for level, _ in others]
-        for weight, place, (_, value) in zip(_weights(places, -h, scale), places, others, strict=True):
-            there = there - q.alpha * scale * weight / place * (value - x0)  # eq. 3 and 9, in x0
-        return there
+    known: list[tuple[Level, Tensor]] = []  # levels and what x0 was there, the latest first
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]
         x0 = shifted(denoise(x, p, condition), x, p).x0
         if q.sigma == 0:
             return q.alpha * x0
-        if state:
-            m, x0_m = known[-1]
-            x = moved(state.pop(), m, p, x0_m, [*known[:-1], (p, x0)])
-        state.append(x)
-        known[:] = [*known, (p, x0)][-order:]
-        return moved(x, p, q, x0, known[:-1])
+        kept, before = q.sigma / p.sigma, [level for level, _ in known]
+        weights = dict(_of_levels(p, q, tuple(before[: order - 1]), variant))
+        if before:
+            # The predictor led from m to x without x0 at p, and the corrector repeats that step with it. They differ in
+            # the weights alone, so x_q follows from x and the difference, and the corrected x itself is not needed.
+            m, *earlier = before
+            predicted = _of_levels(m, p, tuple(earlier), variant)
+            for level, corrected in _of_levels(m, p, (p, *earlier), variant).items():
+                weights[level] = weights.get(level, 0.0) + kept * (corrected - predicted.get(level, 0.0))
+        known.insert(0, (p, x0))
+        there = combined((kept, x), *((weights[level], value) for level, value in known))
+        del known[order:]
+        return there
 
     return step
+
+
+@lru_cache(maxsize=1024)
+def _of_levels(p: Level, q: Level, others: tuple[Level, ...], variant: str) -> Mapping[Level, float]:
+    """Weights of x0 at p and at the levels of `others`, in the step from p to q. All batches of a run share them."""
+    h = log_snr(q) - log_snr(p)
+    scale = math.expm1(-h) if variant == "bh2" else -h
+    places = [(log_snr(level) - log_snr(p)) / h for level in others]
+    # Of the differences between the x0 of others and that of p: eq. 3 and 9, in x0.
+    each = [-q.alpha * scale * w / place for w, place in zip(_weights(places, -h, scale), places, strict=True)]
+    return {p: -q.alpha * math.expm1(-h) - sum(each), **dict(zip(others, each, strict=True))}
 
 
 def _weights(places: Sequence[float], z: float, scale: float) -> list[float]:

@@ -95,6 +95,18 @@ def ddpm(variance: Variance = "small") -> Step:
     return step
 
 
+def combined(first: tuple[float, Tensor], *others: tuple[float, Tensor]) -> Tensor:
+    """The sum of factors times tensors, in a new tensor: one pass over the memory and one rounding a term.
+
+    Every element is computed alike wherever it lies, so that an image does not depend on its batch.
+    """
+    factor, value = first
+    total = factor * value
+    for factor, value in others:
+        total.add_(value, alpha=factor)
+    return total
+
+
 def shifted(prediction: Prediction, x: Tensor, p: Level) -> Prediction:
     """The prediction with a classifier's gradient moved into its noise: eps - sigma * gradient.
 
@@ -162,12 +174,12 @@ def heun(
         if share > 0:
             p, x = _churned(x, p, share, process, inflation * noise(i + 1, x))
         slope = shifted(denoise(x, p, condition), x, p).eps  # Alg. 2 line 7
-        length = q.ratio - p.ratio
-        there = q.alpha * (x / p.alpha + length * slope)  # line 8
+        kept, length = q.alpha / p.alpha, q.alpha * (q.ratio - p.ratio)
+        there = combined((kept, x), (length, slope))  # line 8
         if q.sigma == 0:
             return there
         slope_there = shifted(denoise(there, q, condition), there, q).eps
-        return q.alpha * (x / p.alpha + length * 0.5 * (slope + slope_there))  # line 11
+        return combined((kept, x), (0.5 * length, slope), (0.5 * length, slope_there))  # line 11
 
     return step
 
