@@ -319,7 +319,10 @@ def plan(**options: Any) -> None:
         raise click.exceptions.Exit(made["exit_code"])
     size, free = made.pop("disk_bytes"), made.pop("free_bytes")
     needed = "unknown" if size is None else f"{size / 2**20:.1f} MiB"
-    made |= {"sampling": duration(made.pop("sampling_seconds")), "disk": f"{needed}, {free / 2**30:.1f} GiB free"}
+    memory = made.pop("memory_bytes")
+    made |= {stage: duration(made.pop(f"{name}_seconds")) for stage, name in _STAGES.items()}
+    made["memory"] = "unknown" if memory is None else f"{memory / 2**20:.1f} MiB beside features, models and libraries"
+    made["disk"] = f"{needed}, {free / 2**30:.1f} GiB free"
     code, missing = made.pop("exit_code"), made.pop("missing")
     for key, value in made.items():
         text = (", ".join(value) or "nothing") if isinstance(value, list) else value
@@ -330,6 +333,9 @@ def plan(**options: Any) -> None:
     for line in missing:
         say(wrapped(shown(f"  {line}"), console.width(), indent=4))
     raise click.exceptions.Exit(code)
+
+
+_STAGES = {"sampling": "sampling", "features": "feature", "measuring": "measuring"}
 
 
 @cli.command(short_help="Check this machine.")

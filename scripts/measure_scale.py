@@ -4,11 +4,14 @@
     nice -n 19 python -m scripts.measure_scale score --images 100000
     nice -n 19 python -m scripts.measure_scale open --images 1280000
     nice -n 19 python -m scripts.measure_scale moments --images 10000000
+    nice -n 19 python -m scripts.measure_scale cost
 
 `score` measures FID, KID, precision and recall of as many images on both sides, from tars, a folder and an npz, which
 `make` writes beforehand, or it does. Images are those of `shapes`: real ones of seed 0, and "generated" ones of seed 1
 with noise. `open` opens tars of tiny images
 for the first time and again, and a folder of a tenth of them. `moments` sums up moments of features that are streamed.
+
+`cost` holds the cost model of `genbench.costs` against what it predicts: see `scripts/cost_points.py`.
 
 Rows are written as they are found, and a command that was killed goes on with those that are missing. To measure again
 what is there, remove its rows. Every measurement is a process of its own with a cache of its own. Peak memory is the
@@ -37,6 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from genbench import tables
+from scripts import cost_points
 from scripts.benchmarking import LEADERBOARDS, fresh, processor, resident, today, use_threads, versions
 
 TABLE = LEADERBOARDS / "scale.csv"
@@ -265,6 +269,17 @@ def rows_of_moments(count: int, threads: int) -> list[dict[str, str]]:
     return [row("moments", f"{width} features", told["count"], threads, metric="error", value=told["error"], **cells)]
 
 
+def measure_costs(output: Path, home: Path, most: int, anew: bool) -> None:
+    """Measures the points of the cost model, with the largest set that was made, or one of so many images."""
+    use_threads(1)
+    sets = [path for path in home.glob("*") if path.name.isdigit() and (path / "real.npz").is_file()]
+    largest = max(sets, key=lambda path: int(path.name), default=home / str(most))
+    if int(largest.name) < most:
+        largest = home / str(most)
+    make(largest, most)
+    cost_points.measure(output, largest, most=most, rounds=3, anew=anew)
+
+
 def present(output: Path) -> list[dict[str, str]]:
     """The rows of a table, none where there is no table."""
     return tables.read(output, COLUMNS) if output.is_file() else []
@@ -279,12 +294,19 @@ def merge(output: Path, rows: Sequence[dict[str, str]]) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     """Measures and merges the rows into the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("make", "score", "open", "moments"))
-    parser.add_argument("--images", type=int, required=True, help="images a side, or rows of features")
+    parser.add_argument("task", choices=("make", "score", "open", "moments", "cost"))
+    parser.add_argument("--images", type=int, help="images a side, or rows of features (cost: 100000)")
     parser.add_argument("--home", type=Path, default=Path("scale"), help="folder of the images (scale)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--output", type=Path, default=TABLE, help="table to merge into (leaderboards/scale.csv)")
+    parser.add_argument("--output", type=Path, help="table to merge into (leaderboards/scale.csv, or scale_cost.csv)")
+    parser.add_argument("--anew", action="store_true", help="cost: measure the points again that are there")
     args = parser.parse_args(words)
+    if args.task == "cost":
+        measure_costs(args.output or cost_points.TABLE, args.home, args.images or cost_points.SIZES[-1], args.anew)
+        return
+    if args.images is None:
+        parser.error("--images is needed")
+    args.output = args.output or TABLE
     use_threads(args.threads)
     home = args.home / str(args.images)
     if args.task != "moments":

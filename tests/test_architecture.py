@@ -76,7 +76,9 @@ ALLOWED: dict[str, set[str]] = {
     "requests": FOUNDATION | {"sets", "outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "reference_statistics": FOUNDATION
     | {"environment", "features", "identities", "measuring", "preflight", "protocols", "records"},
-    "planning": FOUNDATION | {"measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
+    "costs": FOUNDATION | {"registry"},
+    "planning": FOUNDATION
+    | {"costs", "measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},
     "advice": {"display", "errors", "papers", "records", "registry", "report", "tables"},
     "describe": FOUNDATION | {"advice", "registry", "protocols"},

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from genbench import files, generation, pipeline, planning, preflight, registry, sets, weights
+from genbench import costs, files, generation, pipeline, planning, preflight, registry, sets, weights
 from genbench.arrays import Samples
 from genbench.contracts import Classifier, Extractor
 from genbench.datasets import shapes
@@ -271,6 +271,7 @@ def test_a_plan_of_what_can_be_done_is_told_in_time_and_bytes(tmp_path: Path) ->
     )
     assert made.missing == [] and made.exit_code == 0 and made.evaluations == 1
     assert made.sampling_seconds is not None and made.disk_bytes == 40 * (3 * 32 * 32 + 4 * 64)
+    assert made.feature_seconds is not None and made.measuring_seconds is not None and made.unpredicted == []
     times = {
         None: "unknown",
         0: "0 seconds",
@@ -281,6 +282,41 @@ def test_a_plan_of_what_can_be_done_is_told_in_time_and_bytes(tmp_path: Path) ->
     }
     for seconds, text in times.items():
         assert planning.duration(seconds) == text
+
+
+def test_a_plan_adds_up_what_metrics_need_once_and_what_floors_need_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, set[str]]] = []
+
+    def rates(width: int, stages: set[str], **_: Any) -> dict[str, float]:
+        asked.append((width, set(stages)))
+        return {name: 1e6 if name in ("product", "scatter", "project") else 1e-3 for name in costs.RATES}
+
+    monkeypatch.setattr(costs, "measure_rates", rates)
+    wanted = [
+        Measurement.parse(text) for text in ("precision@compact", "recall@compact", "fid@compact", "vendi@compact")
+    ]
+    made = planning.plan(spec(), wanted, protocol=EMBEDDED, output=tmp_path, execution=Execution())
+    assert made.unpredicted == ["vendi"]
+    assert asked == [(64, {"search", "members", "fit", "distance", "left-out"})]
+    sizes = costs.Sizes(generated=40, reference=made_for(), width=64)
+
+    def seconds(stage: str, side: str = "both") -> float:
+        return costs.seconds_of(stage, side, sizes, rates(64, set()))
+
+    of_model = seconds("search", "generated") + seconds("members") + seconds("fit", "generated")
+    of_model += seconds("distance") + seconds("left-out")
+    of_reference = seconds("search", "reference") + seconds("fit", "reference")
+    # Both the model and the floor of as many real images are compared with one reference.
+    assert made.measuring_seconds == pytest.approx(2 * of_model + of_reference, abs=0.1)
+
+
+def made_for() -> int:
+    """Reference images that runs of shapes are compared with."""
+    count = registry.get("dataset", "shapes").reference_count
+    assert count
+    return int(count)
 
 
 def test_an_evaluator_refuses_before_the_first_image() -> None:
