@@ -82,6 +82,70 @@ class VariancePreserving:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfTime(VariancePreserving):
+    """The same process, of which a network is told another multiple of the time, as the priors of LSGM are.
+
+    Attributes:
+        told: the factor.
+    """
+
+    told: float = 1000.0
+
+    def level(self, time: float) -> Level:
+        return VariancePreserving.level(self, time)._replace(t=self.told * time)
+
+    def at(self, ratio: float) -> Level:
+        return VariancePreserving.at(self, ratio)._replace(t=self.told * self.time(ratio))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometric:
+    """The variance of the noise rises geometrically from `low` to `high`, and data of variance 1 - `low` keep theirs.
+
+    Attributes:
+        low, high: variances at times 0 and 1.
+        told: factor from the time to what a network is told.
+
+    Source: Vahdat et al. 2021 App. B.1; NVlabs/LSGM `diffusion_continuous.py:DiffusionGeometric`, where sigma2_0 may
+        differ from sigma2_min.
+    """
+
+    low: float = 3e-5
+    high: float = 0.999
+    told: float = 1000.0
+
+    def _of_variance(self, variance: float) -> Level:
+        time = math.log(variance / self.low) / math.log(self.high / self.low)
+        return Level(self.told * time, math.sqrt((1 - variance) / (1 - self.low)), math.sqrt(variance))
+
+    def level(self, time: float) -> Level:
+        return self._of_variance(self.low * (self.high / self.low) ** time)
+
+    def time(self, ratio: float) -> float:
+        return self.at(ratio).t / self.told
+
+    def at(self, ratio: float) -> Level:
+        return self._of_variance(ratio**2 / (1 - self.low + ratio**2))
+
+    def drift(self, time: float) -> float:
+        return -0.5 * self.diffusion(time)
+
+    def diffusion(self, time: float) -> float:
+        variance = self.level(time).sigma ** 2
+        return variance * math.log(self.high / self.low) / (1 - variance)
+
+    @property
+    def lowest(self) -> float:
+        """The ratio sigma / alpha of the least noise, that of time 0."""
+        return self.level(0.0).ratio
+
+    @property
+    def highest(self) -> float:
+        """The ratio sigma / alpha of the most noise."""
+        return self.level(1.0).ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubVariancePreserving(VariancePreserving):
     """The process of `VariancePreserving` with less noise at every time, because sigma is the square of its sigma.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from baselines.files import catalogue
-from baselines.files.dialects import ddgan, ddpm, diffusers, edm, guided, latent, score_sde
+from baselines.files.dialects import ddgan, ddpm, diffusers, edm, guided, latent, lsgm, score_sde
 from baselines.files.dialects.common import Architecture, Arguments, ConfigurationError, Training
 from baselines.networks import NetworkConfig, configured
 
@@ -57,6 +57,7 @@ _DIALECTS = (
     _Dialect(_labels, latent.label_tokens),
     _Dialect(_has("model_channels"), latent.unet_model),
     _Dialect(lambda a, target: score_sde.knows(a), score_sde.network, score_sde.training),
+    _Dialect(lambda a, target: lsgm.whole(a), lsgm.network, lsgm.training),
     _Dialect(_has("num_channels_dae", "z_emb_dim", "n_mlp"), ddgan.network, ddgan.training),
     _Dialect(_has("ch_mult", "model"), ddpm.network, ddpm.training),
     _Dialect(_has("large_size", "small_size"), guided.upsampler, guided.training),
@@ -78,6 +79,7 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
             score_sde: a configuration of NCSN++ or DDPM++, as sections `model`, `data` and `training`;
             EDM: the arguments of its network `EDMPrecond` with model_type SongUNet;
             denoising-diffusion-gan: the arguments of its scripts;
+            LSGM: the same, with `network` "dae" for the prior or "vae" for the autoencoder;
             DDPM in PyTorch: the yaml of ermongroup/ddim, or its `ch`, `ch_mult`, ... alone;
             diffusers: config.json of UNet2DModel, UNet2DConditionModel, AutoencoderKL or VQModel, and of the
             CLIPTextModel beside them.

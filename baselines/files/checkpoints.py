@@ -322,10 +322,10 @@ _PREFIXES = (*_PARTS, *(f"module.{part}" for part in _PARTS))
 """What stands before the names of a network: of DataParallel, and of the parts of a latent diffusion model."""
 
 _DROPPED = re.compile(
-    r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?(position_ids|sigmas|resample_filter)$|(.*\.)?map_augment\."
+    r"(.*\.)?(loss|model_ema)\.|(.*\.)?to_logits\.|(.*\.)?(position_ids|sigmas|resample_filter|num_batches_tracked|weight_normalized)$|(.*\.)?map_augment\."
 )
 """Weights in published files that no network needs: of losses and discriminators, of an unused output layer, and
-tables of noise levels, and of what only training is told."""
+tables of noise levels, counts of batches, second names of a weight, and of what only training is told."""
 
 _OLD_DIFFUSERS = (
     (re.compile(r"(attentions\.\d+)\.query\."), r"\1.to_q."),

@@ -1,4 +1,4 @@
-"""A whole latent diffusion model of a user: the yaml of its training says what all its networks are."""
+"""A whole latent model of a user: the arguments of its training say what all its networks are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from baselines.files.arguments import architecture
+from baselines.files.dialects import lsgm
 from baselines.files.dialects.common import ConfigurationError
 from baselines.networks.autoencoder import AutoencoderConfig
 from baselines.networks.transformer import LabelTokensConfig
@@ -15,8 +16,26 @@ from baselines.schedules import Discrete
 
 
 def whole(arguments: Mapping[str, Any]) -> bool:
-    """Whether these are the arguments of a whole latent diffusion model."""
-    return "unet_config" in _params(arguments)
+    """Whether these are the arguments of a whole latent model, that of latent diffusion or LSGM."""
+    return "unet_config" in _params(arguments) or lsgm.whole(arguments)
+
+
+def of_lsgm(path: str, arguments: Mapping[str, Any]) -> Release:
+    """The system in one file of LSGM: its prior, and the autoencoder that both its halves are in.
+
+    Raises:
+        ConfigurationError: arguments that are not implemented here.
+    """
+    told, stage = lsgm.training(arguments), lsgm.autoencoder(arguments)
+    prior, autoencoder = ({**arguments, lsgm.PART: part} for part in ("dae", "vae"))
+    return Release(
+        parts={
+            "unet": Part(file=path, configuration=prior, process=told.process, kind=told.kind),
+            "first_stage": Part(file=path, configuration=autoencoder),
+        },
+        shape=square(stage.side),
+        latent=Latent(channels=stage.groups * stage.latents, factor=2**stage.blocks),
+    )
 
 
 def _params(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -27,7 +46,7 @@ def _params(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def release(path: str, arguments: Mapping[str, Any]) -> Release:
-    """The system in one file of latent diffusion.
+    """The system in one file of latent diffusion or of LSGM.
 
     Args:
         path: of the file of `LatentDiffusion`, with its first stage and the network of its condition.
@@ -41,6 +60,8 @@ def release(path: str, arguments: Mapping[str, Any]) -> Release:
         CompVis/latent-diffusion `ddpm.py:DDPM`, `LatentDiffusion`: linear schedule in the root of beta, from
         `linear_start` to `linear_end`; with `scale_by_std` the factor of latents stands in the file.
     """
+    if lsgm.whole(arguments):
+        return of_lsgm(path, arguments)
     a = _params(arguments)
     for name, value in {"beta_schedule": "linear", "parameterization": "eps", "v_posterior": 0.0}.items():
         if a.get(name, value) != value:

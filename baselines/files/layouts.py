@@ -5,7 +5,7 @@ and "unexpected" are known before anything is loaded.
 
 Layouts: "guided" (improved diffusion, ADM, LDM's U-Net), "ddpm" (DDPM in PyTorch, LDM's autoencoders, LDM's text
 encoder and label table), "diffusers", "transformers" (CLIP's text encoder), "score_sde" and "edm" (NCSN++ and DDPM++),
-and "baselines", this package's own.
+"nvae" (LSGM's autoencoder) and "baselines", this package's own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,23 @@ from baselines.networks.blocks import (
 )
 from baselines.networks.classifier import Classifier
 from baselines.networks.ncsnpp import Attention, Block, Combine, Fourier, NCSNpp, Reduced
+from baselines.networks.nvae import (
+    NVAE,
+    Affine,
+    Causal,
+    Cell,
+    Conv,
+    Double,
+    Enlarged,
+    Flow,
+    Halved,
+    Inverted,
+    Normalised,
+)
 from baselines.networks.transformer import LabelTokens, TextEncoder
 from baselines.networks.unet import UNet, UNetConfig
 
-LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "edm", "baselines")
+LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "edm", "nvae", "baselines")
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
@@ -80,6 +93,8 @@ def parts(network: nn.Module, layout: str, qkv: str) -> dict[str, Part]:
     if layout in ("score_sde", "edm"):
         of_ncsnpp = _ncsnpp_parts if layout == "score_sde" else _song_parts
         return of_ncsnpp(network) if isinstance(network, NCSNpp) else {}
+    if layout == "nvae":
+        return _nvae_parts(network) if isinstance(network, NVAE) else {}
     if isinstance(network, UNet) and layout in _OUTER:
         modules = dict(_unet_modules(network, layout))
     elif isinstance(network, Classifier) and layout == "guided":
@@ -313,6 +328,8 @@ def _ncsnpp_parts(network: NCSNpp) -> dict[str, Part]:
         if key.startswith("mapping."):  # where theirs has one module more at the beginning
             _, place, leaf = key.split(".")
             found[key] = Part((f"z_transform.{int(place) + 1}.{leaf}",))
+        elif key == "mixing":
+            found[key] = Part(("mixing_logit",))
     return found
 
 
@@ -376,3 +393,84 @@ def _song_parts(network: NCSNpp) -> dict[str, Part]:
 def _by_channel(values: Sequence[Tensor]) -> Tensor:
     """Reorders rows of one head from (channels, 3) to (3, channels)."""
     return values[0].unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+
+
+_NVAE: dict[type[nn.Module], dict[str, str]] = {
+    NVAE: {
+        "before": "pre_process", "encoder": "enc_tower", "samplers": "enc_sampler", "flows": "nf_cells",
+        "groups": "eps_conv", "decoder": "dec_tower", "after": "post_process", "head": "image_conditional",
+        "prior": "prior_ftr0",
+    },
+    Cell: {"operations": "_ops", "squeeze": "se.se"},
+    Conv: {"norm": "bn_act", "conv": "conv_0"},
+    Double: {"norm1": "bn_act_0", "conv1": "conv_0", "norm2": "bn_act_1", "conv2": "conv_1"},
+    Halved: {f"convs.{n}": f"conv_{n + 1}" for n in range(4)},
+    Enlarged: {"conv": "1"},
+    Flow: {"conv1": "conv.convz.0", "conv2": "conv.convz.2", "mean": "mu.conv_0"},
+}  # fmt: skip
+"""Names in LSGM of the parts of a module, where they differ."""
+
+
+def _nvae_parts(network: NVAE) -> dict[str, Part]:
+    """Every weight of NVAE: convolutions of directions and lengths, norms of the statistics of batches."""
+    found = dict[str, Part]()
+
+    def walk(module: nn.Module, ours: str, theirs: str) -> None:
+        if isinstance(module, Affine):
+            sources = tuple(f"{theirs}{name}" for name in ("weight", "bias", "running_mean", "running_var"))
+            found[f"{ours}weight"] = Part(sources, _scale)
+            found[f"{ours}bias"] = Part(sources, _shift)
+            return
+        for leaf, _ in module.named_parameters(recurse=False):
+            name = _NVAE.get(type(module), {}).get(leaf, leaf)
+            if isinstance(module, Normalised) and leaf == "weight":
+                found[ours + leaf] = Part((theirs + name, f"{theirs}log_weight_norm"), _normalised(module))
+            else:
+                found[ours + leaf] = Part((theirs + name,))
+        names = _inverted(module) if isinstance(module, Inverted) else _NVAE.get(type(module), {})
+        for name, child in module.named_children():
+            if isinstance(module, Halved):
+                for n, conv in enumerate(module.convs):
+                    walk(conv, f"{ours}convs.{n}.", f"{theirs}{names[f'convs.{n}']}.")
+            else:
+                walk(child, f"{ours}{name}.", f"{theirs}{names.get(name, name)}.")
+
+    walk(network, "", "")
+    return found
+
+
+def _inverted(module: Inverted) -> dict[str, str]:
+    """Names of the parts of an inverted branch, which are numbered there behind the change of resolution."""
+    first = 1 if module.way == "up" else 0
+    names = ("0.bn", "1.conv.0", "1.conv.1", "2.conv.0", "2.conv.1", "3", "4.bn")
+    theirs = []
+    for name in names:
+        number, dot, rest = name.partition(".")
+        theirs.append(f"conv.{int(number) + first}{dot}{rest}")
+    return dict(zip(("norm1", "conv1", "norm2", "conv2", "norm3", "conv3", "norm4"), theirs, strict=True))
+
+
+def _normalised(module: Normalised) -> Callable[[Sequence[Tensor]], Tensor]:
+    """The filters of a convolution: directions, of the length whose logarithm the second weight is.
+
+    Source: NVlabs/LSGM `neural_operations.py:normalize_weight_jit`, `neural_ar_operations.py:ARConv2d`.
+    """
+
+    def make(values: Sequence[Tensor]) -> Tensor:
+        direction = values[0].double()
+        if isinstance(module, Causal):
+            direction = direction * module.mask().to(direction.device)
+        length = direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1) + 1e-5
+        return direction / length * values[1].double().view(-1, 1, 1, 1).exp()
+
+    return make
+
+
+def _scale(values: Sequence[Tensor]) -> Tensor:
+    """What a norm multiplies each channel by, of weight, bias, mean and variance."""
+    return values[0].double() / (values[3].double() + 1e-5).sqrt()
+
+
+def _shift(values: Sequence[Tensor]) -> Tensor:
+    """What a norm adds to each channel."""
+    return values[1].double() - values[2].double() * _scale(values)

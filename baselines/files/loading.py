@@ -25,6 +25,7 @@ from baselines.files import cards, catalogue, latent_models
 from baselines.files.arguments import training
 from baselines.files.weights import Fetch, Weights, network_of
 from baselines.networks.classifier import ClassifierConfig
+from baselines.networks.ncsnpp import NCSNppConfig
 from baselines.networks.unet import UNetConfig
 from baselines.records import Part, Preset, Release, square
 
@@ -240,6 +241,11 @@ def checked(release: Release) -> Release:
         part, network = release.parts[role], network_of(release.parts[role], role)
         if isinstance(network, UNetConfig):
             _check_unet(release, role, part, network)
+        elif isinstance(network, NCSNppConfig) and part.kind != "velocity" and network.channels != release.state[0]:
+            raise ValueError(
+                f"The network for {role!r} has {network.channels} channels, and states have {release.state[0]}; images "
+                "have 3."
+            )
         elif role == "classifier" and isinstance(network, ClassifierConfig):
             if network.image_size != release.shape[1]:
                 raise ValueError(

@@ -77,9 +77,8 @@ class Weights:
             ValueError: it has none.
         """
         if not isinstance(self.trained, Discrete):
-            raise ValueError(
-                "These weights know no timesteps, but levels of noise; use vdm, edm, dpm-solver or score-sde."
-            )
+            others = "lsgm" if self.release.latent is not None else "vdm, edm, dpm-solver or score-sde"
+            raise ValueError(f"These weights know no timesteps, but levels of noise; use {others}.")
         return self.trained
 
     @cached_property

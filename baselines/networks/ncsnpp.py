@@ -41,6 +41,8 @@ class NCSNppConfig:
         embedding: "fourier" features of log sigma, "fourier_told" of what is told as it is, or "positional" ones.
         scaled: whether sums of residual branches are multiplied by sqrt(1/2).
         by_sigma: whether the output is divided by sigma, which makes it a score.
+        told: width of what is known of the time, None for `width`, of "positional" features.
+        mixed: whether there are logits of the share that the network has in a mixture with a normal prior (LSGM).
         latent: size of a latent vector z, by which norms of the residual blocks scale and shift, None without one.
         style: width of the vector that z is mapped to.
         mapping: layers that map it.
@@ -66,6 +68,8 @@ class NCSNppConfig:
     by_sigma: bool = True
     centered: bool = False
     dropout: float = 0.0
+    told: int | None = None
+    mixed: bool = False
     latent: int | None = None
     style: int = 256
     mapping: int = 4
@@ -73,6 +77,11 @@ class NCSNppConfig:
     bounded: bool = False
     classes: int | None = None
     side: int | None = None
+
+    @property
+    def hidden(self) -> int:
+        """Width of the embedding that residual blocks see."""
+        return 4 * (self.width if self.told is None else self.told)
 
     def build(self) -> NCSNpp:
         """The network with random weights."""
@@ -147,13 +156,13 @@ class Block(nn.Module):
         super().__init__()
         self.way, self.filtered, self.scale = way, c.filtered, _HALF if c.scaled else 1.0
         self.norm1, self.conv1 = _block_norm(c, channels), _conv(channels, out)
-        self.embedding = nn.Linear(4 * c.width, out)
+        self.embedding = nn.Linear(c.hidden, out)
         self.norm2 = _block_norm(c, out) if c.styled == "both" else _norm(out)
         self.dropout, self.conv2 = nn.Dropout(c.dropout), _conv(out, out)
         self.skip = _conv(channels, out, 1) if way is not None or channels != out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor, style: Tensor | None = None) -> Tensor:
-        """Maps (b, channels, h, w), the activated embedding (b, 4 width) and a style to (b, out, h', w')."""
+        """Maps (b, channels, h, w), the activated embedding (b, hidden) and a style to (b, out, h', w')."""
         h = F.silu(_normal(self.norm1, x, style))
         if self.way is not None:
             change = filtered if self.filtered else resize
@@ -225,11 +234,11 @@ class NCSNpp(nn.Module):
         self.config = c = config
         positional = c.embedding == "positional"
         self.features = nn.Identity() if positional else Fourier(c.width)
-        told = c.width if positional else 2 * c.width
+        told = c.hidden // 4 if positional else 2 * c.width
         if c.classes is not None:
             self.label = nn.Linear(c.classes, told)
-        self.time1 = nn.Linear(told, 4 * c.width)
-        self.time2 = nn.Linear(4 * c.width, 4 * c.width)
+        self.time1 = nn.Linear(told, c.hidden)
+        self.time2 = nn.Linear(c.hidden, c.hidden)
         channels, copy, factor = c.width, c.channels, 1
         self.stem = _conv(c.channels, channels)
         left = [channels]
@@ -274,6 +283,8 @@ class NCSNpp(nn.Module):
             self.norm, self.head = _norm(channels), _conv(channels, c.channels)
         if c.latent is not None:
             self.mapping = Mapping(c.latent, c.style, c.mapping)
+        if c.mixed:
+            self.mixing = nn.Parameter(torch.zeros(1, c.channels, 1, 1))
 
     @property
     def takes(self) -> frozenset[str]:
@@ -295,7 +306,7 @@ class NCSNpp(nn.Module):
         """
         c = self.config
         if c.embedding == "positional":
-            embedding = timestep_embedding(t, c.width, order="sin_cos")
+            embedding = timestep_embedding(t, c.hidden // 4, order="sin_cos")
         else:
             known = t.to(self.time1.weight.dtype)
             if c.embedding == "fourier":

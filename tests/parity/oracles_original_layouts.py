@@ -454,6 +454,7 @@ def ncsnpp(
     fourier: bool,
     by_sigma: bool,
     centered: bool,
+    told: int = 0,
     z: Tensor | None = None,
     style: int = 0,
     mapping: int = 0,
@@ -462,8 +463,8 @@ def ncsnpp(
 ) -> Tensor:
     """NCSN++ and DDPM++ with BigGAN's blocks; `attention` are sides of feature maps. Images are those of the data.
 
-    With z the generator of denoising diffusion GANs: `styled` norms of a block are without weights of their own, and
-    scaled and shifted by what `mapping` + 1 layers make of z.
+    `told` is the width of the features of the time in the prior of LSGM. With z it is the generator of DDGAN: `styled`
+    norms of a block are without weights of their own, and scaled and shifted by what `mapping` + 1 layers make of z.
     """
     count = 0
     vector = torch.empty(0)
@@ -513,9 +514,9 @@ def ncsnpp(
         angle = torch.log(t.double())[:, None] * frequency[None] * 2 * math.pi
         emb = torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
     else:
-        emb = sin_cos(t, width)
-    emb = linear(w, unit(), emb, 4 * width)
-    emb = linear(w, unit(), silu(emb), 4 * width)
+        emb = sin_cos(t, told or width)
+    emb = linear(w, unit(), emb, 4 * (told or width))
+    emb = linear(w, unit(), silu(emb), 4 * (told or width))
     x = x if centered else 2 * x - 1
     h, copy = conv(w, unit(), x, width), x
     skips = [h]
@@ -658,3 +659,204 @@ def song_unet(
             image = part if image is None else larger(image) + part
     assert image is not None
     return image
+
+
+# --- LSGM -----------------------------------------------------------------------------------------------------------
+
+
+def length_conv(
+    w: Weights, name: str, x: Tensor, out: int, kernel: int, *, bias: bool = True, **options: int
+) -> Tensor:
+    """A convolution of LSGM: filters of a direction and of the logarithm of a length."""
+    direction = w.of(f"{name}.weight", out, x.shape[1], kernel, kernel)
+    length = torch.sqrt((direction**2).sum((1, 2, 3), keepdim=True))
+    weight = torch.exp(w.of(f"{name}.log_weight_norm", out, 1, 1, 1)) * direction / (length + 1e-5)
+    return F.conv2d(x, weight, w.of(f"{name}.bias", out) if bias else None, **({"padding": kernel // 2} | options))
+
+
+def bare_conv(
+    w: Weights, name: str, x: Tensor, out: int, kernel: int, *, groups: int = 1, bias: bool = False
+) -> Tensor:
+    weight = w.of(f"{name}.weight", out, x.shape[1] // groups, kernel, kernel)
+    # Such a convolution calls its weight by a second name as well.
+    w[f"{name}.weight_normalized"] = w[f"{name}.weight"]
+    return F.conv2d(x, weight, w.of(f"{name}.bias", out) if bias else None, padding=kernel // 2, groups=groups)
+
+
+def batch_norm(w: Weights, name: str, x: Tensor) -> Tensor:
+    """By the statistics of training."""
+    count = x.shape[1]
+    if f"{name}.running_var" not in w:
+        w[f"{name}.running_var"] = 0.5 + torch.rand(count, generator=w.generator)
+        w[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    shape = (1, -1, 1, 1)
+    mean, variance = w.of(f"{name}.running_mean", count), w.of(f"{name}.running_var", count)
+    normal = (x - mean.view(shape)) / torch.sqrt(variance.view(shape) + 1e-5)
+    return normal * w.of(f"{name}.weight", count).view(shape) + w.of(f"{name}.bias", count).view(shape)
+
+
+def nvae_cell(w: Weights, name: str, x: Tensor, out: int, change: str, branch: str, *, squeeze: bool) -> Tensor:
+    """A residual cell; `branch` is "conv", "double", or a number of times more channels."""
+    skip, stride = x, 2 if change == "down" else 1
+    if change == "up":
+        side = x.shape[-1]
+        place = torch.linspace(0, side - 1, 2 * side, dtype=torch.float64)
+        low = place.floor().clamp(max=side - 2).long() if side > 1 else torch.zeros(2 * side, dtype=torch.int64)
+        part = place - low
+        rows = x[:, :, low] * (1 - part)[:, None] + x[:, :, (low + 1).clamp(max=side - 1)] * part[:, None]
+        wide = rows[..., low] * (1 - part) + rows[..., (low + 1).clamp(max=side - 1)] * part
+        skip = length_conv(w, f"{name}.skip.1", wide, out, 1, bias=False)
+    elif change == "down":
+        active, quarter = silu(x), out // 4
+        shifted = (active, active[:, :, 1:, 1:], active[:, :, :, 1:], active[:, :, 1:, :])
+        sizes = (quarter, quarter, quarter, out - 3 * quarter)
+        skip = torch.cat(
+            [
+                length_conv(w, f"{name}.skip.conv_{n}", part, size, 1, stride=2)
+                for n, (part, size) in enumerate(zip(shifted, sizes, strict=True), 1)
+            ],
+            dim=1,
+        )
+
+    def larger(h: Tensor) -> Tensor:
+        return doubled(h) if change == "up" else h
+
+    ops = f"{name}._ops"
+    if branch == "conv":
+        h = length_conv(w, f"{ops}.0.conv_0", larger(silu(batch_norm(w, f"{ops}.0.bn_act", x))), out, 3, stride=stride)
+        h = length_conv(w, f"{ops}.1.conv_0", silu(batch_norm(w, f"{ops}.1.bn_act", h)), out, 3)
+    elif branch == "double":
+        h = bare_conv(w, f"{ops}.0.conv_0", larger(silu(batch_norm(w, f"{ops}.0.bn_act_0", x))), out, 3)
+        h = h[:, :, ::stride, ::stride]
+        h = length_conv(w, f"{ops}.0.conv_1", silu(batch_norm(w, f"{ops}.0.bn_act_1", h)), out, 3)
+    else:
+        first, inner = int(change == "up"), int(branch) * x.shape[1]
+        names = [f"{ops}.0.conv.{first + n}" for n in range(5)]
+        h = bare_conv(w, f"{names[1]}.conv.0", batch_norm(w, f"{names[0]}.bn", larger(x)), inner, 1)
+        h = silu(batch_norm(w, f"{names[1]}.conv.1", h))
+        h = silu(batch_norm(w, f"{names[2]}.conv.1", bare_conv(w, f"{names[2]}.conv.0", h, inner, 5, groups=inner)))
+        h = batch_norm(w, f"{names[4]}.bn", bare_conv(w, names[3], h, out, 1))
+    if squeeze:
+        told = linear(w, f"{name}.se.se.0", h.mean((2, 3)), max(out // 16, 4)).clamp(min=0)
+        h = h / (1 + torch.exp(-linear(w, f"{name}.se.se.2", told, out)))[:, :, None, None]
+    return skip + 0.1 * h
+
+
+def elu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.expm1(x.clamp(max=0)))
+
+
+def causal_conv(
+    w: Weights, name: str, x: Tensor, out: int, kernel: int, *, own: bool, mirror: bool, each: bool
+) -> Tensor:
+    """Every weight is asked whether its position, and then its channel, comes before that of the output."""
+    inside = 1 if each else x.shape[1]
+    stored = w.of(f"{name}.weight", out, inside, kernel, kernel).clone()
+    middle = kernel // 2
+    for o in range(out):
+        for i in range(inside):
+            for row in range(kernel):
+                for column in range(kernel):
+                    place = (row - middle) * kernel + column - middle
+                    place = -place if mirror else place
+                    if each:
+                        before = own
+                    else:
+                        few = min(out, x.shape[1])
+                        a, b = i // (x.shape[1] // few), o // (out // few)
+                        before = a < b or (own and a == b)
+                    if place > 0 or (place == 0 and not before):
+                        stored[o, i, row, column] = 0
+    length = torch.sqrt((stored**2).sum((1, 2, 3), keepdim=True))
+    weight = torch.exp(w.of(f"{name}.log_weight_norm", out, 1, 1, 1)) * stored / (length + 1e-5)
+    bias = w.of(f"{name}.bias", out) if kernel == 1 else None
+    return F.conv2d(x, weight, bias, padding=middle, groups=x.shape[1] if each else 1)
+
+
+def nvae(
+    w: Weights,
+    images: Tensor,
+    draws: Sequence[Tensor],
+    *,
+    given: Sequence[Tensor] | None = None,
+    wide: int,
+    deep: int,
+    mult: Sequence[int],
+    groups: int,
+    latents: int,
+    before: int,
+    after: int,
+    encoder: int,
+    decoder: int,
+    branch: str,
+    squeeze: bool,
+    flows: int,
+    outputs: int,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """What says the pixels, the latents of all groups, and the log-density of the posterior there.
+
+    Args:
+        draws: standard normal noise of each group. With `given` latents the posterior is not used.
+    """
+    kind = branch if branch in ("conv", "double") else "conv"
+    tower, post = ("6", "3") if branch == "inverted" else (branch, branch)
+    top = mult[-1]
+
+    def cell(name: str, h: Tensor, out: int, change: str, which: str) -> Tensor:
+        return nvae_cell(w, name, h, out, change, which, squeeze=squeeze)
+
+    s, number = length_conv(w, "stem", images, wide * mult[0], 3), 0
+    for level in range(len(mult) - 1):
+        for n in range(before):
+            last = n == before - 1
+            out = wide * mult[level + last]
+            s, number = cell(f"pre_process.{number}", s, out, "down" if last else "", kind), number + 1
+    number, left = 0, []
+    for group in range(groups):
+        for _ in range(encoder):
+            s, number = cell(f"enc_tower.{number}", s, wide * top, "", kind), number + 1
+        if group < groups - 1:
+            left.append((f"enc_tower.{number}.conv", s))
+            number += 1
+    side = s.shape[-1]
+    h, features = w.of("prior_ftr0", deep * top, side, side).expand(len(images), -1, -1, -1), s
+    number, found, density = 0, [], torch.zeros(len(images), dtype=torch.float64)
+    for group in range(groups):
+        if group:
+            name, seen = left[groups - 1 - group]
+            features = seen + length_conv(w, name, h, wide * top, 1)
+        mean, log_scale = length_conv(w, f"enc_sampler.{group}.1", elu(features), 2 * latents, 3).chunk(2, dim=1)
+        mean, log_scale = 5 * torch.tanh(mean / 5), 5 * torch.tanh(log_scale / 5)
+        z = mean + torch.exp(log_scale) * draws[group]
+        density = density + (-0.5 * draws[group] ** 2 - 0.5 * math.log(2 * math.pi) - log_scale).sum((1, 2, 3))
+        for flow in range(flows):
+            for half, mirror in (("cell1", False), ("cell2", True)):
+                name = f"nf_cells.{group * flows + flow}.{half}"
+                u = causal_conv(w, f"{name}.conv.convz.0", z, 6 * latents, 3, own=False, mirror=mirror, each=False)
+                u = causal_conv(w, f"{name}.conv.convz.2", elu(u), 6 * latents, 5, own=True, mirror=mirror, each=True)
+                z = z - causal_conv(w, f"{name}.mu.conv_0", elu(u), latents, 1, own=True, mirror=mirror, each=False)
+        z = z if given is None else given[group]
+        found.append(z)
+        beside = torch.cat([h, length_conv(w, f"eps_conv.{group}", z, latents, 3)], dim=1)
+        h, number = length_conv(w, f"dec_tower.{number}.conv", beside, deep * top, 1), number + 1
+        for _ in range(decoder):
+            h, number = cell(f"dec_tower.{number}", h, deep * top, "", tower), number + 1
+    number = 0
+    for level in reversed(range(len(mult) - 1)):
+        for n in range(after):
+            h, number = cell(f"post_process.{number}", h, deep * mult[level], "" if n else "up", post), number + 1
+    return length_conv(w, "image_conditional.1", elu(h), outputs, 3), found, density
+
+
+def mixture_mean(said: Tensor) -> Tensor:
+    """The mean of a pixel by ten logistic distributions, in which green sees red, and blue sees both."""
+    share = torch.softmax(said[:, :10], dim=1)
+    red, green, blue = said[:, 10:].reshape(len(said), 3, 30, *said.shape[2:]).unbind(1)
+
+    def weighed(values: Tensor) -> Tensor:
+        return (share * values).sum(1)
+
+    a = weighed(red[:, :10]).clamp(-1, 1)
+    b = (weighed(green[:, :10]) + weighed(torch.tanh(red[:, 20:])) * a).clamp(-1, 1)
+    c = weighed(blue[:, :10]) + weighed(torch.tanh(green[:, 20:])) * a + weighed(torch.tanh(blue[:, 20:])) * b
+    return torch.stack([a, b, c.clamp(-1, 1)], dim=1)

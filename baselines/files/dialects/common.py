@@ -99,6 +99,8 @@ def literal(value: Any, default: Any) -> Any:
     """Reads text of command lines by the type of the default; everything else is left as it is."""
     if not isinstance(value, str) or isinstance(default, str) or default is None:
         return value
+    if isinstance(default, tuple):
+        return numbers("An argument", value) if all(isinstance(part, int) for part in default) else value
     if isinstance(default, bool):
         if value.lower() not in ("true", "false", "1", "0", "yes", "no", "t", "f", "y", "n"):
             raise ConfigurationError(f"Cannot read {value!r} as true or false.")
