@@ -12,6 +12,7 @@ from baselines.denoisers import Condition, Denoiser, levels
 from baselines.noise import Noise
 from baselines.ode import chosen
 from baselines.processes import Continuous
+from baselines.ranges import not_negative, positive
 from baselines.sampling import Sampler, Watch
 from baselines.steps import shifted
 
@@ -45,6 +46,9 @@ def gotta_go_fast(
         alpha.
     """
 
+    not_negative(relative=relative)
+    positive(absolute=absolute, first=first, safety=safety)
+
     def run(denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None) -> Tensor:
         count, wide = len(x), (-1, *[1] * (x.ndim - 1))
         time, width = [1.0] * count, [min(first, 1.0 - end)] * count
@@ -71,6 +75,8 @@ def gotta_go_fast(
                 better = state + 0.5 * (proposal - state + second)  # stochastic Heun
                 allowed = (relative * torch.maximum(before[active].abs(), proposal.abs())).clamp(min=absolute)
                 error = ((better - proposal) / allowed).double().flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
+                # What is not finite goes to the end, where whoever asked sees it.
+                error = error.nan_to_num(nan=1e-12, posinf=1e-12)
                 for place, i in enumerate(active):
                     drawn[i] += 1
                     if error[place] <= 1:

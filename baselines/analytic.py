@@ -11,6 +11,7 @@ from torch import Tensor
 
 from baselines.denoisers import Condition, Denoiser
 from baselines.noise import Noise
+from baselines.ranges import not_negative
 from baselines.schedules import Grid, Level
 from baselines.steps import Step, shifted, transition
 
@@ -66,6 +67,7 @@ def analytic(known: Known, *, eta: float = 1.0, pixels: float | None = None) -> 
     """
     if eta not in (0.0, 1.0):
         raise ValueError(f"eta is 1 (Analytic-DDPM) or 0 (Analytic-DDIM); got {eta!r}.")
+    not_negative(pixels=pixels or 0.0)
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from baselines.denoisers import Condition, Denoiser, Output, Prediction
 from baselines.noise import Noise
 from baselines.ode import Slope, chosen, solve
+from baselines.ranges import at_least, positive
 from baselines.sampling import Sampler, Watch
 from baselines.schedules import Grid, Level, Process
 from baselines.steps import Step
@@ -106,6 +107,7 @@ class CriticallyDamped:
         Args:
             striding: "linear" or "quadratic" in the way to go (App. E).
         """
+        at_least(1, steps=steps)
         power = {"linear": 1, "quadratic": 2}[striding]
         shares = [((steps - 1 - i) / max(steps - 1, 1)) ** power for i in range(steps)]
         times = [end + (1.0 - end) * share for share in shares]
@@ -312,6 +314,7 @@ def probability_flow(process: CriticallyDamped, *, end: float, rtol: float = 1e-
 
     Source: Dockhorn et al. 2022 App. B.5: half of the score in place of the noise.
     """
+    positive(rtol=rtol, atol=atol)
     last = euler_maruyama(process)
 
     def run(denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from baselines.denoisers import Condition, Denoiser
 from baselines.noise import Noise
 from baselines.processes import Continuous
+from baselines.ranges import at_least, positive
 from baselines.schedules import Grid, Level
 from baselines.steps import Step, shifted, transition
 
@@ -84,6 +85,9 @@ def langevin(
         Song et al. 2021 Alg. 4 and 5; yang-song/score_sde_pytorch `LangevinCorrector`.
     """
 
+    positive(snr=snr)
+    at_least(0, count=count)
+
     def length(x: Tensor) -> Tensor:
         each = x.flatten(1).norm(dim=1)
         return (each if norms == "image" else each.mean().expand(len(x))).view(-1, *[1] * (x.ndim - 1))
@@ -112,6 +116,9 @@ def annealed_langevin(rate: float, count: int, *, denoised: bool = True) -> Step
         Song and Ermon 2019 Alg. 1, 2020 Alg. 1; ermongroup/ncsn `anneal_runner.py`, ncsnv2 `models/__init__.py`. The
         text of the paper steps by a / 2 times the score, the code, whose constants are used, by a.
     """
+
+    positive(rate=rate)
+    at_least(1, count=count)
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from baselines.denoisers import Condition, Denoiser, levels
 from baselines.noise import Noise
+from baselines.ranges import positive
 from baselines.sampling import Sampler, Watch
 from baselines.schedules import Process
 from baselines.steps import shifted
@@ -33,6 +34,9 @@ _STAGES = (
 )
 _SOLUTION = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
 _ERROR = (-71 / 57600, 0.0, 71 / 16695, -71 / 1920, 17253 / 339200, -22 / 525, 1 / 40)
+
+_SHORTEST = 1e-14
+"""Shortest step relative to the time, about 50 roundings of float64."""
 
 Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
 """slope(time, state, which): float64 (k,), (k, d) and the images meant, int64 (k,); returns (k, d)."""
@@ -58,10 +62,14 @@ def solve(slope: Slope, state: Tensor, start: float, end: float, *, rtol: float,
         state: float64 (b, d) at `start`.
         rtol, atol: the error of a step, root mean square over d, relative to atol + rtol |state|.
 
+    Raises:
+        ValueError: a tolerance that is not above 0.
+
     Source:
         Dormand and Prince 1980; Hairer, Norsett and Wanner, "Solving ODEs I", II.4. Step control and first step are
         those of scipy's `RK45`, which takes one step size for all problems.
     """
+    positive(rtol=rtol, atol=atol)
     state = state.clone()
     sign = math.copysign(1.0, end - start)
     time = torch.full((len(state),), start, dtype=torch.float64)
@@ -82,7 +90,8 @@ def solve(slope: Slope, state: Tensor, start: float, end: float, *, rtol: float,
     other = torch.where(
         largest <= 1e-15, torch.maximum(torch.full_like(guess, 1e-6), guess * 1e-3), (0.01 / largest) ** 0.2
     )
-    width = torch.minimum(100 * guess, other)
+    # A state that is not finite has no step size: it goes to the end, where whoever asked sees it.
+    width = torch.minimum(100 * guess, other).nan_to_num(nan=abs(end - start))
     refused = torch.zeros(len(state), dtype=torch.bool)
     active = every
     while len(active):
@@ -95,8 +104,9 @@ def solve(slope: Slope, state: Tensor, start: float, end: float, *, rtol: float,
         slopes.append(slope(t + sign * h, there, active))
         evaluations[active] += 6
         apart = h[:, None] * sum(w * k for w, k in zip(_ERROR, slopes, strict=True))
-        error = size(apart, atol + rtol * torch.maximum(y.abs(), there.abs()))
-        fine = error < 1
+        error = size(apart, atol + rtol * torch.maximum(y.abs(), there.abs())).nan_to_num(nan=0.0, posinf=0.0)
+        # Below the rounding of the time no step is refused, whatever the tolerance.
+        fine = (error < 1) | (h <= _SHORTEST * t.abs().clamp(min=1.0))
         factor = (0.9 * error.clamp(min=1e-30) ** -0.2).clamp(0.2, 10.0)
         factor = torch.where(fine & refused[active], factor.clamp(max=1.0), factor)
         factor = torch.where(fine, factor, factor.clamp(max=1.0))
@@ -129,6 +139,8 @@ def probability_flow(
     Source:
         Song et al. 2021 sec. 4.3 and App. D.4, whose solver has one step size for the whole batch.
     """
+
+    positive(rtol=rtol, atol=atol)
 
     def run(denoise: Denoiser, x: Tensor, noise: Noise, condition: Condition, watch: Watch | None = None) -> Tensor:
         shape, count = x.shape[1:], len(x)

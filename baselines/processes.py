@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from baselines.ranges import at_least
 from baselines.schedules import Level, Process, ratio_grid
 
 _LEAST = 1e-5
@@ -250,5 +251,6 @@ def time_grid(process: Continuous, steps: int, *, end: float) -> list[Level]:
 
     Source: yang-song/score_sde_pytorch `sampling.py`, where `end` is 1e-3 (VP, sub-VP) or 1e-5 (VE).
     """
+    at_least(1, steps=steps)
     width = (1.0 - end) / max(steps - 1, 1)
     return ratio_grid(process, [process.level(1.0 - i * width).ratio for i in range(steps)])

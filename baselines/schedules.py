@@ -17,6 +17,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from baselines.ranges import at_least, descending, positive
+
 
 class Level(NamedTuple):
     """A noise level of x = alpha x_0 + sigma eps.
@@ -380,17 +382,22 @@ def rho_ratios(shares: Sequence[float], *, low: float, high: float, rho: float =
 
     Source: Karras et al. 2022 eq. 5.
     """
+    descending(low, high)
+    positive(rho=rho)
     top, bottom = high ** (1 / rho), low ** (1 / rho)
     return [(top + share * (bottom - top)) ** rho for share in shares]  # eq. 5
 
 
 def karras_ratios(steps: int, *, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> list[float]:
     """`steps` ratios sigma / alpha from `high` down to `low`, equidistant in their rho-th root."""
+    at_least(1, steps=steps)
     return rho_ratios([i / max(steps - 1, 1) for i in range(steps)], low=low, high=high, rho=rho)
 
 
 def log_ratios(steps: int, *, low: float, high: float) -> list[float]:
     """Ratios sigma / alpha from `high` down to `low`, in geometric progression: equidistant in log SNR."""
+    at_least(1, steps=steps)
+    descending(low, high)
     return [high * (low / high) ** (i / max(steps - 1, 1)) for i in range(steps)]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from baselines.denoisers import Condition, Denoiser, Prediction
 from baselines.noise import Noise
+from baselines.ranges import not_negative
 from baselines.schedules import EDM, Grid, Level, Process
 
 Step = Callable[[Denoiser, Tensor, Grid, int, Noise, Condition], Tensor]
@@ -163,10 +164,12 @@ def heun(
         process: of the grid. It says what the network is told of a raised level.
 
     Raises:
-        ValueError: when called, churn on a level that is not of `process`.
+        ValueError: a negative churn or inflation; when called, churn on a level that is not of `process`.
 
     Source: Karras et al. 2022 Alg. 1 and 2.
     """
+
+    not_negative(churn=churn, inflation=inflation)
 
     def step(denoise: Denoiser, x: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q = grid[i], grid[i + 1]

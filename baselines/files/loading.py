@@ -27,6 +27,7 @@ from baselines.files.weights import Fetch, Weights, network_of
 from baselines.networks.classifier import ClassifierConfig
 from baselines.networks.ncsnpp import NCSNppConfig
 from baselines.networks.unet import UNetConfig
+from baselines.ranges import of_choice
 from baselines.records import Part, Preset, Release, square
 
 Model = TypeVar("Model")
@@ -74,6 +75,7 @@ def loader(
             raise ValueError(f"{name} samples in the space of pixels, and these weights are of latents; use ldm.")
         own = config is not None
         ready = Weights(release=release, device=device, precision=precision, fetch=fetch, compiled=compiled, own=own)
+        of_choice(system, arguments)
         return system(ready, **arguments)
 
     described: Any = load

@@ -19,6 +19,7 @@ from baselines.guidance import classifier as guided_by
 from baselines.guidance import clip as limit
 from baselines.guidance import on_x0
 from baselines.networks.classifier import ClassifierConfig
+from baselines.ranges import finite
 from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import walk
 from baselines.schedules import Discrete, subsequence
@@ -53,6 +54,7 @@ def adm_g(
 
     Source: Dhariwal and Nichol 2021 Alg. 1 and 2; openai/guided-diffusion `classifier_sample.py`.
     """
+    finite(scale=scale)
     r = weights.release
     if classifier is not None:
         r = _with_classifier(r, classifier, classifier_config)

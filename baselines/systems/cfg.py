@@ -9,6 +9,7 @@ from baselines.files.loading import loader
 from baselines.files.weights import Weights
 from baselines.guidance import classifier_free, on_x0
 from baselines.guidance import clip as limit
+from baselines.ranges import finite
 from baselines.records import Preset
 from baselines.sampling import walk
 from baselines.schedules import subsequence
@@ -35,6 +36,7 @@ def cfg(
 
     Source: Ho and Salimans 2022 Alg. 2. Differs: discrete time, and the variance is learned instead of interpolated.
     """
+    finite(scale=scale)
     r = weights.release
     if not r.classes or (r.null is None and "unconditional" not in r.parts):
         raise ValueError(

@@ -9,6 +9,7 @@ from baselines import steps as samplers
 from baselines.files.cards import release as shipped
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
+from baselines.ranges import descending, not_negative
 from baselines.records import Configuration, Preset
 from baselines.sampling import walk
 from baselines.schedules import EDM, karras_ratios, ratio_grid
@@ -39,9 +40,12 @@ def edm(
 
     Source: Karras et al. 2022 Alg. 2; NVlabs/edm `generate.py:edm_sampler`, whose networks see sigma as log(sigma) / 4.
     """
+    descending(low, high)
+    not_negative(churn_low=churn_low)
     process = weights.trained
     ratios = karras_ratios(steps, low=max(low, process.lowest), high=min(high, process.highest), rho=rho)  # eq. 5
-    step = samplers.heun(churn, low=churn_low, high=churn_high or math.inf, inflation=inflation)  # Alg. 2
+    most = math.inf if churn_high is None else churn_high
+    step = samplers.heun(churn, low=churn_low, high=most, inflation=inflation)  # Alg. 2
     grid = ratio_grid(EDM, ratios)
     return System(
         weights=weights,

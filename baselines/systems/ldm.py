@@ -12,6 +12,7 @@ from baselines.files.cards import release as shipped
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
 from baselines.guidance import classifier_free
+from baselines.ranges import finite
 from baselines.records import Configuration, Latent, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import walk
 from baselines.schedules import CLEAN, Discrete, subsequence
@@ -40,6 +41,7 @@ def ldm(
     Source: Rombach et al. 2022; CompVis/latent-diffusion `ddim.py`.
     """
     r, process = weights.release, weights.process
+    finite(scale=scale)
     if last not in ("clean", "first"):
         raise ValueError(f"last is clean or first; got {last!r}.")
     if condition not in ("auto", "label") or (condition == "label" and not r.classes):

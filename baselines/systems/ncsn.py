@@ -47,9 +47,11 @@ def ncsn(
         raise ValueError(f"version is 1 or 2; got {version!r}.")
     papers, high, low, steps, step_lr = _VERSIONS[version]
     last = max(2 * low, weights.trained.lowest)
-    grid = ratio_grid(EDM, log_ratios(levels or papers, low=last, high=2 * high))
+    grid = ratio_grid(EDM, log_ratios(papers if levels is None else levels, low=last, high=2 * high))
     step = annealed_langevin(
-        4 * step_lr if rate is None else rate, count or steps, denoised=version == 2 if denoise is None else denoise
+        4 * step_lr if rate is None else rate,
+        steps if count is None else count,
+        denoised=version == 2 if denoise is None else denoise,
     )
     return System(weights=weights, sampler=walk(lambda: step, grid), build=elsewhere(clip=False), start=uniform)
 

@@ -42,6 +42,8 @@ def noise_equilibrium(weights: Weights, *, steps: int = 999) -> System:
     def decode(weights: Weights, x: Tensor) -> Tensor:
         return x * std + mean
 
+    if not 1 <= steps < process.steps:
+        raise ValueError(f"steps must lie in [1, {process.steps - 1}], the steps between its timesteps; got {steps}.")
     step = restoring(process.steps)
     *grid, _ = process.grid(subsequence(steps + 1, process.steps, "respaced"))  # ends on the first level of noise
     return System(weights=weights, sampler=walk(lambda: step, grid), build=build, decode=decode)

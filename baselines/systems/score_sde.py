@@ -17,6 +17,7 @@ from baselines.processes import (
     VariancePreserving,
     time_grid,
 )
+from baselines.ranges import at_least
 from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import Sampler, walk
 from baselines.steps import Step, ddpm
@@ -78,6 +79,7 @@ def end_of(process: Continuous, weights: Weights) -> float:
 
 
 def _sampler(process: Continuous, name: str, steps: int, snr: float, tolerance: float, end: float) -> Sampler:
+    at_least(1, steps=steps)
     if name == "ode":
         high, low = process.level(1.0).ratio, process.level(end).ratio
         return probability_flow(process, high=high, low=low, rtol=tolerance, atol=tolerance)

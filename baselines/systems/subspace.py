@@ -17,6 +17,7 @@ from baselines.guidance import on_x0
 from baselines.langevin import alternating, langevin, reverse_diffusion
 from baselines.multistep import dpm_solver
 from baselines.processes import VarianceExploding, time_grid
+from baselines.ranges import positive
 from baselines.records import Preset
 from baselines.sampling import walk
 from baselines.schedules import EDM, Level, karras_ratios, ratio_grid
@@ -51,6 +52,7 @@ def subspace(
         raise ValueError(f"sampler is dpm-solver or pc; got {sampler!r}.")
     if _SMALL not in weights.roles:
         raise ValueError("subspace needs a second network, of images of half the side; these weights have none.")
+    positive(switch=switch)
     process = weights.trained
     if sampler == "pc":
         exploding = VarianceExploding()

@@ -12,6 +12,7 @@ from baselines.files.cards import release as shipped
 from baselines.files.loading import loader
 from baselines.files.weights import Weights
 from baselines.noise import Noise
+from baselines.ranges import at_least
 from baselines.records import Preset
 from baselines.sampling import Watch, walk
 from baselines.schedules import Level, Variational
@@ -36,8 +37,7 @@ def vdm(weights: Weights, *, steps: int = 250, times: int = 128, clip: bool = Fa
     process = weights.trained
     if not isinstance(process, Variational):
         raise ValueError("vdm needs a network that was trained with a learned schedule, such as weights='shapes-vdm'.")
-    if steps < 1 or times < 1:
-        raise ValueError(f"steps and times are at least 1; got {steps} and {times}.")
+    at_least(1, steps=steps, times=times)
     step, first = ddpm("small"), process.at(process.lowest)  # eq. 33
 
     def grid() -> list[Level]:

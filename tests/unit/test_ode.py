@@ -130,3 +130,30 @@ def test_a_network_of_another_process_gives_the_same_likelihood() -> None:
     preserving = VariancePreserving()
     other, _ = log_likelihood(denoise, preserving, x, noise, {}, **options)
     torch.testing.assert_close(own, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_slope_that_is_not_finite_ends(value: float) -> None:
+    """Nothing is repeated for ever, and what came of it is seen."""
+
+    def slope(time: Tensor, state: Tensor, which: Tensor) -> Tensor:
+        return torch.where((which == 1)[:, None] & (time < 0.5)[:, None], value, -state)
+
+    start = torch.ones(2, 3, dtype=torch.float64)
+    found = solve(slope, start, 1.0, 0.0, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.state[0], math.e * start[0], rtol=1e-5, atol=0)
+    assert not torch.isfinite(found.state[1]).any()
+
+
+def test_no_tolerance_is_too_small_to_end() -> None:
+    """No step meets a tolerance of 1e-30, and those as short as the rounding of time are taken as they are."""
+    calls: list[int] = []
+
+    def slope(time: Tensor, state: Tensor, which: Tensor) -> Tensor:
+        calls.append(1)
+        return torch.where(torch.tensor(len(calls) % 2 == 0), state, -state)  # unlike itself
+
+    solve(slope, torch.ones(1, 1, dtype=torch.float64), 1.0, 1.0 + 1e-12, rtol=1e-30, atol=1e-30)
+    assert len(calls) < 10_000
+    with pytest.raises(ValueError, match="rtol is a finite number above 0"):
+        solve(slope, torch.ones(1, 1, dtype=torch.float64), 1.0, 0.0, rtol=0.0, atol=1e-3)

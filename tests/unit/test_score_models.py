@@ -218,6 +218,17 @@ def test_gotta_go_fast_reaches_the_data_and_images_are_alone() -> None:
     assert torch.equal(alone[0], found[7])
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_gotta_go_fast_ends_although_an_image_is_not_finite(value: float) -> None:
+    def broken(x: Tensor, p: Level, condition: Condition) -> Prediction:
+        found = gaussian(0.0, STD)(x, p, condition)
+        return Prediction(found.x0, torch.where(torch.arange(len(x)).view(-1, 1, 1, 1) == len(x) - 1, value, found.eps))
+
+    x = torch.ones(2, 1, 2, 2, dtype=torch.float64)
+    found = gotta_go_fast(VariancePreserving(), relative=0.5)(broken, x, keyed(), {})
+    assert found.shape == x.shape
+
+
 def test_one_step_of_gotta_go_fast_is_stochastic_heun() -> None:
     """A walk of one step of size 1 - end: written out, with the same noise in both stages."""
     process = VariancePreserving()

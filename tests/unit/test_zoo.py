@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from baselines.systems import (
+    adm,
     analytic_dpm,
+    cfg,
     cld,
     consistency,
     ddgan,
@@ -20,6 +22,7 @@ from baselines.systems import (
     edm,
     gotta_go_fast,
     iddpm,
+    ldm,
     lsgm,
     ncsn,
     noise_equilibrium,
@@ -108,7 +111,7 @@ def test_a_label_says_what_is_drawn() -> None:
 @pytest.mark.parametrize(("load", "arguments", "told"), [
     (dpm_solver.load, {"spacing": "banana"}, "karras, log-snr or time"),
     (dpm_solver.load, {"prediction": "eps"}, "singlestep"),
-    (score_sde.load, {"process": "banana"}, "ve, vp, sub-vp"),
+    (score_sde.load, {"process": "banana"}, "ve, vp or sub-vp"),
     (score_sde.load, {"sampler": "banana"}, "pc"),
     (ncsn.load, {"version": 3}, "1 or 2"),
     (gotta_go_fast.load, {"process": "sub-vp"}, "ve or vp"),
@@ -116,7 +119,40 @@ def test_a_label_says_what_is_drawn() -> None:
     (cld.load, {"sampler": "banana"}, "sscs"),
     (cld.load, {"striding": "banana"}, "quadratic"),
     (vdm.load, {"weights": "shapes-pixel"}, "learned schedule"),
+    (cfg.load, {"scale": float("nan")}, "scale is a finite number; got nan"),
+    (adm.load_guided, {"scale": float("inf")}, "scale is a finite number; got inf"),
+    (ldm.load, {"scale": float("nan")}, "scale is a finite number"),
     (vdm.load, {"steps": 0}, "at least 1"),
+    (edm.load, {"steps": 0}, "steps is at least 1; got 0"),
+    (edm.load, {"low": 100.0, "high": 1.0}, "0 < low <= high"),
+    (edm.load, {"low": 0.0}, "0 < low <= high"),
+    (edm.load, {"rho": 0.0}, "rho is a finite number above 0; got 0"),
+    (edm.load, {"rho": float("nan")}, "rho is a finite number above 0; got nan"),
+    (edm.load, {"churn": -1.0}, "churn is a finite number, 0 or above"),
+    (edm.load, {"inflation": -1.0}, "inflation is a finite number, 0 or above"),
+    (dpm_solver.load, {"steps": -1}, "steps is at least 1"),
+    (dpm_solver.load, {"steps": 0, "spacing": "log-snr"}, "steps is at least 1"),
+    (dpm_solver.load, {"method": "banana"}, "method is multistep or singlestep; got 'banana'"),
+    (unipc.load, {"steps": 0}, "steps is at least 1"),
+    (unipc.load, {"variant": "banana"}, "variant is bh1 or bh2"),
+    (score_sde.load, {"steps": 0}, "steps is at least 1"),
+    (score_sde.load, {"snr": 0.0}, "snr is a finite number above 0"),
+    (score_sde.load, {"snr": float("nan")}, "snr is a finite number above 0"),
+    (score_sde.load, {"sampler": "ode", "tolerance": 0.0}, "rtol is a finite number above 0"),
+    (cld.load, {"steps": 0}, "steps is at least 1"),
+    (cld.load, {"sampler": "ode", "tolerance": -1.0}, "rtol is a finite number above 0"),
+    (lsgm.load, {"tolerance": 0.0}, "rtol is a finite number above 0"),
+    (ncsn.load, {"levels": 0}, "steps is at least 1"),
+    (ncsn.load, {"count": 0}, "count is at least 1"),
+    (ncsn.load, {"rate": -1.0}, "rate is a finite number above 0"),
+    (gotta_go_fast.load, {"relative": -1.0}, "relative is a finite number, 0 or above"),
+    (gotta_go_fast.load, {"absolute": 0.0}, "absolute is a finite number above 0"),
+    (analytic_dpm.load, {"pixels": -1.0}, "pixels is a finite number, 0 or above"),
+    (subspace.load, {"steps": 0}, "steps is at least 1"),
+    (subspace.load, {"switch": -1.0}, "switch is a finite number above 0"),
+    (subspace.load, {"count": -1}, "count is at least 0"),
+    (patched_unet.load, {"steps": 0, "sampler": "dpm-solver"}, "steps is at least 1"),
+    (noise_equilibrium.load, {"steps": 1000}, r"\[1, 999\]"),
     (ddim.load, {"weights": "shapes-vdm"}, "no timesteps"),
     (progressive_distillation.load, {"steps": 5}, "4 and 8"),
     (noise_equilibrium.load, {"weights": "shapes-pixel"}, "moments"),
@@ -207,3 +243,16 @@ def test_a_likelihood_that_a_model_does_not_give_is_refused() -> None:
         made("consistency").nll(images, np.array([1], np.uint64), kind="exact", labels=np.array([1]))
     with pytest.raises(ValueError, match="it gives bound"):
         made("cld").nll(images, np.array([1], np.uint64), kind="exact", labels=np.array([1]))
+
+
+def test_nothing_is_churned_above_a_bound_of_0() -> None:
+    """A bound that is 0 is a bound, and not one that was not given."""
+    seeds, labels = np.array([3], dtype=np.uint64), np.array([0])
+
+    def image(**arguments: Any) -> torch.Tensor:
+        model = edm.load(dataset="shapes", device="cpu", precision="float32", steps=2, **arguments)
+        found: torch.Tensor = model.sample(seeds, labels=labels)
+        return found
+
+    assert torch.equal(image(churn=1.0, churn_high=0.0), image())
+    assert not torch.equal(image(churn=1.0), image())
