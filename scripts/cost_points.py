@@ -24,6 +24,7 @@ import numpy as np
 
 from genbench import costs, tables
 from genbench.arrays import Features, Moments
+from scripts import cost_tables
 from scripts.benchmarking import LEADERBOARDS, fresh, processor, resident, restart_peak, today, versions
 
 TABLE = LEADERBOARDS / "scale_cost.csv"
@@ -34,7 +35,6 @@ COLUMNS = (
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 STREAMED = 10_000_000
 NARROW, WIDE = 128, 2048
-TOLERANCE = 0.2
 PER_TAR = 1_000
 """Images a tar of the sets that `measure_scale make` writes; rates of images are those of the last one."""
 
@@ -54,7 +54,7 @@ LARGEST = {
 IMAGES = {"open": 100_000, "features": 30_000, "sampling": 512}
 """The most images of stages whose seconds are those of an image times their number."""
 SYSTEM, BATCH = "ddim(steps=10)", 256
-CALLS, FEW = 3, 10_000
+CALLS, FEW = 5, 3_000
 """Calls of what takes less than a second, which more images than `FEW` never do."""
 
 
@@ -241,11 +241,11 @@ def points_of_sampling(n: int) -> list[Point]:
     return [Point(stage="sampling", n=n, d=0, predicted=one * n, measured=seconds)]
 
 
-def measure(output: Path, home: Path, *, most: int, rounds: int, anew: bool) -> None:
-    """Measures the points that are missing in a table, and says how many lie within the tolerance.
+def measure(output: Path, sets: Callable[[], Path], *, most: int, rounds: int, anew: bool) -> None:
+    """Measures the points that are missing in a table, says how many were predicted, and writes docs/scale.md.
 
     Args:
-        home: of sets that `measure_scale make` has written.
+        sets: gives the folder of sets of images that `measure_scale make` has written, or writes them.
         most: images a side.
         rounds: calls of which the fastest one tells a rate.
         anew: whether points that are there are measured again.
@@ -274,10 +274,12 @@ def measure(output: Path, home: Path, *, most: int, rounds: int, anew: bool) -> 
     for stage in ("open", "features"):
         sizes = [n for n in SIZES if n <= IMAGES[stage] and lacks(stage, n, 0)]
         if sizes:
-            keep(output, fresh(points_of_images, home, stage, sizes))
+            keep(output, fresh(points_of_images, sets(), stage, sizes))
     if lacks("sampling", IMAGES["sampling"], 0):  # two batches
         keep(output, fresh(points_of_sampling, IMAGES["sampling"]))
-    print(summary(present(output)), flush=True)
+    if output == TABLE:
+        cost_tables.write(present(output))
+    print(cost_tables.summary(present(output)), flush=True)
 
 
 def keep(output: Path, points: Sequence[Point]) -> None:
@@ -285,21 +287,6 @@ def keep(output: Path, points: Sequence[Point]) -> None:
     merge(output, [point.row() for point in points])
     for point in points:
         print({name: value for name, value in point.row().items() if value and name in COLUMNS[1:9]}, flush=True)
-
-
-def summary(rows: Sequence[dict[str, str]]) -> str:
-    """How many points are predicted, and which are not."""
-    points = [row for row in rows if row["kind"] == "point"]
-    outside = [row for row in points if not within(row)]
-    told = ", ".join(f"{r['stage']} at n = {r['n']}, d = {r['d']}: {r['ratio']}" for r in outside)
-    return f"{len(points) - len(outside)} of {len(points)} points within {TOLERANCE:.0%}" + (
-        f"; {told}" if told else ""
-    )
-
-
-def within(row: dict[str, str]) -> bool:
-    """Whether a point was predicted within the tolerance."""
-    return abs(float(row["ratio"]) - 1) <= TOLERANCE
 
 
 def present(output: Path) -> list[dict[str, str]]:

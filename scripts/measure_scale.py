@@ -269,15 +269,14 @@ def rows_of_moments(count: int, threads: int) -> list[dict[str, str]]:
     return [row("moments", f"{width} features", told["count"], threads, metric="error", value=told["error"], **cells)]
 
 
-def measure_costs(output: Path, home: Path, most: int, anew: bool) -> None:
-    """Measures the points of the cost model, with the largest set that was made, or one of so many images."""
-    use_threads(1)
-    sets = [path for path in home.glob("*") if path.name.isdigit() and (path / "real.npz").is_file()]
-    largest = max(sets, key=lambda path: int(path.name), default=home / str(most))
-    if int(largest.name) < most:
-        largest = home / str(most)
-    make(largest, most)
-    cost_points.measure(output, largest, most=most, rounds=3, anew=anew)
+def largest_set(home: Path, count: int) -> Path:
+    """The folder of the largest set that was made under a folder, or of one of so many images that is made now."""
+    made = [path for path in home.glob("*") if path.name.isdigit() and (path / "generated.npz").is_file()]
+    largest = max(made, key=lambda path: int(path.name), default=None)
+    if largest is not None and int(largest.name) >= count:
+        return largest
+    make(home / str(count), count)
+    return home / str(count)
 
 
 def present(output: Path) -> list[dict[str, str]]:
@@ -302,7 +301,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--anew", action="store_true", help="cost: measure the points again that are there")
     args = parser.parse_args(words)
     if args.task == "cost":
-        measure_costs(args.output or cost_points.TABLE, args.home, args.images or cost_points.SIZES[-1], args.anew)
+        use_threads(1)
+        most = args.images or cost_points.SIZES[-1]
+        sets = functools.partial(largest_set, args.home, most)
+        cost_points.measure(args.output or cost_points.TABLE, sets, most=most, rounds=3, anew=args.anew)
         return
     if args.images is None:
         parser.error("--images is needed")

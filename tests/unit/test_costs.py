@@ -16,7 +16,7 @@ from genbench import costs, gaussians, neighbours, registry
 from genbench.arrays import Features, Moments
 from genbench.costs import Rates, Sizes
 from genbench.metrics import kernel
-from scripts import cost_points
+from scripts import cost_points, cost_tables, measure_scale
 
 ONES: Rates = {**dict.fromkeys(costs.RATES, 1.0), "product": 2.0, "scatter": 1.0, "project": 1.0}
 
@@ -159,15 +159,22 @@ def test_a_point_is_predicted_before_it_is_measured_and_rows_are_kept(
 
     monkeypatch.setattr(cost_points, "fresh", measured)
     output = tmp_path / "cost.csv"
-    cost_points.measure(output, tmp_path, most=1000, rounds=1, anew=False)
+    cost_points.measure(output, lambda: tmp_path, most=1000, rounds=1, anew=False)
     rows = cost_points.present(output)
     assert {row["ratio"] for row in rows if row["d"] == "128" and row["kind"] == "point"} == {"1.3"}
-    assert "search at n = 1000, d = 128: 1.3" in cost_points.summary(rows)
+    assert "search at n = 1,000, d = 128: 1.30" in cost_tables.summary(rows)
     names = [name for name, *_ in calls]
     assert names.count("points_of_features") == 2 and names.count("measured_rates") == 2
     calls.clear()
-    cost_points.measure(output, tmp_path, most=1000, rounds=1, anew=False)
+    cost_points.measure(output, lambda: tmp_path, most=1000, rounds=1, anew=False)
     assert not any(name == "points_of_features" for name, *_ in calls)
+
+
+def test_the_largest_set_is_taken_and_made_where_there_is_none(tmp_path: Path) -> None:
+    for images in (2, 3):
+        assert measure_scale.largest_set(tmp_path, images) == tmp_path / str(images)
+    assert measure_scale.largest_set(tmp_path, 1) == tmp_path / "3"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
 
 
 def test_points_of_a_few_images_are_measured() -> None:
@@ -183,3 +190,30 @@ def test_noise_depends_on_its_seed_alone() -> None:
     one, other = costs.noise(5, 3, 1), costs.noise(5, 3, 1)
     assert isinstance(one, Features) and np.array_equal(one.values(), other.values())
     assert not np.array_equal(one.values(), costs.noise(5, 3, 2).values())
+
+
+ROWS = [
+    *({"kind": "rate", "stage": name, "n": "4096", "d": "128", "measured": "1.0"} for name in costs.RATES),
+    {"kind": "point", "stage": "fit", "n": "1000", "d": "128", "measured": "2.0", "ratio": "1.21"},
+    {"kind": "point", "stage": "fit", "n": "3000", "d": "128", "measured": "6.0", "ratio": "0.8"},
+]
+
+
+def test_the_tables_of_the_document_say_what_the_rows_say() -> None:
+    text = cost_tables.made(ROWS)
+    assert "1 of 2 points within 20%; fit at n = 1,000, d = 128: 1.21." in text
+    assert "| fit, d = 128 | 2 (1.21) | 6 (0.80) |" in text
+    assert "| Frechet distance | 1.0 seconds | 1.0 seconds | 1 MiB |" in text
+    assert [cost_tables.time_of(s) for s in (0.0121, 0.121, 200.0)] == ["12.1 ms", "0.1 seconds", "3 minutes"]
+    whole = cost_tables.with_tables(f"a {cost_tables.BEGIN} old {cost_tables.END} b", ROWS)
+    assert whole.startswith("a ") and whole.endswith(" b") and text in whole and "old" not in whole
+
+
+def test_the_document_has_the_tables_of_the_rows(root: Path) -> None:
+    rows = cost_points.present(root / "leaderboards" / "scale_cost.csv")
+    text = (root / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert rows and cost_tables.with_tables(text, rows) == text
+    for row in rows:
+        if row["kind"] == "point":
+            told, measured = float(row["predicted"]), float(row["measured"])
+            assert float(row["ratio"]) == pytest.approx(told / measured, rel=0.01)
