@@ -27,8 +27,8 @@ test counts what is made and holds it against the formulas."""
 JACKKNIFE, NEAREST, NEAREST_OF_REFERENCE, TERMS = 20, 10, 6, 24
 """Blocks that are left out; neighbours that are kept of a generated image and of a real one; terms of a root's sum."""
 TILES, WALK_TILES, KERNEL_TILES = 30 << 20, 56 << 20, 128 << 20
-"""Bytes of a few tiles and of what is made of them: in a search, between two sides, and of kernels. Measured on a CPU at
-10,000 images; fewer take less."""
+"""Bytes of a few tiles and of what is made of them: in a search, between two sides, and of kernels. Measured on a CPU
+at 10,000 images; fewer take less."""
 
 Rates = Mapping[str, float]
 """By name of `RATES`."""
