@@ -51,7 +51,7 @@ LARGEST = {
     WIDE: {"search": 30_000, "precision and recall": 10_000, "density and coverage": 10_000, "kernel": 10_000},
 }
 """The most images of what would take longer than a few minutes at more, by width."""
-IMAGES = {"open": 100_000, "features": 30_000, "sampling": 512}
+IMAGES = {"open": 100_000, "features": 30_000, "sampling": 256}
 """The most images of stages whose seconds are those of an image times their number."""
 SYSTEM, BATCH = "ddim(steps=10)", 256
 CALLS, FEW = 5, 3_000
@@ -146,12 +146,20 @@ def points_of_features(n: int, d: int, rates: dict[str, float], stages: Sequence
         }
     # What is known of rows is not found again: precision gets new copies, and density other neighbours for each call.
     pairs = [(again(x), again(y)) for _ in range(CALLS if n <= FEW else 1)]
-    unseen, ks = iter(pairs), iter(range(5, 5 - CALLS, -1))
+    ks = iter(range(5, 5 - CALLS, -1))
+    seen: list[tuple[Features, Features]] = []
+
+    def of_unseen() -> None:
+        seen.append(pairs[len(seen)])
+        costs.run_metric("precision", *seen[-1])
+
     works |= {
-        "precision and recall": lambda: costs.run_metric("precision", *next(unseen)),
-        "density and coverage": lambda: costs.run_metric("density", *pairs[0], k=next(ks)),
+        "precision and recall": of_unseen,
+        "density and coverage": lambda: costs.run_metric("density", *seen[-1], k=next(ks)),
         "kernel": lambda: costs.run_metric("kid", x, y),
     }
+    if "density and coverage" in stages and "precision and recall" not in stages:
+        of_unseen()
     found = []
     for stage in stages:
         seconds, peak = taken(works[stage])
@@ -275,7 +283,7 @@ def measure(output: Path, sets: Callable[[], Path], *, most: int, rounds: int, a
         sizes = [n for n in SIZES if n <= IMAGES[stage] and lacks(stage, n, 0)]
         if sizes:
             keep(output, fresh(points_of_images, sets(), stage, sizes))
-    if lacks("sampling", IMAGES["sampling"], 0):  # two batches
+    if lacks("sampling", IMAGES["sampling"], 0):
         keep(output, fresh(points_of_sampling, IMAGES["sampling"]))
     if output == TABLE:
         cost_tables.write(present(output))

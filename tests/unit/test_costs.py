@@ -184,6 +184,7 @@ def test_points_of_a_few_images_are_measured() -> None:
     found = cost_points.points_of_features(40, 4, rates, stages)
     assert [point.stage for point in found] == stages
     assert all(point.measured > 0 and point.predicted > 0 for point in found)
+    assert len(cost_points.points_of_features(40, 4, rates, ["density and coverage"])) == 1
 
 
 def test_noise_depends_on_its_seed_alone() -> None:
