@@ -12,7 +12,7 @@ Source: Dockhorn et al. 2022 (arXiv:2112.07068); nv-tlabs/CLD-SGM `sde_lib.py`, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,6 @@ from baselines.steps import Step
 from baselines.training import Loss
 
 Array = NDArray[np.float64]
-
-_FLOOR = 1e-9
-"""What is added to both variances, without which the kernel is singular at the first times, as in `sde_lib.py`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,22 +51,35 @@ class CriticallyDamped:
 
     Attributes:
         mass: M.
-        beta: the rate of time, constant.
+        beta: the rate of time at time 0.
+        rise: how much it grows until time 1; 0 is the paper's constant rate.
         share: gamma, the variance of the velocity at time 0 over that at time 1.
+        floor: what is added to both variances, without which the kernel is singular at the first times.
     """
 
     mass: float = 0.25
     beta: float = 4.0
+    rise: float = 0.0
     share: float = 0.04
+    floor: float = 1e-9
 
     @property
     def friction(self) -> float:
         """Gamma at critical damping."""
         return 2.0 * math.sqrt(self.mass)
 
+    def rate(self, time: Any) -> Any:
+        """The rate of time at time t, beta(t), for numbers, arrays and tensors."""
+        return self.beta + self.rise * time
+
+    def passed(self, time: float | Array) -> Array:
+        """The integral of the rate from time 0 to t."""
+        t = np.asarray(time, np.float64)
+        return self.beta * t + 0.5 * self.rise * t**2
+
     def propagator(self, time: float | Array) -> Array:
         """What (x, v) of time 0 have become on average at time t, (..., 2, 2). Source: eq. 18 of App. B.1."""
-        b, rate = self.beta * np.asarray(time, np.float64), self.mass**-0.5
+        b, rate = self.passed(time), self.mass**-0.5
         rows = [[1 + rate * b, rate**2 * b], [-b, 1 - rate * b]]
         return np.exp(-rate * b)[..., None, None] * np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
@@ -84,7 +94,7 @@ class CriticallyDamped:
 
     def kernel(self, time: float | Array) -> Kernel:
         """The kernel of hybrid score matching. Source: sec. 3.2 and App. B.3."""
-        covariance = self.covariance(time) + _FLOOR * np.eye(2)
+        covariance = self.covariance(time) + self.floor * np.eye(2)
         return Kernel(mean=self.propagator(time)[..., :, 0], factor=np.linalg.cholesky(covariance).astype(np.float64))
 
     def ratio(self, time: float | Array) -> Array:
@@ -100,6 +110,20 @@ class CriticallyDamped:
             middle = 0.5 * (low + high)
             low, high = (middle, high) if self.ratio(middle) < ratio else (low, middle)
         return 0.5 * (low + high)
+
+    def at(self, ratio: float) -> Level:
+        """The level of a `ratio`, of which networks are told the time."""
+        return Level(self.time(ratio), 1.0, ratio)
+
+    @property
+    def lowest(self) -> float:
+        """The `ratio` of the least noise of training, that of time 1e-5."""
+        return float(self.ratio(1e-5))
+
+    @property
+    def highest(self) -> float:
+        """The `ratio` of time 1."""
+        return float(self.ratio(1.0))
 
     def grid(self, steps: int, *, end: float, striding: str = "quadratic") -> list[Level]:
         """`steps` noisy levels from time 1 to time `end`, then the clean one.
@@ -163,7 +187,7 @@ def mixed(process: CriticallyDamped, u: Tensor, level: Level, output: Tensor) ->
     is the covariance for an image that is 0, as in `sde_lib.py`.
     """
     times = _times(level)
-    gaussian = process.kernel(times).factor[..., 1, 1] / (process.covariance(times)[..., 1, 1] + _FLOOR)
+    gaussian = process.kernel(times).factor[..., 1, 1] / (process.covariance(times)[..., 1, 1] + process.floor)
     return output + _wide(gaussian, u) * halves(u)[1]
 
 
@@ -213,6 +237,8 @@ def limited(process: CriticallyDamped, denoise: Denoiser) -> Denoiser:
 
 def _told(process: Process, level: Level) -> Any:
     """What a network is told of a level, for each image where every one has its own."""
+    if isinstance(process, CriticallyDamped):
+        return level.t
     if isinstance(level.sigma, Tensor):
         return torch.tensor([process.at(ratio).t for ratio in level.sigma.flatten().tolist()])
     return process.at(level.sigma).t
@@ -253,11 +279,11 @@ def score(process: CriticallyDamped, denoise: Denoiser, u: Tensor, level: Level,
 
 def euler_maruyama(process: CriticallyDamped) -> Step:
     """One step of the reverse equation; the last one, onto the clean level, adds no noise. Source: App. D."""
-    friction, mass, beta = process.friction, process.mass, process.beta
+    friction, mass = process.friction, process.mass
 
     def step(denoise: Denoiser, u: Tensor, grid: Grid, i: int, noise: Noise, condition: Condition) -> Tensor:
         p, q, (x, v) = grid[i], grid[i + 1], halves(u)
-        width = beta * (p.t - q.t)
+        width = process.rate(p.t) * (p.t - q.t)
         s = score(process, denoise, u, p, condition)
         moved = v + width * (x + friction / mass * v + 2 * friction * s)
         if q.sigma > 0:
@@ -273,7 +299,9 @@ def sscs(process: CriticallyDamped) -> Step:
     The exact part is the process itself, run so that it would turn the other way round, and keeps its equilibrium. The
     last step, onto the clean level, is that of `euler_maruyama`.
 
-    Source: Dockhorn et al. 2022 Alg. 1 and sec. 3.3; `sampling.py`, which counts time anew in the second half.
+    Source:
+        Dockhorn et al. 2022 Alg. 1 and sec. 3.3; `sampling.py`. Differs: where the rate of time rises, the second half
+        is as long as the time that is left, where the original takes the length of the first half again.
     """
     friction, mass, last = process.friction, process.mass, euler_maruyama(process)
 
@@ -282,21 +310,33 @@ def sscs(process: CriticallyDamped) -> Step:
         if q.sigma == 0:
             return last(denoise, u, grid, i, noise, condition)
         width = p.t - q.t
-        x, v = halves(exact_half(process, u, width, noise(i + 1, u)))
+        first, second = _halves_of(process, p.t, q.t)
+        x, v = halves(exact_half(process, u, first, noise(i + 1, u)))
         middle = torch.cat([x, v], dim=1)
         s = score(process, denoise, middle, p, condition)
-        v = v + 2 * friction * process.beta * width * (s + v / mass)  # Alg. 1 line 6
-        return exact_half(process, torch.cat([x, v], dim=1), width, noise(i + 1, u, 1))
+        v = v + 2 * friction * process.rate(p.t) * width * (s + v / mass)  # Alg. 1 line 6
+        return exact_half(process, torch.cat([x, v], dim=1), second, noise(i + 1, u, 1))
 
     return step
+
+
+def _halves_of(process: CriticallyDamped, start: float, end: float) -> tuple[float, float]:
+    """The widths that the two halves of a step would belong to if the rate of time were always that of time 0."""
+    if not process.rise:
+        return start - end, start - end
+    a, b, c = (float(process.passed(time)) for time in (start, 0.5 * (start + end), end))
+    return 2 * (a - b) / process.beta, 2 * (b - c) / process.beta
 
 
 def exact_half(process: CriticallyDamped, u: Tensor, width: float, noise: Tensor) -> Tensor:
     """Half a step of the part of the reverse equation that has a closed solution, with the noise of both halves of u.
 
+    Args:
+        width: of the whole step, in time that passes at the rate of time 0.
+
     Source: App. D.2. It is the process in its own time with the opposite sign of x.
     """
-    turn = np.diag([-1.0, 1.0])
+    turn, process = np.diag([-1.0, 1.0]), replace(process, rise=0.0)
     moved = turn @ process.propagator(0.5 * width) @ turn
     factor = np.linalg.cholesky(turn @ process.covariance(0.5 * width, v0=0.0) @ turn)
     (x, v), (a, b) = halves(u), halves(noise)
@@ -340,7 +380,8 @@ def flow(process: CriticallyDamped, denoise: Denoiser, like: Tensor, condition: 
         (x, v), s = halves(u), score(process, denoise, u, level, chosen(condition, which, count))
         dx = v / process.mass
         dv = -x - process.friction * (v / process.mass + s)
-        return process.beta * torch.cat([dx, dv], dim=1).double().flatten(1).cpu()
+        moved = torch.cat([dx, dv], dim=1).double().flatten(1).cpu()
+        return process.rate(time)[:, None] * moved if process.rise else process.beta * moved
 
     return slope
 

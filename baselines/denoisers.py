@@ -48,7 +48,7 @@ def from_output(
     """Converts a network's output into (x0, eps).
 
     Args:
-        kind: "eps"; "x0"; "v" = alpha eps - sigma x0; "score" = -eps / sigma.
+        kind: "eps"; "x0"; "v" = alpha eps - sigma x0; "score" = -eps / sigma; "scaled_score" = sigma score = -eps.
         alpha, sigma: of x, floats or tensors that broadcast against it.
 
     Raises:
@@ -65,7 +65,9 @@ def from_output(
         return alpha * x - sigma * output, alpha * output + sigma * x  # Salimans and Ho 2022 App. D
     if kind == "score":
         return (x + sigma**2 * output) / alpha, -sigma * output
-    raise ValueError(f"No parametrisation {kind!r}; there are eps, x0, v, score and, for denoisers, edm.")
+    if kind == "scaled_score":
+        return (x + sigma * output) / alpha, -output
+    raise ValueError(f"No parametrisation {kind!r}; there are eps, x0, v, score, scaled_score and, for denoisers, edm.")
 
 
 def target(kind: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -78,7 +80,9 @@ def target(kind: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> 
         return alpha * eps - sigma * x0
     if kind == "score":
         return -eps / sigma
-    raise ValueError(f"No parametrisation {kind!r} to train; there are eps, x0, v and score.")
+    if kind == "scaled_score":
+        return -eps
+    raise ValueError(f"No parametrisation {kind!r} to train; there are eps, x0, v, score and scaled_score.")
 
 
 def denoiser(network: Network, kind: str, *, learned_variance: bool = False, data_std: float = 0.5) -> Denoiser:

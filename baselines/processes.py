@@ -216,6 +216,50 @@ class VarianceExploding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VarianceExplodingLog(VarianceExploding):
+    """The process of `VarianceExploding` whose networks are told the logarithm of half of sigma.
+
+    Source: Karras et al. 2022 Table 1, column VE; NVlabs/edm `VEPrecond`.
+    """
+
+    def at(self, ratio: float) -> Level:
+        return Level(math.log(0.5 * ratio), 1.0, ratio)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VarianceExplodingDiscrete(VarianceExploding):
+    """The levels of score matching with Langevin dynamics: networks are told the number of a level, 0 for the highest.
+
+    Attributes:
+        steps: number of levels, whose sigmas are a geometric progression from `high` down to `low`.
+
+    Source:
+        Song and Ermon 2019 sec. 3; yang-song/score_sde_pytorch `models/utils.py:get_sigmas`, `get_score_fn`. Differs:
+        a sigma between two levels has a number between theirs, where the original rounds.
+    """
+
+    steps: int = 1000
+
+    def at(self, ratio: float) -> Level:
+        """The level of a ratio, which is sigma itself.
+
+        Raises:
+            ValueError: a ratio below the lowest or above the highest level.
+        """
+        if not self.low * (1 - 1e-9) <= ratio <= self.high * (1 + 1e-9):
+            raise ValueError(
+                f"sigma / alpha of this process lies in [{self.low:.4g}, {self.high:.4g}]; got {ratio:.4g}."
+            )
+        share = (math.log(self.high / ratio)) / math.log(self.high / self.low)
+        return Level((self.steps - 1) * share, 1.0, ratio)
+
+    @property
+    def lowest(self) -> float:
+        """Sigma of the lowest level."""
+        return self.low
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cosine:
     """alpha = cos and sigma = sin of an angle that grows linearly; log SNR lies in [-20, 20].
 

@@ -47,6 +47,8 @@ class PublishedFile:
         member: file to extract, where the address is that of an archive.
         bytes: exact size, None if not published.
         sha256, md5: published digests.
+        pickled: whether it is a pickle of Python objects, which is never opened: the user converts it, as
+            docs/models.md says, and names the converted file.
         source: who names the address.
         mirrors: other addresses of the same weights, possibly in another layout.
         estimated_bytes: size of the networks in float32, as `sized` counts it.
@@ -61,6 +63,7 @@ class PublishedFile:
     weights: Literal["average", "raw", "unspecified"] = "unspecified"
     copies: int = 1
     member: str | None = None
+    pickled: bool = False
     bytes: int | None = None
     sha256: str | None = None
     md5: str | None = None

@@ -192,7 +192,7 @@ ROOMS: dict[str, set[str]] = {
     "likelihood": {"analytic", "denoisers", "noise", "ode", "schedules", "steps", "training"},
     # What is read of others, and how systems are put together.
     "records": {"schedules"},
-    "files": {"denoisers", "networks", "processes", "ranges", "records", "schedules"},
+    "files": {"damped", "denoisers", "networks", "processes", "ranges", "records", "schedules"},
     "conditions": {"files"},
     "system": {
         "analytic",

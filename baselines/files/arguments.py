@@ -7,12 +7,14 @@ process in a way that is not implemented is refused, never ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from baselines.files import catalogue
-from baselines.files.dialects import ddgan, ddpm, diffusers, edm, guided, latent, lsgm, score_sde
+from baselines.files.dialects import cld, ddgan, ddpm, diffusers, edm, guided, latent, lsgm, ncsn, score_sde
 from baselines.files.dialects.common import Architecture, Arguments, ConfigurationError, Training
 from baselines.networks import NetworkConfig, configured
+
+Meaning = TypeVar("Meaning")
 
 __all__ = ["Architecture", "Arguments", "ConfigurationError", "Training", "architecture", "training"]
 
@@ -49,13 +51,15 @@ def _labels(a: Arguments, target: str) -> bool:
 
 _DIALECTS = (
     _Dialect(_has("kind"), _own),
-    _Dialect(_has("img_resolution", "model_type"), edm.network, edm.training),
+    _Dialect(_has("img_resolution", "model_type", "init_kwargs"), edm.network, edm.training),
     _Dialect(_has("block_out_channels", "_class_name"), diffusers.network, diffusers.training),
     _Dialect(_has("ddconfig", "z_channels"), latent.first_stage),
     _Dialect(_has("n_layer"), latent.text_encoder),
     _Dialect(_has("num_hidden_layers"), latent.clip_text_encoder),
     _Dialect(_labels, latent.label_tokens),
     _Dialect(_has("model_channels"), latent.unet_model),
+    _Dialect(lambda a, target: ncsn.knows(a), ncsn.network, ncsn.training),
+    _Dialect(lambda a, target: cld.knows(a), cld.network, cld.training),
     _Dialect(lambda a, target: score_sde.knows(a), score_sde.network, score_sde.training),
     _Dialect(lambda a, target: lsgm.whole(a), lsgm.network, lsgm.training),
     _Dialect(_has("num_channels_dae", "z_emb_dim", "n_mlp"), ddgan.network, ddgan.training),
@@ -77,7 +81,9 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
             LDM: `params` of a yaml's UNetModel, AutoencoderKL, VQModel, VQModelInterface, BERTEmbedder or
             ClassEmbedder, with or without the `target` around them;
             score_sde: a configuration of NCSN++ or DDPM++, as sections `model`, `data` and `training`;
-            EDM: the arguments of its network `EDMPrecond` with model_type SongUNet;
+            CLD-SGM: the flags of its configurations;
+            NCSN and NCSNv2: their yaml, or score_sde's configurations of their networks;
+            EDM: `init_kwargs` of its networks, with the name of the class around them as `class_name`;
             denoising-diffusion-gan: the arguments of its scripts;
             LSGM: the same, with `network` "dae" for the prior or "vae" for the autoencoder;
             DDPM in PyTorch: the yaml of ermongroup/ddim, or its `ch`, `ch_mult`, ... alone;
@@ -98,8 +104,8 @@ def architecture(config: str | Arguments | NetworkConfig | Architecture, *, keys
         return Architecture(network=config)
     a, dialect = _dialect(config)
     if dialect.network is guided.network and guided.means_classifier(a, list(keys)):
-        return guided.classifier(a)
-    return dialect.network(a)
+        return _read(guided.classifier, a)
+    return _read(dialect.network, a)
 
 
 def training(config: str | Arguments) -> Training | None:
@@ -111,7 +117,21 @@ def training(config: str | Arguments) -> Training | None:
     if isinstance(config, str):
         return training(catalogue.arguments_of(config))
     a, dialect = _dialect(config)
-    return None if dialect.training is None else dialect.training(a)
+    return None if dialect.training is None else _read(dialect.training, a)
+
+
+def _read(reader: Callable[[Arguments], Meaning], a: Arguments) -> Meaning:
+    """What a dialect reads of arguments, whose values may be of any type that a file can hold."""
+    try:
+        return reader(a)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, ArithmeticError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0] if str(error) else "odd"
+        raise ConfigurationError(
+            f"The arguments {', '.join(map(str, a))} cannot be read ({reason}). Give them as the original repository "
+            "has them, with numbers, lists and true or false of its types."
+        ) from error
 
 
 def _dialect(config: Arguments) -> tuple[Arguments, _Dialect]:

@@ -104,6 +104,20 @@ def _path(file: str) -> Path | None:
     """Where the description lies: shipped, beside the file of a path, or given itself."""
     if not file:
         return None
-    given = Path(file).expanduser()
-    places = [SHIPPED / f"{file}.json", *([given.with_suffix(".json")] if given.suffix == ".safetensors" else [])]
-    return next((path for path in places if path.is_file()), None)
+    given, shipped = Path(file).expanduser(), SHIPPED / f"{file}.json"
+    if shipped.is_file():
+        return shipped
+    beside = given.with_suffix(".json")
+    return beside if given.suffix == ".safetensors" and beside.is_file() and not _of_arguments(beside) else None
+
+
+def _of_arguments(path: Path) -> bool:
+    """Whether a .json beside a file of weights has the arguments that its authors trained with, and is no description.
+
+    What cannot be read is none of the two, and whoever reads it as a description says so.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and bool(told) and not {"file", "sha256", "network"} & set(told)

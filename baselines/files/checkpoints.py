@@ -90,7 +90,7 @@ def load_network(
     try:
         with torch.device("meta"):
             network = found.build()
-    except ValueError as error:
+    except (ValueError, RuntimeError, TypeError, IndexError, ZeroDivisionError) as error:
         raise ConfigurationError(f"The configuration of {path.name} describes no network: {error}") from error
     layout, prefix, names = _best_layout(network, found, first)
     state, weights = _choose(path, sets, prefix, names, ema)

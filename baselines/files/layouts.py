@@ -4,14 +4,15 @@
 and "unexpected" are known before anything is loaded.
 
 Layouts: "guided" (improved diffusion, ADM, LDM's U-Net), "ddpm" (DDPM in PyTorch, LDM's autoencoders, LDM's text
-encoder and label table), "diffusers", "transformers" (CLIP's text encoder), "score_sde" and "edm" (NCSN++ and DDPM++),
-"nvae" (LSGM's autoencoder) and "baselines", this package's own.
+encoder and label table), "diffusers", "transformers" (CLIP's text encoder), "score_sde" (NCSN++ and DDPM++), "edm" (the
+same, and ADM), "ncsn" (NCSN and NCSNv2), "nvae" (LSGM's autoencoder) and "baselines", this package's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -40,10 +41,11 @@ from baselines.networks.nvae import (
     Inverted,
     Normalised,
 )
+from baselines.networks.refinenet import InstanceNorm, RefineNet, Residual
 from baselines.networks.transformer import LabelTokens, TextEncoder
 from baselines.networks.unet import UNet, UNetConfig
 
-LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "edm", "nvae", "baselines")
+LAYOUTS = ("guided", "ddpm", "diffusers", "transformers", "score_sde", "edm", "ncsn", "nvae", "baselines")
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:
@@ -90,9 +92,12 @@ def parts(network: nn.Module, layout: str, qkv: str) -> dict[str, Part]:
     """Every weight of the network with what it is made of in a layout, empty if the layout has no such network."""
     if layout == "baselines":
         return {key: Part((key,)) for key in network.state_dict()}
-    if layout in ("score_sde", "edm"):
-        of_ncsnpp = _ncsnpp_parts if layout == "score_sde" else _song_parts
-        return of_ncsnpp(network) if isinstance(network, NCSNpp) else {}
+    if layout in ("score_sde", "edm") and isinstance(network, NCSNpp):
+        return _ncsnpp_parts(network) if layout == "score_sde" else _song_parts(network)
+    if layout == "edm":
+        return _adm_parts(network) if isinstance(network, UNet) else {}
+    if layout == "ncsn":
+        return _refinenet_parts(network) if isinstance(network, RefineNet) else {}
     if layout == "nvae":
         return _nvae_parts(network) if isinstance(network, NVAE) else {}
     if isinstance(network, UNet) and layout in _OUTER:
@@ -390,9 +395,114 @@ def _song_parts(network: NCSNpp) -> dict[str, Part]:
     return found
 
 
-def _by_channel(values: Sequence[Tensor]) -> Tensor:
-    """Reorders rows of one head from (channels, 3) to (3, channels)."""
-    return values[0].unflatten(0, (-1, 3)).transpose(0, 1).flatten(0, 1)
+_REFINENET = {
+    "stem": "begin_conv", "head": "end_conv", "norm": "normalizer", "norm1": "normalize1", "norm2": "normalize2",
+    "skip": "shortcut",
+}  # fmt: skip
+_REFINEMENT = {"convs": "msf.convs", "norms": "msf.norms", "pools": "crp.convs", "pool_norms": "crp.norms"}
+
+
+def _refinenet_parts(network: RefineNet) -> dict[str, Part]:
+    """Every weight of a RefineNet: the sixth stage of the deepest one was put between the third and the fourth."""
+    count = len(network.config.multipliers)
+    stages = ["1", "2", "3", "31", "4", "5"] if count == 6 else [str(i + 1) for i in range(count)]
+    refinements = ["1", "2", "31", "3", "4", "5"] if count == 6 else stages
+    modules, found = dict(network.named_modules()), dict[str, Part]()
+    for key in network.state_dict():
+        name, _, leaf = key.rpartition(".")
+        parts = name.split(".")
+        if parts[0] == "stages":
+            head, own = f"res{stages[int(parts[1])]}.{parts[2]}", parts[3:]
+            block = modules[".".join(parts[:3])]
+            theirs = _REFINENET.get(own[0], own[0])
+            if isinstance(block, Residual) and block.halves and own[0] in ("conv2", "skip"):
+                theirs += ".conv"
+        elif parts[0] == "refinements":
+            head, own = f"refine{refinements[int(parts[1])]}", parts[2:]
+            if own[0] in ("inputs", "outputs"):
+                units = f"adapt_convs.{own[1]}" if own[0] == "inputs" else "output_convs"
+                kind, i = own[-3:][:2] if own[-1] == "table" else own[-2:]
+                theirs = f"{units}.{int(i) // 2 + 1}_{int(i) % 2 + 1}_{kind.removesuffix('s')}"
+            else:
+                theirs = f"{_REFINEMENT[own[0]]}.{own[1]}"
+        else:
+            head, theirs = "", _REFINENET[parts[0]]
+        place = f"{head}.{theirs}".removeprefix(".")
+        if isinstance(modules[name.removesuffix(".table")], InstanceNorm):
+            known = network.config.levels is not None
+            sources = (f"{place}.embed.weight",) if known else tuple(f"{place}.{n}" for n in ("gamma", "alpha", "beta"))
+            found[key] = Part(sources, _stacked if known else _one_row)
+        else:
+            found[key] = Part((f"{place}.{leaf}",))
+    return found
+
+
+def _one_row(values: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(values))[None]
+
+
+def _by_channel(values: Sequence[Tensor], heads: int = 1) -> Tensor:
+    """Reorders rows from (heads, channels a head, 3) to (3, heads, channels a head)."""
+    return values[0].unflatten(0, (heads, -1, 3)).permute(2, 0, 1, *range(3, values[0].ndim + 2)).flatten(0, 2)
+
+
+_ADM = {
+    "norm1": "norm0", "conv1": "conv0", "embedding": "affine", "norm2": "norm1", "conv2": "conv1", "skip": "skip",
+}  # fmt: skip
+
+
+def _adm_parts(network: UNet) -> dict[str, Part]:
+    """Every weight of ADM as EDM names it: blocks by the sides of their feature maps, with their attention in them."""
+    c = network.config
+    if c.side is None:
+        return {}
+    last = c.side >> (len(c.multipliers) - 1)
+    places = {
+        "encoder.0": f"enc.{c.side}x{c.side}_conv", "middle.0": f"dec.{last}x{last}_in0",
+        f"middle.{len(network.middle) - 1}": f"dec.{last}x{last}_in1", "time_embedding.0": "map_layer0",
+        "time_embedding.2": "map_layer1", "norm": "out_norm", "head": "out_conv",
+    }  # fmt: skip
+    if len(network.middle) > 2:
+        places["middle.1"] = places["middle.0"]
+    stage = 1
+    for level in range(len(c.multipliers)):
+        side = c.side >> level
+        for i in range(c.blocks):
+            places[f"encoder.{stage}"] = f"enc.{side}x{side}_block{i}"
+            stage += 1
+        if level < len(c.multipliers) - 1:
+            places[f"encoder.{stage}"] = f"enc.{side // 2}x{side // 2}_down"
+            stage += 1
+    for number in range(len(network.decoder)):
+        level, i = divmod(number, c.blocks + 1)
+        places[f"decoder.{number}"] = f"dec.{last << level}x{last << level}_block{i}"
+    modules = dict(network.named_modules())
+    found = dict[str, Part]()
+    for key in network.state_dict():
+        name, _, leaf = key.rpartition(".")
+        if name == "class_embedding":
+            found[key] = Part(("map_label.weight",), _with_null if c.null else _transposed)
+            continue
+        parts = name.split(".")
+        place = places.get(".".join(parts[:2])) or places[parts[0]]
+        block = modules.get(".".join(parts[:3] if parts[0] != "middle" else parts[:2]))
+        make: Callable[[Sequence[Tensor]], Tensor] = _stacked
+        inner = ""
+        if isinstance(block, ResidualBlock):
+            inner = _ADM[parts[-1]]
+            if block.resample == "up":
+                side = 2 * int(place.removeprefix("dec.").partition("x")[0])
+                place = f"dec.{side}x{side}_up"
+        elif isinstance(block, SelfAttention):
+            inner = _SONG_ATTENTION[parts[-1]]
+            make = partial(_by_channel, heads=block.heads) if inner == "qkv" else _stacked
+        found[key] = Part((".".join(filter(None, [place, inner, leaf])),), make)
+    return found
+
+
+def _with_null(values: Sequence[Tensor]) -> Tensor:
+    """The rows of a table of classes from the columns of a matrix without bias, and a row of zeros for no class."""
+    return torch.cat([values[0].T, torch.zeros_like(values[0].T[:1])])
 
 
 _NVAE: dict[type[nn.Module], dict[str, str]] = {

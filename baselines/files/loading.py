@@ -210,8 +210,8 @@ def _of_configuration(
         variance=told.variance,
     )
     network = network_of(part, "unet")
-    classes = getattr(network, "classes", None) or 0
-    own = Release(parts={"unet": part}, shape=square(told.side), classes=classes)
+    classes = (getattr(network, "classes", None) or 0) - told.null
+    own = Release(parts={"unet": part}, shape=square(told.side), classes=classes, null=classes if told.null else None)
     if base is None or base.shape != own.shape or base.parts["unet"].process != part.process:
         return own
     kept = {role: other for role, other in base.parts.items() if role == "classifier"}
@@ -242,12 +242,10 @@ def checked(release: Release) -> Release:
             continue
         part, network = release.parts[role], network_of(release.parts[role], role)
         if isinstance(network, UNetConfig):
-            _check_unet(release, role, part, network)
-        elif isinstance(network, NCSNppConfig) and part.kind != "velocity" and network.channels != release.state[0]:
-            raise ValueError(
-                f"The network for {role!r} has {network.channels} channels, and states have {release.state[0]}; images "
-                "have 3."
-            )
+            _check_unet(release, role, part, (network.in_channels, network.out_channels, network.classes))
+        elif isinstance(network, NCSNppConfig):
+            outputs = network.outputs or network.channels
+            _check_unet(release, role, part, (network.channels, outputs, network.classes))
         elif role == "classifier" and isinstance(network, ClassifierConfig):
             if network.image_size != release.shape[1]:
                 raise ValueError(
@@ -262,19 +260,19 @@ def checked(release: Release) -> Release:
     return release
 
 
-def _check_unet(release: Release, role: str, part: Part, network: UNetConfig) -> None:
+def _check_unet(release: Release, role: str, part: Part, network: tuple[int, int, int | None]) -> None:
+    """Compares the channels that a denoising network takes and returns, and its classes, with those of the release."""
+    taken_channels, returned, classes = network
     channels = release.state[0]
     taken = 2 * channels if part.kind == "velocity" else channels
-    if network.in_channels != taken:
-        raise ValueError(f"The network for {role!r} takes {network.in_channels} channels, and states have {taken}.")
+    if taken_channels != taken:
+        raise ValueError(f"The network for {role!r} takes {taken_channels} channels, and states have {taken}.")
     expected = channels * (2 if part.learned_variance else 1)
-    if network.out_channels != expected:
+    if returned != expected:
         has = "a" if part.learned_variance else "no"
         raise ValueError(
-            f"The network for {role!r} has {network.out_channels} output channels; with {has} learned variance it has "
+            f"The network for {role!r} has {returned} output channels; with {has} learned variance it has "
             f"{expected}. Name the arguments that it was trained with as config=."
         )
-    if network.classes is not None and release.classes > network.classes:
-        raise ValueError(
-            f"The network for {role!r} has rows for {network.classes} classes; {release.classes} are asked for."
-        )
+    if classes is not None and release.classes > classes:
+        raise ValueError(f"The network for {role!r} has rows for {classes} classes; {release.classes} are asked for.")

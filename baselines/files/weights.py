@@ -214,6 +214,11 @@ class Weights:
             return cards.file_of(file)
         if file in catalogue.files():
             about = catalogue.files()[file]
+            if about.pickled:
+                raise FileNotFoundError(
+                    f"{file} is published at {about.url} as a pickle of Python objects, which would run code and is "
+                    "not opened; download it, convert it as docs/models.md says, and give weights='PATH'."
+                )
             if self.fetch is not None:
                 return self.fetch(about)
             raise FileNotFoundError(f"{file} is published at {about.url}; download it and give its path as weights=.")

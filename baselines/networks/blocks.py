@@ -40,6 +40,11 @@ def timestep_embedding(t: Tensor, width: int, *, order: Literal["sin_cos", "cos_
     return torch.cat(parts, dim=1)
 
 
+def groups_of(channels: int, groups: int, width: int | None = None) -> int:
+    """How many groups a norm has: `groups`, or fewer where one would have less than `width` channels."""
+    return groups if width is None else max(1, min(groups, channels // width))
+
+
 class GroupNorm(nn.GroupNorm):
     """Group normalisation that is fast for small bfloat16 images in channels_last memory on a CPU.
 
@@ -175,16 +180,17 @@ class ResidualBlock(nn.Module):
         resample: Resample = None,
         dropout: float = 0.0,
         groups: int = 32,
+        group_width: int | None = None,
         eps: float = 1e-5,
         style: int | None = None,
     ) -> None:
         super().__init__()
         self.resample, self.modulation = resample, modulation
-        self.norm1 = GroupNorm(groups, channels, eps=eps)
+        self.norm1 = GroupNorm(groups_of(channels, groups, group_width), channels, eps=eps)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         if embedding is not None:
             self.embedding = nn.Linear(embedding, out_channels * (2 if modulation == "scale_shift" else 1))
-        self.norm2 = GroupNorm(groups, out_channels, eps=eps)
+        self.norm2 = GroupNorm(groups_of(out_channels, groups, group_width), out_channels, eps=eps)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)

@@ -27,6 +27,8 @@ class NCSNppConfig:
     """The architecture as data. The defaults are NCSN++ cont. of CIFAR-10.
 
     Attributes:
+        channels: of the images, or of what is given in their place.
+        outputs: channels of the output where they are others.
         width: channels of the first level.
         multipliers: channels of each level, as multiples of `width`; every level halves the resolution.
         blocks: residual blocks a level in the encoder. The decoder has one more.
@@ -49,12 +51,14 @@ class NCSNppConfig:
         styled: which norms of a residual block it modulates.
         bounded: whether the output is a hyperbolic tangent, as of a generator of images.
         classes: that labels name, None without labels.
+        null: whether the last of these classes means none, of which the network is told nothing.
         side: of the images, None where files need not know; those of EDM name modules after the sides of their maps.
         centered: whether the network was trained on images in [-1, 1]. Others, on [0, 1], are given here what all
             networks are given, images in [-1, 1] and their sigma, and return the score of those.
     """
 
     channels: int = 3
+    outputs: int | None = None
     width: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 4
@@ -76,6 +80,7 @@ class NCSNppConfig:
     styled: Literal["both", "first"] = "both"
     bounded: bool = False
     classes: int | None = None
+    null: bool = False
     side: int | None = None
 
     @property
@@ -236,7 +241,7 @@ class NCSNpp(nn.Module):
         self.features = nn.Identity() if positional else Fourier(c.width)
         told = c.hidden // 4 if positional else 2 * c.width
         if c.classes is not None:
-            self.label = nn.Linear(c.classes, told)
+            self.label = nn.Linear(c.classes - c.null, told)
         self.time1 = nn.Linear(told, c.hidden)
         self.time2 = nn.Linear(c.hidden, c.hidden)
         channels, copy, factor = c.width, c.channels, 1
@@ -274,13 +279,13 @@ class NCSNpp(nn.Module):
             if factor in c.attention:
                 stage.append(Attention(c, channels))
             if c.progressive == "output_skip":
-                stage.extend([_norm(channels), _conv(channels, c.channels)])
+                stage.extend([_norm(channels), _conv(channels, c.outputs or c.channels)])
             if level:
                 stage.append(Block(c, channels, channels, "up"))
                 factor //= 2
             self.decoder.append(stage)
         if c.progressive == "none":
-            self.norm, self.head = _norm(channels), _conv(channels, c.channels)
+            self.norm, self.head = _norm(channels), _conv(channels, c.outputs or c.channels)
         if c.latent is not None:
             self.mapping = Mapping(c.latent, c.style, c.mapping)
         if c.mixed:
@@ -297,12 +302,13 @@ class NCSNpp(nn.Module):
 
         Args:
             x: (b, channels, h, w), images in [-1, 1] plus noise.
-            t: (b,) sigma of x for "fourier", else what the process tells.
+            t: (b,) sigma of x, or another number above 0 whose logarithm is meant, for "fourier"; else what the
+                process tells.
             y: (b,) int64 class labels, given exactly when the configuration has classes.
             z: (b, latent), standard normal, given exactly when the configuration has a latent.
 
         Returns:
-            (b, channels, h, w) of the dtype of x: the score if `by_sigma`, else what the file was trained to say.
+            (b, outputs, h, w) of the dtype of x: the score if `by_sigma`, else what the file was trained to say.
         """
         c = self.config
         if c.embedding == "positional":
@@ -320,7 +326,9 @@ class NCSNpp(nn.Module):
                     f"This network {'needs' if value is None else 'takes no'} {name}; see its configuration."
                 )
         if y is not None and c.classes is not None:
-            embedding = embedding + self.label(F.one_hot(y, c.classes).to(x.dtype) * math.sqrt(c.classes))
+            known_classes = c.classes - c.null
+            told = F.one_hot(y, c.classes)[:, :known_classes].to(x.dtype)
+            embedding = embedding + self.label(told * math.sqrt(known_classes))
         embedding = F.silu(self.time2(F.silu(self.time1(embedding))))
         style = None if z is None else self.mapping(z.to(x.dtype))
         h = self._decoded(*self._encoded(x, embedding, style), embedding, style)

@@ -23,6 +23,7 @@ from baselines.networks.blocks import (
     SelfAttention,
     SpatialTransformer,
     Upsample,
+    groups_of,
     timestep_embedding,
 )
 
@@ -38,17 +39,22 @@ class UNetConfig:
         blocks: residual blocks a level in the encoder. The decoder has one more.
         attention: factors of downsampling (1 is the full resolution) whose residual blocks are followed by attention.
         heads: attention heads, unless `head_width` fixes the channels of a head instead.
+        uneven_heads: whether there are as many heads as `head_width` fits whole times into the channels (EDM's ADM), so
+            that a head may be wider, and no attention where it does not fit at all. Else it must divide them.
         decoder_heads: attention heads of the decoder where they differ (improved diffusion's `num_heads_upsample`).
         modulation: how the embedding enters a residual block, see `ResidualBlock`.
         resample: "conv" (DDPM), "block" (ADM: residual blocks change the resolution) or "pool" (without weights).
         asymmetric: padding of strided convolutions, see `Downsample`.
         embedding_order: see `timestep_embedding`.
+        groups: of every norm, fewer where a group would have less than `group_width` channels (EDM's ADM).
         classes: rows of the class embedding, None without one. A null class counts as a row.
+        null: whether the last of these rows means no class and is zero in files that do not hold it (EDM).
         patch: side of the pixel blocks that are folded into channels before the first convolution.
         stem: channels of the first convolution where they differ from those of the first level.
         context: width of the context tokens of cross-attention, None without one; with it every attention is a
             `SpatialTransformer` of `depth` blocks (LDM).
         low_resolution: whether a small image is given as well, enlarged and stacked on the channels (ADM-U).
+        side: of the images, None where files need not know; those of EDM name modules after the sides of their maps.
         latent: size of a latent vector z, which scales and shifts every norm of the residual blocks (DDGAN), None
             without one.
         style: width of what z is mapped to before that.
@@ -62,6 +68,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (2,)
     heads: int = 1
     head_width: int | None = None
+    uneven_heads: bool = False
     decoder_heads: int | None = None
     modulation: Literal["add", "scale_shift"] = "add"
     resample: Literal["conv", "block", "pool"] = "conv"
@@ -69,13 +76,16 @@ class UNetConfig:
     embedding_order: Literal["sin_cos", "cos_sin"] = "sin_cos"
     norm_eps: float = 1e-6
     groups: int = 32
+    group_width: int | None = None
     dropout: float = 0.0
     classes: int | None = None
+    null: bool = False
     patch: int = 1
     stem: int | None = None
     context: int | None = None
     depth: int = 1
     low_resolution: bool = False
+    side: int | None = None
     latent: int | None = None
     style: int = 64
 
@@ -129,19 +139,24 @@ class Trunk:
             resample=resample,
             dropout=c.dropout,
             groups=c.groups,
+            group_width=c.group_width,
             eps=c.norm_eps,
             style=c.style if c.latent is not None else None,
         )
 
-    def _attention(self, channels: int, heads: int) -> SelfAttention | SpatialTransformer:
+    def _attention(self, channels: int, heads: int) -> list[nn.Module]:
+        """The attention of a feature map, or nothing where it has no head."""
         c = self.config
         if c.head_width:
-            if channels % c.head_width:
+            if channels % c.head_width and not c.uneven_heads:
                 raise ValueError(f"{channels} channels cannot be split into attention heads of {c.head_width}.")
             heads = channels // c.head_width
+        if not heads:
+            return []
         if c.context is None:
-            return SelfAttention(channels, heads=heads, groups=c.groups, eps=c.norm_eps)
-        return SpatialTransformer(channels, heads=heads, context=c.context, depth=c.depth, groups=c.groups)
+            groups = groups_of(channels, c.groups, c.group_width)
+            return [SelfAttention(channels, heads=heads, groups=groups, eps=c.norm_eps)]
+        return [SpatialTransformer(channels, heads=heads, context=c.context, depth=c.depth, groups=c.groups)]
 
     def _resolution_change(self, channels: int, way: Literal["up", "down"]) -> nn.Module:
         c = self.config
@@ -163,7 +178,7 @@ class Trunk:
                 stage: list[nn.Module] = [self._residual(channels, out)]
                 channels = out
                 if factor in c.attention:
-                    stage.append(self._attention(channels, c.heads))
+                    stage.extend(self._attention(channels, c.heads))
                 stages.append(Stage(stage))
                 left.append(channels)
             if level < len(widths) - 1:
@@ -177,7 +192,7 @@ class Trunk:
         channels = self.widths[-1]
         stage: list[nn.Module] = [self._residual(channels, channels)]
         if attention:
-            stage.append(self._attention(channels, self.config.heads))
+            stage.extend(self._attention(channels, self.config.heads))
         return Stage([*stage, self._residual(channels, channels)])
 
     def decoder(self, skips: list[int]) -> list[Stage]:
@@ -193,7 +208,7 @@ class Trunk:
                 stage: list[nn.Module] = [self._residual(channels + (skips.pop() if skips else 0), out)]
                 channels = out
                 if factor in c.attention:
-                    stage.append(self._attention(channels, c.decoder_heads or c.heads))
+                    stage.extend(self._attention(channels, c.decoder_heads or c.heads))
                 if level and i == c.blocks:
                     stage.append(self._resolution_change(channels, "up"))
                     factor //= 2
@@ -227,7 +242,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(stages)
         self.middle = trunk.middle()
         self.decoder = nn.ModuleList(trunk.decoder(left))
-        self.norm = GroupNorm(c.groups, trunk.widths[0], eps=c.norm_eps)
+        self.norm = GroupNorm(groups_of(trunk.widths[0], c.groups, c.group_width), trunk.widths[0], eps=c.norm_eps)
         self.head = nn.Conv2d(trunk.widths[0], c.out_channels * c.patch**2, 3, padding=1)
 
     @property

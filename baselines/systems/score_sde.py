@@ -14,12 +14,14 @@ from baselines.processes import (
     Continuous,
     SubVariancePreserving,
     VarianceExploding,
+    VarianceExplodingDiscrete,
     VariancePreserving,
     time_grid,
 )
 from baselines.ranges import at_least
 from baselines.records import Configuration, Part, Preset, PublishedFile, Release, named, sized, square
 from baselines.sampling import Sampler, walk
+from baselines.schedules import Discrete, Level, subsequence
 from baselines.steps import Step, ddpm
 from baselines.system import FLOW, System, elsewhere, scaled
 
@@ -58,15 +60,38 @@ def score_sde(
     if process not in PROCESSES:
         raise ValueError(f"process is {', '.join(PROCESSES)}; got {process!r}.")
     # The sigmas of a network that was trained on this process are those of its data set.
-    made = weights.trained if type(weights.trained) is PROCESSES[process] else PROCESSES[process]()
-    end, first = end_of(made, weights), made.level(1.0)
+    same = (PROCESSES[process], *([VarianceExplodingDiscrete] if process == "ve" else []))
+    made: Any = weights.trained if type(weights.trained) in same else PROCESSES[process]()
+    grid = _chain(weights.trained, steps) if process == "vp" and sampler in _OF_CHAINS else None
+    end, first = end_of(made, weights), grid[0] if grid else made.level(1.0)
     return System(
         weights=weights,
-        sampler=_sampler(made, sampler, steps, snr, tolerance, end),
+        sampler=_sampler(made, sampler, steps, snr, tolerance, end, grid),
         build=elsewhere(clip=clip),
         start=scaled(first.sigma),
         bits=FLOW,  # eq. 39
+        measured="on its own chain" if grid else "",
     )
+
+
+_OF_CHAINS = ("ancestral", "reverse-diffusion", "pc")
+"""The samplers that are formulas of a chain in discrete time."""
+
+
+def _chain(trained: Any, steps: int) -> list[Level] | None:
+    """The levels of a network that was trained on the chain whose limit VP is, None for every other network.
+
+    A walk of more steps than the chain has is one over its limit.
+
+    Source: yang-song/score_sde_pytorch `sde_lib.py:VPSDE.discretize`, `models/utils.py:get_score_fn`.
+    """
+    if not isinstance(trained, Discrete) or trained != Discrete(
+        steps=trained.steps, low=0.1 / trained.steps, high=20 / trained.steps
+    ):
+        return None
+    if not 1 <= steps <= trained.steps:
+        return None
+    return trained.grid(subsequence(steps, trained.steps, "respaced"))
 
 
 def end_of(process: Continuous, weights: Weights) -> float:
@@ -78,7 +103,9 @@ def end_of(process: Continuous, weights: Weights) -> float:
     return max(papers, process.time(max(process.level(papers).ratio, weights.trained.lowest)))
 
 
-def _sampler(process: Continuous, name: str, steps: int, snr: float, tolerance: float, end: float) -> Sampler:
+def _sampler(
+    process: Continuous, name: str, steps: int, snr: float, tolerance: float, end: float, grid: list[Level] | None
+) -> Sampler:
     at_least(1, steps=steps)
     if name == "ode":
         high, low = process.level(1.0).ratio, process.level(end).ratio
@@ -91,20 +118,21 @@ def _sampler(process: Continuous, name: str, steps: int, snr: float, tolerance: 
     }
     if name not in made:
         raise ValueError(f"sampler is ode, {', '.join(made)}; got {name!r}.")
-    return walk(lambda: made[name], time_grid(process, steps, end=end))
+    return walk(lambda: made[name], grid or time_grid(process, steps, end=end))
 
 
-def _configuration(name: str, sde: str, millions: float, **model: Any) -> Configuration:
+def _configuration(name: str, sde: str, millions: float, *, continuous: bool = True, **model: Any) -> Configuration:
     """What all configurations of CIFAR-10 have in common, and what this one says otherwise."""
     plus = sde != "vesde"  # DDPM++: no filter, no copies of the image, timesteps, centered images
     arguments = {
         "model": {
             "name": "ncsnpp", "nf": 128, "ch_mult": [1, 2, 2, 2], "attn_resolutions": [16], "skip_rescale": True,
             "resblock_type": "biggan", "fir": not plus, "progressive_input": "none" if plus else "residual",
-            "embedding_type": "positional" if plus else "fourier", "scale_by_sigma": not plus, **model,
+            "embedding_type": "positional" if plus or not continuous else "fourier", "scale_by_sigma": not plus,
+            **model,
         },
         "data": {"image_size": 32, "centered": plus},
-        "training": {"sde": sde, "continuous": True},
+        "training": {"sde": sde, "continuous": continuous},
     }  # fmt: skip
     return Configuration(
         arguments=arguments, parameters=millions, source=f"yang-song/score_sde_pytorch configs/{name}.py"
@@ -112,6 +140,12 @@ def _configuration(name: str, sde: str, millions: float, **model: Any) -> Config
 
 
 CONFIGURATIONS = {
+    "ncsnpp-discrete-cifar10": _configuration(
+        "ve/cifar10_ncsnpp", "vesde", 62.69, continuous=False, num_res_blocks=4
+    ),
+    "ddpmpp-discrete-cifar10": _configuration(
+        "vp/cifar10_ddpmpp", "vpsde", 61.80, continuous=False, num_res_blocks=4
+    ),
     "ncsnpp-cifar10": _configuration("ve/cifar10_ncsnpp_continuous", "vesde", 62.76, num_res_blocks=4),
     "ncsnpp-deep-cifar10": _configuration("ve/cifar10_ncsnpp_deep_continuous", "vesde", 107.59, num_res_blocks=8),
     "ddpmpp-cifar10": _configuration("vp/cifar10_ddpmpp_continuous", "vpsde", 61.80, num_res_blocks=4),
@@ -137,6 +171,8 @@ CONFIGURATIONS = {
 
 _FOLDERS = "https://drive.google.com/drive/folders/"
 _FILES = (
+    ("ncsnpp-discrete-cifar10", "1sP4GwvrYiI-sDPTp7sKYzsxJLGVamVMZ", "cifar10"),
+    ("ddpmpp-discrete-cifar10", "1zOVj03ZBcq339p5QEKJPh2bBrxR_HOCM", "cifar10"),
     ("ncsnpp-cifar10", "1b0gy_LLgO_DaQBgoWXwlVnL_rcAUgREh", "cifar10"),
     ("ncsnpp-deep-cifar10", "11s6A_xM7qiztdj8AHQWqaIAUSC3I7uX2", "cifar10"),
     ("ddpmpp-cifar10", "1xYjVMx10N9ivQQBIsEoXEeu9nvSGTBrC", "cifar10"),
@@ -173,6 +209,14 @@ RELEASES = named({name: _release(name) for name, _, _ in _FILES})
 
 _PAPER = "2011.13456"
 _ROWS = (
+    {
+        "arxiv": _PAPER, "system": "NCSN++",
+        "when": {"process": "ve", "sampler": "pc", "weights": "ncsnpp-discrete-cifar10"},
+    },
+    {
+        "arxiv": _PAPER, "system": "DDPM++", "steps": "{steps}",
+        "when": {"process": "vp", "sampler": "ancestral", "weights": "ddpmpp-discrete-cifar10"},
+    },
     {"arxiv": _PAPER, "system": "NCSN++ cont.", "when": {"process": "ve", "sampler": "pc"}},
     {
         "arxiv": _PAPER, "system": "DDPM++ cont.", "variant": "VP, black-box*",

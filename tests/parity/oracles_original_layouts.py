@@ -460,11 +460,13 @@ def ncsnpp(
     mapping: int = 0,
     styled: int = 2,
     tanh: bool = False,
+    outputs: int | None = None,
 ) -> Tensor:
     """NCSN++ and DDPM++ with BigGAN's blocks; `attention` are sides of feature maps. Images are those of the data.
 
     `told` is the width of the features of the time in the prior of LSGM. With z it is the generator of DDGAN: `styled`
     norms of a block are without weights of their own, and scaled and shifted by what `mapping` + 1 layers make of z.
+    The network of CLD is the same, of twice as many channels as it returns, told the logarithm of the time.
     """
     count = 0
     vector = torch.empty(0)
@@ -548,13 +550,13 @@ def ncsnpp(
         h = attends(h) if h.shape[-1] in attention else h
         if progressive == "output_skip":
             normal = silu(norm(unit(), h))
-            part = conv(w, unit(), normal, x.shape[1])
+            part = conv(w, unit(), normal, outputs or x.shape[1])
             image = part if image is None else larger(image) + part
         if level:
             h = block(h, h.shape[1], "up")
     if image is None:
         normal = silu(norm(unit(), h))
-        image = conv(w, unit(), normal, x.shape[1])
+        image = conv(w, unit(), normal, outputs or x.shape[1])
     image = torch.tanh(image) if tanh else image
     return image / t.double().view(-1, 1, 1, 1) if by_sigma else image
 
@@ -592,6 +594,7 @@ def song_unet(
     decoder: str,
     fourier: bool,
     labels: int = 0,
+    outputs: int = 3,
 ) -> Tensor:
     """The network of EDM in the kind of NCSN++ and DDPM++: attention within blocks, names by side, one-hot labels."""
     larger, smaller = (fir_up, fir_down) if filtered else (doubled, halved)
@@ -620,7 +623,7 @@ def song_unet(
     else:
         emb = sin_cos(t, width)
     if labels:
-        told = F.one_hot(y, labels).double() * math.sqrt(labels)
+        told = F.one_hot(y, labels + 1)[:, :labels].double() * math.sqrt(labels)  # a label more is none
         emb = emb + linear(w, "map_label", told, emb.shape[1])
     emb = silu(linear(w, "map_layer0", emb, 4 * width))
     emb = silu(linear(w, "map_layer1", emb, 4 * width))
@@ -655,7 +658,7 @@ def song_unet(
             joined = torch.cat([h, skips.pop()], dim=1)
             h = block(f"{name}_block{number}", joined, multiple * width, attends=attends)
         if decoder == "skip" or level == 0:
-            part = conv(w, f"{name}_aux_conv", silu(norm(f"{name}_aux_norm", h)), x.shape[1])
+            part = conv(w, f"{name}_aux_conv", silu(norm(f"{name}_aux_norm", h)), outputs)
             image = part if image is None else larger(image) + part
     assert image is not None
     return image
@@ -860,3 +863,152 @@ def mixture_mean(said: Tensor) -> Tensor:
     b = (weighed(green[:, :10]) + weighed(torch.tanh(red[:, 20:])) * a).clamp(-1, 1)
     c = weighed(blue[:, :10]) + weighed(torch.tanh(green[:, 20:])) * a + weighed(torch.tanh(blue[:, 20:])) * b
     return torch.stack([a, b, c.clamp(-1, 1)], dim=1)
+
+
+def dhariwal_unet(
+    w: Weights,
+    x: Tensor,
+    t: Tensor,
+    labels: Tensor | None = None,
+    *,
+    outputs: int,
+    width: int,
+    mult: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+) -> Tensor:
+    """The network of EDM in the kind of ADM; `labels` are vectors, one-hot or zero. A norm has at least 4 channels a
+    group, and attention as many heads as 64 fits into the channels, and none of them is no attention."""
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        return group_norm(w, name, h, 1e-5, min(32, h.shape[1] // 4))
+
+    def block(name: str, h: Tensor, out: int, change: str = "", *, attends: bool = False) -> Tensor:
+        before, h = h, silu(norm(f"{name}.norm0", h))
+        if change:
+            h, before = (doubled(h), doubled(before)) if change == "up" else (halved(h), halved(before))
+        h = conv(w, f"{name}.conv0", h, out)
+        e = linear(w, f"{name}.affine", emb, 2 * out)[:, :, None, None]
+        h = silu(norm(f"{name}.norm1", h) * (1 + e[:, :out]) + e[:, out:])
+        h = conv(w, f"{name}.conv1", h, out)
+        h = h + (before if before.shape[1] == out else conv(w, f"{name}.skip", before, out, 1))
+        heads = out // 64 if attends else 0
+        if heads:
+            fused = conv(w, f"{name}.qkv", norm(f"{name}.norm2", h), 3 * out, 1)
+            each = fused.reshape(len(h), heads, out // heads, 3, -1)
+            mixed = torch.cat([one_head(*each[:, head].unbind(2)) for head in range(heads)], dim=1)
+            h = h + conv(w, f"{name}.proj", mixed.reshape(h.shape), out, 1)
+        return h
+
+    emb = linear(w, "map_layer1", silu(linear(w, "map_layer0", cos_sin(t, width), 4 * width)), 4 * width)
+    if labels is not None:
+        emb = emb + linear(w, "map_label", labels, 4 * width, bias=False)
+    emb = silu(emb)
+    side = x.shape[-1]
+    h = conv(w, f"enc.{side}x{side}_conv", x, width * mult[0])
+    skips = [h]
+    for level, multiple in enumerate(mult):
+        name = f"enc.{side >> level}x{side >> level}"
+        if level:
+            h = block(f"{name}_down", h, h.shape[1], "down")
+            skips.append(h)
+        for number in range(blocks):
+            h = block(f"{name}_block{number}", h, width * multiple, attends=side >> level in attention)
+            skips.append(h)
+    for level, multiple in reversed(list(enumerate(mult))):
+        name = f"dec.{side >> level}x{side >> level}"
+        if level == len(mult) - 1:
+            h = block(f"{name}_in1", block(f"{name}_in0", h, h.shape[1], attends=True), h.shape[1])
+        else:
+            h = block(f"{name}_up", h, h.shape[1], "up")
+        for number in range(blocks + 1):
+            joined = torch.cat([h, skips.pop()], dim=1)
+            h = block(f"{name}_block{number}", joined, width * multiple, attends=side >> level in attention)
+    return conv(w, "out_conv", silu(norm("out_norm", h)), outputs)
+
+
+# --- NCSN and NCSNv2 ------------------------------------------------------------------------------------------------
+
+
+def refine_net(
+    w: Weights, x: Tensor, y: Tensor | None = None, *, width: int, levels: int | None, names: Sequence[str]
+) -> Tensor:
+    """RefineNets of ermongroup: `names` of the stages say which of the three; images are those of the data, [0, 1].
+
+    NCSN is told the number of a level y and knows `levels`; NCSNv2 has neither, and is not yet divided by sigma.
+    """
+    multipliers = {4: (1, 2, 2, 2), 5: (1, 2, 2, 4, 4), 6: (1, 2, 2, 2, 4, 4)}[len(names)]
+
+    def elu(h: Tensor) -> Tensor:
+        return torch.where(h > 0, h, torch.exp(torch.clamp(h, max=0)) - 1)
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        channels = h.shape[1]
+        if levels is None:
+            gamma, alpha, beta = (w.of(f"{name}.{letter}", channels)[None] for letter in ("gamma", "alpha", "beta"))
+        else:
+            assert y is not None
+            gamma, alpha, beta = w.of(f"{name}.embed.weight", levels, 3 * channels)[y].chunk(3, dim=-1)
+        means = h.mean(dim=(2, 3))
+        apart = (means - means.mean(dim=-1, keepdim=True)) / torch.sqrt(means.var(dim=-1, keepdim=True) + 1e-5)
+        flat = h.flatten(2)
+        whole = (flat - flat.mean(-1, keepdim=True)) / torch.sqrt(flat.var(-1, keepdim=True, unbiased=False) + 1e-5)
+        mixed = whole.view(h.shape) + (apart * alpha)[..., None, None]
+        return gamma[..., None, None] * mixed + beta[..., None, None]
+
+    def plain(name: str, h: Tensor, out: int) -> Tensor:
+        return F.conv2d(h, w.of(f"{name}.weight", out, h.shape[1], 3, 3), padding=1)
+
+    def residual(name: str, h: Tensor, out: int, dilation: int | None, *, down: bool) -> Tensor:
+        before, channels = h, h.shape[1]
+        spread = {"padding": dilation or 1, "dilation": dilation or 1}
+        h = conv(w, f"{name}.conv1", elu(norm(f"{name}.normalize1", h)), channels if down else out, **spread)
+        h = elu(norm(f"{name}.normalize2", h))
+        if not down:
+            return before + conv(w, f"{name}.conv2", h, out, **spread)
+        if dilation:
+            return conv(w, f"{name}.shortcut", before, out, **spread) + conv(w, f"{name}.conv2", h, out, **spread)
+        h = halved(conv(w, f"{name}.conv2.conv", h, out))
+        return h + halved(conv(w, f"{name}.shortcut.conv", before, out, 1))
+
+    def units(name: str, h: Tensor, count: int) -> Tensor:
+        for i in range(1, count + 1):
+            before = h
+            for j in (1, 2):
+                h = h if levels is None else norm(f"{name}.{i}_{j}_norm", h)
+                h = plain(f"{name}.{i}_{j}_conv", elu(h), h.shape[1])
+            h = h + before
+        return h
+
+    def refine(name: str, maps: list[Tensor], out: int, count: int) -> Tensor:
+        maps = [units(f"{name}.adapt_convs.{i}", h, 2) for i, h in enumerate(maps)]
+        if len(maps) > 1:
+            shape, h = maps[0].shape[2:], torch.zeros(())
+            for i, each in enumerate(maps):
+                each = each if levels is None else norm(f"{name}.msf.norms.{i}", each)
+                each = conv(w, f"{name}.msf.convs.{i}", each, out)
+                h = h + F.interpolate(each, size=shape, mode="bilinear", align_corners=True)
+        else:
+            h = maps[0]
+        h = path = elu(h)
+        for i in range(2):
+            if levels is None:
+                path = F.max_pool2d(path, 5, stride=1, padding=2)
+            else:
+                path = F.avg_pool2d(norm(f"{name}.crp.norms.{i}", path), 5, stride=1, padding=2)
+            path = plain(f"{name}.crp.convs.{i}", path, out)
+            h = path + h
+        return units(f"{name}.output_convs", h, count)
+
+    h, maps = conv(w, "begin_conv", 2 * x - 1, width), []
+    for i, (name, multiple) in enumerate(zip(names, multipliers, strict=True)):
+        dilation = {len(names) - 2: 2, len(names) - 1: 4}.get(i)
+        h = residual(f"res{name}.0", h, multiple * width, dilation, down=i > 0)
+        h = residual(f"res{name}.1", h, multiple * width, dilation, down=False)
+        maps.append(h)
+    order = ["1", "2", "31", "3", "4", "5"] if len(names) == 6 else names
+    for k, name in enumerate(order):
+        place = len(names) - 1 - k
+        out = multipliers[max(place - 1, 0)] * width
+        h = refine(f"refine{name}", [maps[place]] + ([h] if k else []), out, 1 if place else 3)
+    return conv(w, "end_conv", elu(norm("normalizer", h)), x.shape[1])

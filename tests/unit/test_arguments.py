@@ -118,6 +118,35 @@ def test_what_is_not_implemented_is_refused(config: Any, complaint: str) -> None
     assert "\n" not in str(caught.value)
 
 
+SONG = {"model_type": "SongUNet", "img_resolution": 24, "attn_resolutions": [16, 12, 7, 3]}
+
+
+def test_sides_that_no_feature_map_has_mean_nothing() -> None:
+    """EDM and Score SDE compare sides; 24 // 16 = 1, and there is no attention on whole images for that."""
+    nested = {"model": {"name": "ncsnpp", "attn_resolutions": [16, 12, 7, 3]}, "data": {"image_size": 24}}
+    for arguments in (SONG, SONG | {"model_type": "DhariwalUNet"}, nested):
+        network: Any = architecture(arguments).network
+        assert network.attention == (2, 8)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        SONG | {"channel_mult": 5},
+        SONG | {"attn_resolutions": None},
+        SONG | {"attn_resolutions": ["a"]},
+        {"class_name": "EDMPrecond", "init_kwargs": [1]},
+        {"sde": "cld", "ch_mult": "1,b"},
+        {"model": {"ngf": 8}, "data": 3},
+        {"model": {"name": "ncsnpp"}, "data": {"image_size": "x"}},
+        {"image_size": 64, "num_res_blocks": "two"},
+    ],
+)
+def test_values_of_another_type_are_refused_in_words(arguments: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be read \("):
+        architecture(arguments)
+
+
 def test_arguments_of_processes_and_scripts_do_not_matter() -> None:
     arguments = dict(catalogue.configurations()["adm-imagenet128"].arguments)
     scripts = {
@@ -129,7 +158,8 @@ def test_arguments_of_processes_and_scripts_do_not_matter() -> None:
 
 
 def test_cards_name_configurations_and_addresses() -> None:
-    assert len(catalogue.files()) == len({card.url for card in catalogue.files().values()})
+    # Several files of one archive or folder are told apart by their names in it.
+    assert len(catalogue.files()) == len({(card.url, card.member) for card in catalogue.files().values()})
     for name, card in catalogue.files().items():
         assert card.name == name
         assert card.url.startswith("https://")

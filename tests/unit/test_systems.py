@@ -15,6 +15,7 @@ from baselines.files.weights import network_of
 from baselines.networks.autoencoder import AutoencoderConfig
 from baselines.networks.classifier import ClassifierConfig
 from baselines.networks.ncsnpp import NCSNppConfig
+from baselines.networks.refinenet import RefineNetConfig
 from baselines.networks.transformer import LabelTokensConfig, TextEncoderConfig
 from baselines.networks.unet import UNetConfig
 from baselines.records import Release
@@ -45,9 +46,9 @@ def test_networks_fit_what_is_said_of_the_release(name: str) -> None:
         if role not in release.parts:
             continue
         part, unet = release.parts[role], network(release, role)
-        if isinstance(unet, NCSNppConfig):
+        if isinstance(unet, NCSNppConfig | RefineNetConfig):
             told = training(configuration(release, role))
-            assert told is not None and unet.channels == channels
+            assert told is not None and unet.channels == channels * (2 if part.kind == "velocity" else 1)
             assert (told.process, told.kind, told.side) == (part.process, part.kind, release.shape[1])
             return
         assert isinstance(unet, UNetConfig) and unet.in_channels == channels

@@ -48,6 +48,7 @@ class Training:
         learned_variance: whether half of the output channels belong to the variance.
         variance: the fixed variance of ancestral steps, empty where the arguments name none.
         side: of the images, None where the arguments do not say.
+        null: whether the last class that the network knows means none.
     """
 
     process: Trained
@@ -55,6 +56,7 @@ class Training:
     learned_variance: bool = False
     variance: Literal["", "small", "large"] = ""
     side: int | None = None
+    null: bool = False
 
 
 def checked(
@@ -125,6 +127,12 @@ def numbers(name: str, value: Any) -> tuple[int, ...]:
         return tuple(int(part) for part in parts)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"{name} is a list of whole numbers, such as [1, 2, 2]; got {value!r}.") from error
+
+
+def factors_of_sides(image_size: int, sides: Iterable[int]) -> tuple[int, ...]:
+    """The same for repositories that compare the sides themselves: one that no feature map has means nothing."""
+    halvings = range(int(image_size).bit_length())
+    return tuple(2**i for i in halvings if image_size >> i in {int(side) for side in sides})
 
 
 def schedule(name: Any, known: Mapping[str, str], argument: str) -> str:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from baselines.files.dialects.common import Architecture, Arguments, ConfigurationError, Training, checked, factors
+from baselines.files.dialects.common import (
+    Architecture,
+    Arguments,
+    ConfigurationError,
+    Training,
+    checked,
+    factors_of_sides,
+)
 from baselines.networks.ncsnpp import NCSNppConfig
-from baselines.processes import SubVariancePreserving, VarianceExploding, VariancePreserving
+from baselines.processes import SubVariancePreserving, VarianceExploding, VarianceExplodingDiscrete, VariancePreserving
 from baselines.schedules import Discrete
 
 _MODEL: dict[str, Any] = {
@@ -41,8 +48,10 @@ def _model(a: Arguments) -> dict[str, Any]:
     for name, allowed in _CHOICES.items():
         if m[name] not in allowed:
             raise ConfigurationError(f"{name}={m[name]!r} is not implemented; there are {', '.join(allowed)}.")
-    if m["scale_by_sigma"] and m["embedding_type"] == "positional":
-        raise ConfigurationError("NCSN++ on discrete noise levels is not implemented; its continuous versions are.")
+    if m["embedding_type"] == "fourier" and not a.get("training", {}).get("continuous", True):
+        raise ConfigurationError(
+            "embedding_type='fourier' is of continuous training; continuous=False has 'positional'."
+        )
     return m
 
 
@@ -55,14 +64,15 @@ def network(a: Arguments) -> Architecture:
             width=m["nf"],
             multipliers=tuple(m["ch_mult"]),
             blocks=m["num_res_blocks"],
-            attention=factors(data.get("image_size", 32), m["attn_resolutions"]),
+            attention=factors_of_sides(data.get("image_size", 32), m["attn_resolutions"]),
             filtered=m["fir"],
             progressive_input=m["progressive_input"],
             progressive=m["progressive"],
             combine=m["progressive_combine"],
             embedding=m["embedding_type"],
             scaled=m["skip_rescale"],
-            by_sigma=m["scale_by_sigma"],
+            # Told the number of a level, a network does not know its sigma: the output is left as it is.
+            by_sigma=m["scale_by_sigma"] and m["embedding_type"] == "fourier",
             centered=data.get("centered", False),
             dropout=m["dropout"],
         )
@@ -79,10 +89,13 @@ def training(a: Arguments) -> Training:
     side = int(data.get("image_size", 32))
     process: Any
     sde = of_training.get("sde", "vesde")
-    if sde == "vesde" and m["scale_by_sigma"] and continuous:
-        scale = 1.0 if centered else 2.0  # sigmas are those of images in [-1, 1]
-        process = VarianceExploding(low=scale * m["sigma_min"], high=scale * m["sigma_max"])
-        return Training(process=process, kind="score", side=side)
+    scale = 1.0 if centered else 2.0  # sigmas are those of images in [-1, 1]
+    low, high = scale * m["sigma_min"], scale * m["sigma_max"]
+    if sde == "vesde" and m["scale_by_sigma"] and continuous and m["embedding_type"] == "fourier":
+        return Training(process=VarianceExploding(low=low, high=high), kind="score", side=side)
+    if sde == "vesde" and m["scale_by_sigma"] and not continuous:
+        process = VarianceExplodingDiscrete(low=low, high=high, steps=int(m["num_scales"]))
+        return Training(process=process, kind="scaled_score", side=side)
     if sde in ("vpsde", "subvpsde") and centered and not m["scale_by_sigma"]:
         if continuous or sde == "subvpsde":
             kind = VariancePreserving if sde == "vpsde" else SubVariancePreserving
@@ -93,5 +106,6 @@ def training(a: Arguments) -> Training:
         return Training(process=process, side=side)
     raise ConfigurationError(
         f"sde={sde!r} with centered={centered}, continuous={continuous} and scale_by_sigma={m['scale_by_sigma']} is "
-        "not implemented; there are continuous vesde by sigma, and vpsde and subvpsde on centered images."
+        "not implemented; there are vesde by sigma, continuous with embedding_type='fourier' and discrete with "
+        "'positional', and vpsde and subvpsde on centered images."
     )
