@@ -35,6 +35,7 @@ from genbench.errors import (
     shown,
 )
 from genbench.files import atomic_write, claimed, sweep
+from genbench.images.refusals import Unfit, naming
 from genbench.mixing import mixed
 from genbench.records import QUANTISERS, Ref, RunSpec, canonical, digest, sealed, unsealed
 
@@ -701,7 +702,7 @@ def _samples(directory: Path, manifest: Mapping[str, Any], shards: Sequence[Shar
     return Samples(
         count=len(digests),
         shape=shape,
-        read=partial(_read, directory),
+        read=partial(_read, directory, digests),
         origin=str(manifest["spec"]["model"]),
         fingerprint=lambda: fingerprint_of(shape, digests),
         hashes=lambda start, stop: digests[start:stop],
@@ -763,11 +764,16 @@ def same_spec(told: Any, spec: RunSpec) -> bool:
     return all(told.get(name) == value for name, value in rest.items() if name not in stored)
 
 
-def _read(directory: Path, start: int, stop: int) -> Images:
+def _read(directory: Path, digests: NDArray[np.uint8], start: int, stop: int) -> Images:
     def pieces() -> Iterator[Images]:
         for shard in range(start // SHARD, -(-stop // SHARD)):
-            images = np.load(_shard_path(directory, shard), mmap_mode="r", allow_pickle=False)
-            yield np.array(images[max(start - shard * SHARD, 0) : stop - shard * SHARD])
+            first, last = max(start, shard * SHARD), min(stop, (shard + 1) * SHARD)
+            with naming(_shard_path(directory, shard)):
+                stored = np.load(_shard_path(directory, shard), mmap_mode="r", allow_pickle=False)
+                images = np.array(stored[first - shard * SHARD : last - shard * SHARD])
+                if len(images) != last - first or (image_digests(images) != digests[first:last]).any():
+                    raise Unfit("is damaged; the same command makes its images anew")
+            yield images
 
     return np.concatenate(list(pieces()))
 

@@ -93,7 +93,7 @@ def _rows_of(source: Path) -> list[Row]:
 
 
 def _results_in(folder: Path) -> list[Row]:
-    found = report.read_results(folder)
+    found = report.read_results(folder, refuse=True)
     if not found:
         raise InputRejected(f"{shown(folder / 'result.json')} holds no results; measure the run anew, or leave it out.")
     return [report.row(result) for result in found.values()]

@@ -33,7 +33,16 @@ from genbench import (
 )
 from genbench.arrays import Evidence, Images, Samples
 from genbench.contracts import Dataset, Extractor, Model, taken_by
-from genbench.errors import GenbenchError, InputRejected, MissingAsset, NotComparable, Unmeasured, UsageError, calling
+from genbench.errors import (
+    GenbenchError,
+    InputRejected,
+    MissingAsset,
+    NotComparable,
+    Unmeasured,
+    UsageError,
+    calling,
+    shown,
+)
 from genbench.likelihoods import Subject
 from genbench.measuring import Cell, Comparison, Execution, identify, measure, uses_reference
 from genbench.outcome import Outcome
@@ -439,11 +448,16 @@ def _write_what_is_missing(directory: Path, samples: Samples | None, stored: Map
     """Makes the files beside the results again, where they were removed or a killed process left older ones."""
     files.sweep(directory)
     try:
-        if samples is not None and not (directory / "grid.png").exists():
-            images.write_grid(samples.read(0, min(64, samples.count)), directory / "grid.png")
         report.write_rows(directory, stored.values())
+        grid = directory / "grid.png"
+        if samples is not None and not images.is_picture(grid):
+            if grid.exists():
+                _log.warning("%s is damaged and is drawn anew.", shown(grid))
+            images.write_grid(samples.read(0, min(64, samples.count)), grid)
+    except InputRejected as error:  # the numbers are known all the same
+        _log.warning("%s", error)
     except OSError as error:
-        _log.warning("%s cannot be written to: %s.", directory, error.strerror)
+        _log.warning("%s cannot be written to: %s.", shown(directory), error.strerror)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -270,14 +270,17 @@ def write_rows(directory: Path, results: Iterable[Result]) -> None:
         atomic_write(path, content)
 
 
-def read_results(directory: Path) -> dict[str, Result]:
+def read_results(directory: Path, *, refuse: bool = False) -> dict[str, Result]:
     """The finished results of a run by request; empty when there are none.
 
     A file that is damaged is said to be and counts as none. Results of schema 1 answer no request of today, since their
     identities were made of something else. They are read all the same, under requests of their own.
 
+    Args:
+        refuse: whether a damaged file is an error, for those who do not measure the run anew.
+
     Raises:
-        InputRejected: a file of a later version, which would be lost.
+        InputRejected: a file of a later version, which would be lost; with `refuse`, one that is damaged.
     """
     path = directory / "result.json"
     try:
@@ -296,6 +299,8 @@ def read_results(directory: Path) -> dict[str, Result]:
         schema = None
     if isinstance(schema, str) and schema.startswith("genbench.run/") and schema != SCHEMA:
         raise InputRejected(f"{shown(path)} is of schema {shown(schema)} and this version writes {SCHEMA}; upgrade.")
+    if refuse:
+        raise InputRejected(f"{shown(path)} is damaged; the command that made the run measures it anew.")
     _log.warning("%s is damaged; what it held is measured anew.", shown(path))
     return {}
 

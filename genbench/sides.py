@@ -5,7 +5,6 @@ Text of other people never becomes code here: what a file names is a registered 
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from genbench import baseline as baselines
 from genbench import comparability, identities, images, pipeline, protocols, report, requests
 from genbench.arrays import Evidence, Samples
 from genbench.baseline import Baseline
-from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError, shown
+from genbench.errors import InputRejected, NotComparable, UsageError, shown
 from genbench.images.runs import run_in
 from genbench.measuring import Cell, Execution
 from genbench.outcome import Outcome
@@ -172,11 +171,12 @@ def cells_of(results: Iterable[Result]) -> list[Cell]:
 
 
 def _run(path: Path) -> Measured:
-    results = tuple(report.read_results(path).values())
-    samples = None
-    if run_in(path) is not None:  # else the images were removed, and grid.png is none of them
-        with contextlib.suppress(GenbenchError):
-            samples = images.open_images(path)
+    results = tuple(report.read_results(path, refuse=True).values())
+    folder, samples = run_in(path), None
+    # Else the images were removed, and grid.png is none of them. Damaged ones are an error: without images, and without
+    # their seeds, the difference would be another one.
+    if folder is not None and (not results or any(folder.glob("[0-9]*.npy"))):
+        samples = images.open_images(path)
     found = Measured(name=str(path), results=results, samples=samples)
     if found.spec is None or samples is None:
         return replace(found, asked=results[0].environment.get("asked") if results else None)

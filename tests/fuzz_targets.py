@@ -272,14 +272,15 @@ def statistics_tree() -> Any:
     one = {"mean": "mu", "covariance": "sigma", "extractor": "compact", "key": "k", "tap": "pooled", "count": 9}
     return {
         "schema": "genbench.statistics/1",
-        "statistics": [one, {**one, "tap": "spatial"}],
+        "statistics": [one, {**one, "mean": "mu_s", "covariance": "sigma_s", "tap": "spatial"}],
         "images": {},
         "protocol": "adm",
     }
 
 
 def write_statistics(path: Path, tree: Any) -> None:
-    np.savez(path, mu=np.arange(4.0), sigma=np.eye(4), genbench=np.array(json.dumps(tree)))
+    arrays = {"mu": np.arange(4.0), "sigma": np.eye(4), "mu_s": np.arange(3.0), "sigma_s": np.eye(3)}
+    np.savez(path, **arrays, genbench=np.array(json.dumps(tree)))
 
 
 def json_lines_tree() -> Any:

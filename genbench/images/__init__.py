@@ -13,9 +13,10 @@ from genbench.images.opening import open_images, open_reference, prefetch
 from genbench.images.places import names_files
 from genbench.images.strips import read_strip, write_strip
 from genbench.images.surveys import watched
-from genbench.images.writing import write_captions, write_grid, write_images, write_npz
+from genbench.images.writing import is_picture, write_captions, write_grid, write_images, write_npz
 
 __all__ = [
+    "is_picture",
     "names_files",
     "open_images",
     "open_reference",

@@ -219,6 +219,7 @@ def _array_header(file: IO[bytes], size: int, *, symmetric: bool = False) -> tup
         raise Unfit("holds Python objects, which are never loaded; save plain numbers")
     if fortran and len(shape) > 1 and not symmetric:
         raise Unfit("is in Fortran order; save numpy.ascontiguousarray of it")
+    shape = tuple(map(int, shape))  # numpy takes True for a length
     count = dtype.itemsize
     for axis in shape:
         count *= axis
@@ -298,9 +299,14 @@ def _recorded(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo]) -> 
     if not isinstance(told, dict) or told.get("schema") != SCHEMA:
         raise Unfit(f"has a record of another schema than {SCHEMA}; it was written by another version of genbench")
     found: dict[str, Statistics] = {}
+    read: set[str] = set()
     try:
         for one in told["statistics"]:
-            mean, covariance = _moments(archive, entries, (str(one["mean"]), str(one["covariance"])), None)
+            names = str(one["mean"]), str(one["covariance"])
+            if read & {*names}:  # else a small file could ask for its arrays again and again
+                raise Unfit(f"says twice what {shown(names[0][:40])} or {shown(names[1][:40])} is of")
+            read |= {*names}
+            mean, covariance = _moments(archive, entries, names, None)
             tap, extractor, count = str(one["tap"]), str(Ref.parse(one["extractor"])), one["count"]
             if type(count) is not int or count < 2:
                 raise Unfit(f"says that statistics are of {shown(str(count)[:40])} images")

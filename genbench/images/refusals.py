@@ -59,4 +59,6 @@ def verdict(error: Exception) -> str:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return f"is not an image of {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    if isinstance(error, ValueError) and "pickle" in str(error):  # numpy's advice is to load it all the same
+        return "is damaged, or holds Python objects, which are never loaded"
     return f"cannot be read: {reason(error)}"

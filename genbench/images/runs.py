@@ -85,7 +85,8 @@ def open_run(folder: Path, origin: str) -> Samples:
         folder: of the shards.
 
     Raises:
-        InputRejected: no image yet, or a manifest that cannot be read.
+        InputRejected: no image yet, or a manifest or a record that is damaged. Images that are not there yet are not
+            missed, but those that were there are not left out either: the number would be another one.
     """
     with naming(folder / "manifest.json"):
         manifest = unsealed(json.loads((folder / "manifest.json").read_bytes()))
@@ -127,22 +128,26 @@ def open_run(folder: Path, origin: str) -> Samples:
 
 
 def _shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | None:
-    """A shard that has a record of this run, or None."""
-    try:
-        made = digest({name: value for name, value in manifest.items() if name != "classes"})
-        told = unsealed(json.loads((folder / f"{number:06d}.json").read_bytes())) or {}
-        digests = np.frombuffer(bytes.fromhex(told["digests"]), dtype=np.uint8).reshape(-1, 32)
-        lists = [told["labels"], told["captions"]]
-        if told["made"] != made or any(values is not None and len(values) != len(digests) for values in lists):
-            return None
-        labels, captions = lists
-        if any(type(label) is not int or not 0 <= label < 1 << 31 for label in labels or ()):
-            return None
-        if not all(isinstance(caption, str) for caption in captions or ()):
-            return None
-        return _Shard(folder / f"{number:06d}.npy", digests, labels, captions) if len(digests) else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    """A shard that has a record, or None where there is none yet, or one of other images than this run's."""
+    path = folder / f"{number:06d}.json"
+    if not path.exists():
         return None
+    with naming(path):
+        try:
+            told = unsealed(json.loads(path.read_bytes())) or {}
+            digests = np.frombuffer(bytes.fromhex(told["digests"]), dtype=np.uint8).reshape(-1, 32)
+            labels, captions = lists = [told["labels"], told["captions"]]
+            if any(values is not None and len(values) != len(digests) for values in lists):
+                raise ValueError("lists of other lengths")
+            if not all(type(label) is int and 0 <= label < 1 << 31 for label in labels or ()):
+                raise ValueError("labels that are none")
+            if not all(isinstance(caption, str) for caption in captions or ()):
+                raise ValueError("captions that are none")
+            made = told["made"]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise Unfit("is damaged; `genbench run` or `genbench sample` makes its images anew") from error
+    mine = made == digest({name: value for name, value in manifest.items() if name != "classes"}) and len(digests) > 0
+    return _Shard(path.with_suffix(".npy"), digests, labels, captions) if mine else None
 
 
 def _old_shard(folder: Path, number: int, manifest: Mapping[str, Any]) -> _Shard | None:

@@ -68,6 +68,16 @@ def write_grid(images: Images, path: str | os.PathLike[str], columns: int = 8) -
     atomic_write(path, png(side_by_side(images, columns)))
 
 
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a PNG is there whose pixels are those that were written, by the checksums in it."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.verify()
+        return True
+    except Exception:  # damaged files raise errors of every kind
+        return False
+
+
 def side_by_side(images: Images, columns: int) -> NDArray[np.uint8]:
     """The picture of `write_grid`, uint8 (c, height, width)."""
     count, channels, height, width = images.shape

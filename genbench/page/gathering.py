@@ -153,7 +153,7 @@ def _read(source: Path, found: _Found, images: int) -> None:
 
 
 def _read_run(folder: Path, found: _Found, images: int) -> None:
-    results = list(report.read_results(folder).values())
+    results = list(report.read_results(folder, refuse=True).values())
     if not results:
         raise InputRejected(f"{shown(folder / 'result.json')} holds no results; measure the run anew, or leave it out.")
     for result in results:

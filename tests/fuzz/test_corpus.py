@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from damage import answers, bounded
-from fuzz_targets import TEXTS, TREES
+from fuzz_targets import BYTES, TEXTS, TREES
+
+from genbench.errors import InputRejected
 
 __all__ = ["bounded"]  # a fixture of every test here
 
@@ -39,6 +41,13 @@ def text(kind: str, content: str | bytes) -> Callable[[Path], Callable[[Path], A
     return make
 
 
+def array_of_truth_values(path: Path) -> Callable[[Path], Any]:
+    """An array whose header gives its length as True."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (True, 8, 8, 3), }\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(192))
+    return BYTES["npy"][2]
+
+
 CORPUS: dict[str, tuple[str, Callable[[Path], Callable[[Path], Any]]]] = {
     "digits of a number in rules": ("gate.toml", text("gate", f"alpha = {NINES}")),
     "digits of a number in a benchmark": ("a.toml", text("benchmark", f"seeds = [{NINES}]")),
@@ -56,6 +65,7 @@ CORPUS: dict[str, tuple[str, Callable[[Path], Callable[[Path], Any]]]] = {
     "images larger than numbers": ("told.json", changed("manifest", "manifest", "shape", to=[2**62, 9, 7])),
     "class below 0 in a shard": ("told.json", changed("manifest", "shards", 0, "labels", to=[-1, 0])),
     "name of a tap that no text holds": ("a.npz", changed("record of statistics", "statistics", 0, "tap", to="\ud800")),
+    "length that is a truth value": ("a.npy", array_of_truth_values),
     "number that is not finite in a manifest": ("told.json", changed("manifest", "manifest", "seed", to=float("nan"))),
 }
 """Name of a file, and what writes it and gives its reader."""
@@ -67,3 +77,13 @@ def test_what_broke_a_reader_is_refused_or_read(case: str, tmp_path: Path) -> No
     path = tmp_path / "folder" / name
     path.parent.mkdir()
     answers(make(path), path)
+
+
+def test_statistics_that_are_named_again_and_again_are_read_once(tmp_path: Path) -> None:
+    """Else each of them would take the memory of its arrays, however small the file is."""
+    _, valid, write, read, _ = TREES["record of statistics"]
+    tree = valid()
+    tree["statistics"] = [{**tree["statistics"][0], "tap": f"t{i}"} for i in range(2000)]
+    write(tmp_path / "a.npz", tree)
+    with pytest.raises(InputRejected, match="says twice what mu or sigma is of"):
+        read(tmp_path / "a.npz")

@@ -16,7 +16,7 @@ from genbench import generation
 from genbench.arrays import Samples
 from genbench.errors import InputRejected
 from genbench.images import open_images
-from genbench.records import Ref, RunSpec
+from genbench.records import Ref, RunSpec, sealed
 
 SPEC = RunSpec(model=Ref("fake"), dataset=Ref("shapes"), num_samples=600)
 
@@ -66,9 +66,9 @@ def test_an_unfinished_run_is_what_is_there(run: tuple[Path, Samples], caplog: p
     assert np.array_equal(opened.labels, made.labels[kept])
 
 
-@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "other"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "other", "zero"])
 def test_a_shard_that_is_not_what_its_record_says_is_refused(run: tuple[Path, Samples], damage: str) -> None:
-    folder, _ = run
+    folder, made = run
     path = folder / "samples" / "000001.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -77,10 +77,12 @@ def test_a_shard_that_is_not_what_its_record_says_is_refused(run: tuple[Path, Sa
         path.unlink()
     elif damage == "other":
         np.save(path, np.zeros((256, 3, 4, 5), np.uint8))
-    opened = open_images(folder)
-    assert opened.read(0, 256).shape == (256, 3, 4, 4)
-    with pytest.raises(InputRejected, match=r"000001\.npy"):
-        opened.read(0, 600)
+    elif damage == "zero":
+        path.write_bytes(bytes(len(data)))
+    for opened in (open_images(folder), made):
+        assert opened.read(0, 256).shape == (256, 3, 4, 4)
+        with pytest.raises(InputRejected, match=r"000001\.npy"):
+            opened.read(0, 600)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +105,27 @@ def test_a_damaged_manifest_is_told_and_the_picture_beside_it_is_no_set(
     "change",
     [
         lambda told: told | {"digests": "zz"}, lambda told: told | {"labels": [1]}, lambda told: told | {"made": "x"},
+        lambda told: told | {"execution": {}}, lambda told: "",
         lambda told: told | {"labels": [[]] * 256}, lambda told: [told], lambda told: {}, lambda told: None,
         lambda told: told | {"digests": 3}, lambda told: told | {"labels": ["x"] * 256},
     ],
 )  # fmt: skip
-def test_a_record_that_cannot_be_read_is_none(run: tuple[Path, Samples], change: Callable[[dict], object]) -> None:
+def test_a_damaged_record_is_an_error_and_not_a_smaller_set(
+    run: tuple[Path, Samples], change: Callable[[dict], object]
+) -> None:
     folder, _ = run
     path = folder / "samples" / "000000.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(InputRejected, match=r"000000\.json is damaged; `genbench run`"):
+        open_images(folder)
+
+
+def test_images_of_another_model_are_none_of_this_run(run: tuple[Path, Samples]) -> None:
+    folder, _ = run
+    path = folder / "samples" / "000000.json"
+    told = json.loads(path.read_text())
+    del told["digest"]
+    path.write_text(json.dumps(sealed(told | {"made": "0" * 64})))
     assert open_images(folder).count == 344
 
 
