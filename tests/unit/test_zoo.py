@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from baselines.systems import (
     adm,
@@ -37,6 +41,20 @@ from genbench.datasets import shapes
 
 SYSTEMS: dict[str, tuple[Any, dict[str, Any], int | None]] = {
     "edm": (edm.load, {"steps": 3}, 5),
+    "edm, one step": (edm.load, {"steps": 1}, 1),
+    "dpm-solver, one step": (dpm_solver.load, {"steps": 1}, 1),
+    "dpm-solver, third order": (
+        dpm_solver.load,
+        {"steps": 3, "order": 3, "method": "singlestep", "spacing": "log-snr"},
+        7,
+    ),
+    "unipc, third order": (unipc.load, {"steps": 7, "order": 3, "variant": "bh2", "spacing": "time"}, 7),
+    "score-sde, one step": (score_sde.load, {"steps": 1, "process": "vp"}, 2),
+    "vdm, one step": (vdm.load, {"steps": 1, "clip": True}, 1),
+    "ddpm": (ddpm.load, {"steps": 2, "variance": "learned"}, 2),
+    "ddim, sections": (ddim.load, {"steps": 3, "spacing": "1,2", "eta": 1.0}, 3),
+    "cfg": (cfg.load, {"steps": 2, "scale": 2.0}, 4),
+    "ldm": (ldm.load, {"steps": 2, "scale": 2.0}, 4),
     "edm, churn": (edm.load, {"steps": 3, "churn": 1.0}, 5),
     "dpm-solver": (dpm_solver.load, {"steps": 4}, 4),
     "dpm-solver, singlestep": (dpm_solver.load, {"steps": 3, "method": "singlestep", "prediction": "eps"}, 5),
@@ -83,11 +101,35 @@ def conditions(model: Any, labels: Any) -> dict[str, Any]:
     return {name: value for name, value in (("labels", labels), ("captions", captions)) if name in model.takes}
 
 
+@contextmanager
+def calls_of_networks() -> Iterator[list[int]]:
+    """Sizes of the batches with which torch calls networks of images and times, whoever calls them."""
+    calls, depth = list[int](), [0]
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        x, t, *_ = (*args, None, None)
+        if depth[0] == 0 and isinstance(x, Tensor) and x.ndim == 4 and isinstance(t, Tensor) and t.ndim == 1:
+            calls.append(len(x))
+        depth[0] += 1
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        depth[0] -= 1
+
+    hooks = register_module_forward_pre_hook(before), register_module_forward_hook(after)
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_images_depend_on_their_seeds_alone_and_evaluations_are_counted(name: str) -> None:
     model = made(name)
     seeds, labels = np.arange(5, 8, dtype=np.uint64), np.array([1, 4, 7])
-    together = model.sample(seeds, **conditions(model, labels))
+    with calls_of_networks() as calls:
+        together = model.sample(seeds, **conditions(model, labels))
+    assert model.evaluations == sum(calls) / 3, "as many images as networks were called with"
     assert together.shape == (3, 3, 32, 32)
     assert torch.isfinite(together).all()
     alone = made(name).sample(seeds[1:2], **conditions(model, labels[1:2]))
