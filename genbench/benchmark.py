@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from genbench import files, pipeline, preflight, report, requests, tables
 from genbench.errors import GenbenchError, Incomplete, InputRejected, UsageError, nearest, of_system, shown
 from genbench.measuring import Execution
-from genbench.records import Measurement, Ref, Result, is_literal
+from genbench.records import Measurement, Ref, Result, from_toml, is_literal
 from genbench.requests import RunRequest
 
 KEYS = ("title", "datasets", "models", "metrics", "seeds", "num_samples", "protocol", "precision", "exact", "sweep")
@@ -101,7 +100,7 @@ def read(path: Path, *, allow_code: bool = False) -> Benchmark:
         UsageError: unknown keys, names or arguments, values of another type, or code without `allow_code`.
     """
     try:
-        data = tomllib.loads(path.read_bytes().decode("utf-8"))
+        data = from_toml(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise InputRejected(f"Cannot read the benchmark file {shown(path)} ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # bytes, syntax, and numbers of thousands of digits

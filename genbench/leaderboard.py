@@ -10,7 +10,6 @@ import itertools
 import logging
 import math
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,7 +19,7 @@ from typing import Any
 from genbench import comparability, files, pipeline, registry, report, requests, tables, weights
 from genbench.errors import GenbenchError, InputRejected, NotComparable, UsageError, nearest, shown
 from genbench.measuring import Execution
-from genbench.records import PRECISIONS, Measurement, Ref, Result, RunSpec, digest
+from genbench.records import PRECISIONS, Measurement, Ref, Result, RunSpec, digest, from_toml
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def names_of(path: Path) -> dict[str, tuple[str, str]]:
         InputRejected: something else, or a link that is not https.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        told = from_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputRejected(f"Cannot read the names {shown(path)} ({shown(error)}).") from error
     found = {}

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args
@@ -58,6 +59,22 @@ def unsealed(told: Any) -> dict[str, Any] | None:
         return None
     data = {name: value for name, value in told.items() if name != "digest"}
     return data if told.get("digest") in (None, digest(data)) else None
+
+
+_LONG_KEY = re.compile(r"""(?<![\w"'.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
+"""A key of more than a hundred parts."""
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """What a text in TOML says, of a user whom nobody knows.
+
+    Raises:
+        ValueError: no TOML, or a key of more than a hundred parts: `tomllib` takes memory and time as their square.
+        RecursionError: brackets in brackets.
+    """
+    if _LONG_KEY.search(text):
+        raise ValueError("a key of more than a hundred parts")
+    return tomllib.loads(text)
 
 
 class _NotFinite(ast.NodeTransformer):

@@ -16,7 +16,6 @@ In pyproject.toml the same stands under [tool.genbench.gate].
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 from genbench.differences import ALPHA
 from genbench.errors import UsageError, nearest, shown
-from genbench.records import Measurement
+from genbench.records import Measurement, from_toml
 
 INCONCLUSIVE = ("warn", "fail")
 DIRECTIONS = ("lower", "higher")
@@ -111,7 +110,7 @@ def of_file(path: Path) -> Rules:
         UsageError: no such file, no such table, no TOML, an unknown key or a value of another type.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        told = from_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The rules {shown(path)} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # bytes, syntax, and numbers of thousands of digits
@@ -133,7 +132,7 @@ def found_in(folder: Path) -> Rules:
     project = folder / "pyproject.toml"
     if project.is_file():
         try:
-            table = tomllib.loads(project.read_text(encoding="utf-8")).get("tool", {}).get("genbench", {})
+            table = from_toml(project.read_text(encoding="utf-8")).get("tool", {}).get("genbench", {})
         except (ValueError, AttributeError, RecursionError, OSError):
             return Rules()  # whose file that is, will tell
         if isinstance(table, dict) and "gate" in table:

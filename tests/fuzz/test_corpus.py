@@ -65,6 +65,8 @@ CORPUS: dict[str, tuple[str, Callable[[Path], Callable[[Path], Any]]]] = {
     "images larger than numbers": ("told.json", changed("manifest", "manifest", "shape", to=[2**62, 9, 7])),
     "class below 0 in a shard": ("told.json", changed("manifest", "shards", 0, "labels", to=[-1, 0])),
     "name of a tap that no text holds": ("a.npz", changed("record of statistics", "statistics", 0, "tap", to="\ud800")),
+    "parts of a key": ("a.toml", text("benchmark", "a" + ".a" * 30_000 + " = 1")),
+    "parts of a key in rules": ("gate.toml", text("gate", "[a" + " . 'a'" * 30_000 + "]")),
     "length that is a truth value": ("a.npy", array_of_truth_values),
     "number that is not finite in a manifest": ("told.json", changed("manifest", "manifest", "seed", to=float("nan"))),
 }
