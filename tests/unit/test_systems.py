@@ -126,6 +126,40 @@ def test_arguments_of_presets_select_the_rows_of_the_papers() -> None:
     assert row("cfg", "imagenet64") == 1.55
 
 
+def test_rows_of_score_models_and_of_edm() -> None:
+    def row(model: str, dataset: str, **arguments: str | int) -> float:
+        preset = LOADERS[model].presets[dataset]
+        _, ref = registry.bind("model", Ref(model, dict(preset.arguments) | arguments))
+        found = papers.lookup(ref, "fid", dataset)
+        assert found is not None
+        return found.value
+
+    assert (row("edm", "cifar10"), row("edm", "imagenet64")) == (1.97, 1.36)
+    assert (row("cld", "cifar10"), row("cld", "cifar10", sampler="ode")) == (2.25, 2.25)
+    assert row("cld", "cifar10", sampler="euler-maruyama", striding="linear") == 3.96
+    assert (row("ncsn", "cifar10"), row("ncsn", "cifar10", version=1), row("ncsn", "celeba")) == (10.87, 25.32, 10.23)
+    assert row("score-sde", "cifar10") == 2.38
+    assert row("score-sde", "cifar10", weights="ncsnpp-discrete-cifar10") == 2.45
+    discrete = {"weights": "ddpmpp-discrete-cifar10", "process": "vp", "sampler": "ancestral"}
+    assert row("score-sde", "cifar10", **discrete) == 2.78
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "name"),
+    [
+        ("cld", "cifar10", "cld-cifar10"),
+        ("ncsn", "celeba", "ncsnv2-celeba"),
+        ("edm", "imagenet64", "edm-imagenet64-cond-adm"),
+    ],
+)
+def test_a_path_alone_is_the_network_of_the_paper_on_its_data_set(model: str, dataset: str, name: str) -> None:
+    base = LOADERS[model].presets[dataset].release
+    own = of_file("mine.pth", None, base=base)
+    assert configuration(own, "unet") == name and own.files == ("mine.pth",)
+    assert own.parts["unet"].process == RELEASES[name].parts["unet"].process
+    assert LOADERS[model](dataset=dataset, weights="mine.pth", **WHERE).shape == RELEASES[name].shape
+
+
 def test_the_rule_from_floats_to_8_bits_is_that_of_the_paper() -> None:
     """Latent diffusion truncates although the protocol of its data set rounds."""
     assert protocols.protocol("tf1").quantise == "round"
