@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from baselines.denoisers import Condition, Denoiser, Prediction, from_output
 from baselines.networks.autoencoder import AutoencoderKL, posterior
+from baselines.networks.nvae import discretised_logistic
 from baselines.processes import VariancePreserving
 from baselines.schedules import Level
 from baselines.training import Loss
@@ -208,17 +209,3 @@ def _errors(
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator).to(like.device)
-
-
-def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Log-probability of the 8-bit cell around x in [-1, 1] under a logistic distribution. The outer cells are open.
-
-    Source: Salimans et al. 2017 (PixelCNN++) eq. 2.
-    """
-    centred, inverse = x - mean, torch.exp(-log_scale)
-    upper, lower = (inverse * (centred + half) for half in (1 / 255, -1 / 255))
-    # log(F(u) - F(l)) = log F(u) + log(1 - F(l)) + log(1 - exp(l - u)) holds for the logistic F, far out too.
-    inner = nn.functional.logsigmoid(upper) + nn.functional.logsigmoid(-lower)
-    inner = inner + torch.log(-torch.expm1(-2 / 255 * inverse))
-    inner = torch.where(x > 0.999, nn.functional.logsigmoid(-lower), inner)
-    return torch.where(x < -0.999, nn.functional.logsigmoid(upper), inner)

@@ -83,6 +83,7 @@ def solve(slope: Slope, state: Tensor, start: float, end: float, *, rtol: float,
     scale = atol + rtol * state.abs()
     d0, d1 = size(state, scale), size(first, scale)
     guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), torch.full_like(d0, 1e-6), 0.01 * d0 / d1)
+    guess = guess.clamp(max=abs(end - start))  # where little changes at first, it would lead beyond every level
     ahead = slope(time + sign * guess, state + sign * guess[:, None] * first, every)
     evaluations += 1
     d2 = size(ahead - first, scale) / guess

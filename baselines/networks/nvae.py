@@ -7,6 +7,7 @@ shift of each channel; `baselines.files.layouts` makes them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -267,6 +268,19 @@ class Flow(nn.Module):
         return z - self.mean(F.elu(self.conv2(F.elu(self.conv1(z)))))
 
 
+class Pair(nn.Module):
+    """Two flows, of which the second goes the other way."""
+
+    def __init__(self, latents: int) -> None:
+        super().__init__()
+        self.cell1, self.cell2 = Flow(latents, mirrored=False), Flow(latents, mirrored=True)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Maps (b, latents, h, w) to the same shape."""
+        made: Tensor = self.cell2(self.cell1(z))
+        return made
+
+
 class NVAE(nn.Module):
     """Encodes images into groups of latents, and decodes them.
 
@@ -291,10 +305,7 @@ class NVAE(nn.Module):
             if group < c.groups - 1:
                 self.encoder.append(Added(deep, wide))
             self.samplers.append(nn.Sequential(nn.ELU(), Normalised(wide, 2 * c.latents, 3, padding=1)))
-            for _ in range(c.flows):
-                self.flows.append(
-                    nn.ModuleDict({"cell1": Flow(c.latents, mirrored=False), "cell2": Flow(c.latents, mirrored=True)})
-                )
+            self.flows.extend(Pair(c.latents) for _ in range(c.flows))
             self.groups.append(Normalised(c.latents, c.latents, 3, padding=1))
             self.decoder.append(Beside(deep + c.latents, deep))
             self.decoder.extend(Cell(c, deep, deep, "same", more=6) for _ in range(c.decoder_cells))
@@ -304,6 +315,54 @@ class NVAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Maps latents (b, groups * latents, h, w) to the means of pixels, (b, channels, side, side), in [-1, 1]."""
         return self.mean(self.parameters_of(z))
+
+    def encode(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws latents of images, and says the distribution of pixels that they lead back to.
+
+        Args:
+            x: (b, channels, side, side), in [-1, 1].
+            noise: standard normal, of the shape of all latents.
+
+        Returns:
+            The latents (b, groups * latents, h, w), the logarithm of the posterior's density there in nats, float64
+            (b,), and what says the distribution of pixels, see `parameters_of`.
+        """
+        c = self.config
+        features, seen = self._encoded(x.to(self.prior.dtype))
+        convs, samplers, flows = iter(self.groups), iter(self.samplers), iter(self.flows)
+        draws, found = iter(noise.chunk(c.groups, dim=1)), list[Tensor]()
+        density = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        h = self.prior.expand(len(x), -1, -1, -1)
+        for cell in self.decoder:
+            if not isinstance(cell, Beside):
+                h = cell(h)
+                continue
+            if found:  # the encoder of every group but the first sees what the decoder made of those before it
+                added, left = seen.pop()
+                features = added(left, h)
+            mean, log_std = next(samplers)(features).chunk(2, dim=1)
+            mean, log_std = 5 * (mean / 5).tanh(), c.clamp * (log_std / c.clamp).tanh()
+            draw = next(draws)
+            z = mean + log_std.exp() * draw
+            log_density = -0.5 * draw.square() - log_std - 0.5 * math.log(2 * math.pi)
+            density = density + log_density.double().flatten(1).sum(1)
+            for _ in range(c.flows):  # which change no volume
+                z = next(flows)(z)
+            found.append(z)
+            h = cell(h, next(convs)(z))
+        return torch.cat(found, dim=1), density, self._finished(h)
+
+    def _encoded(self, x: Tensor) -> tuple[Tensor, list[tuple[nn.Module, Tensor]]]:
+        """The features of the first group, and for each later one what joins the decoder's to the features left."""
+        s, left = self.stem(x), list[tuple[nn.Module, Tensor]]()
+        for cell in self.before:
+            s = cell(s)
+        for cell in self.encoder:
+            if isinstance(cell, Added):
+                left.append((cell, s))
+            else:
+                s = cell(s)
+        return s, left
 
     def parameters_of(self, z: Tensor) -> Tensor:
         """What says the distribution of pixels, (b, outputs, side, side), given all latents."""
@@ -333,6 +392,42 @@ class NVAE(nn.Module):
         green = (second + by[:, 0] * red).clamp(-1, 1)
         blue = (third + by[:, 1] * red + by[:, 2] * green).clamp(-1, 1)
         return torch.stack([red, green, blue], dim=1)
+
+    def log_probability(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Natural logarithm of the probability of 8-bit images x (b, channels, side, side) in [-1, 1], float64 (b,).
+
+        Raises:
+            ValueError: a distribution or a number of bits of which there is no probability of 8-bit images.
+        """
+        c = self.config
+        if c.distribution == "normal" or c.bits != 8:
+            raise ValueError(
+                "Bits of 8-bit images need a decoder of dml or dl and 8 bits; this one is "
+                f"{c.distribution} of {c.bits}."
+            )
+        if c.distribution == "dl":
+            mean, log_scale = parameters.chunk(2, dim=1)
+            return discretised_logistic(x, mean, log_scale.clamp(min=-7.0)).double().flatten(1).sum(1)
+        shares, means, log_scales, slopes = mixture(parameters)
+        (first, second, third), by = means.unbind(1), slopes
+        red, green = x[:, 0, None], x[:, 1, None]
+        seen = torch.stack([first, second + by[:, 0] * red, third + by[:, 1] * red + by[:, 2] * green], dim=1)
+        each = discretised_logistic(x[:, :, None], seen, log_scales).sum(1)
+        return torch.logsumexp(each + shares.log_softmax(1), dim=1).double().flatten(1).sum(1)
+
+
+def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-probability of the 8-bit cell around x in [-1, 1] under a logistic distribution. The outer cells are open.
+
+    Source: Salimans et al. 2017 (PixelCNN++) eq. 2.
+    """
+    centred, inverse = x - mean, torch.exp(-log_scale)
+    upper, lower = (inverse * (centred + half) for half in (1 / 255, -1 / 255))
+    # log(F(u) - F(l)) = log F(u) + log(1 - F(l)) + log(1 - exp(l - u)) holds for the logistic F, far out too.
+    inner = F.logsigmoid(upper) + F.logsigmoid(-lower)
+    inner = inner + torch.log(-torch.expm1(-2 / 255 * inverse))
+    inner = torch.where(x > 0.999, F.logsigmoid(-lower), inner)
+    return torch.where(x < -0.999, F.logsigmoid(upper), inner)
 
 
 def mixture(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

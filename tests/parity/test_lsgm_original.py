@@ -191,6 +191,70 @@ def test_samples_are_those_of_the_original(process: dict[str, Any], tmp_path: Pa
     assert model.evaluations is not None and model.evaluations > 12
 
 
+def probability(said: Tensor, images: Tensor, outputs: int) -> Tensor:
+    """By differences of the logistic distribution function at the edges of a cell, in float64, nats an image."""
+
+    def cell(value: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        scale = torch.exp(log_scale.clamp(min=-7))
+        high = torch.where(value > 0.999, 1.0, torch.sigmoid((value + 1 / 255 - mean) / scale))
+        low = torch.where(value < -0.999, 0.0, torch.sigmoid((value - 1 / 255 - mean) / scale))
+        return torch.log((high - low).clamp(min=1e-300))
+
+    if outputs == 6:
+        return cell(images, said[:, :3], said[:, 3:]).sum((1, 2, 3))
+    share, (red, green, blue) = (
+        torch.log_softmax(said[:, :10], 1),
+        said[:, 10:].reshape(len(said), 3, 30, 8, 8).unbind(1),
+    )
+    r, g, b = images.unsqueeze(2).unbind(1)
+    by = torch.tanh(torch.stack([red[:, 20:], green[:, 20:], blue[:, 20:]]))
+    each = cell(r, red[:, :10], red[:, 10:20])
+    each = each + cell(g, green[:, :10] + by[0] * r, green[:, 10:20])
+    each = each + cell(b, blue[:, :10] + by[1] * r + by[2] * g, blue[:, 10:20])
+    return torch.logsumexp(share + each, 1).sum((1, 2))
+
+
+@pytest.mark.parametrize("name", ["best FID", "best NLL", "double cells, one distribution"])
+def test_the_encoder_is_that_of_the_original(name: str, tmp_path: Path) -> None:
+    arguments, oracle = STAGES[name]
+    o, weights = STAGE | oracle, Weights(5)
+    images = (noise(2, 3, 8, 8, seed=4) * 90 + 128).clamp(0, 255).round().double() / 127.5 - 1
+    draws = noise(2, 6, 4, 4).double()
+    said, latents, density = nvae(weights, images, draws.chunk(o["groups"], dim=1), **o)
+    path = written(tmp_path / "checkpoint_nll.pt", made()[0], weights)
+    ours = baselines.load_network(path, SMALL | arguments | {"network": "vae"}).double()
+    z, found, parameters = ours.encode(images, draws)
+    expected = torch.cat(latents, dim=1)
+    assert float((z - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert float(((found - density) / density).abs().max()) < 1e-5
+    assert float((parameters - said).abs().max() / said.abs().max()) < 1e-5
+    mild = noise(2, o["outputs"], 8, 8, seed=3).double()
+    expected = probability(mild, images, o["outputs"])
+    assert float(((ours.log_probability(mild, images) - expected) / expected).abs().max()) < 1e-9
+
+
+def test_the_bound_under_a_normal_prior(tmp_path: Path) -> None:
+    """With a share of nearly nothing the prior is the standard normal one, whose density is known."""
+    images = (noise(2, 3, 8, 8, seed=4) * 90 + 128).clamp(0, 255).to(torch.uint8)
+    x, parts = images.double() / 127.5 - 1, drawn(1, 6, 4, 4).chunk(3, dim=1)
+    (dae, _), weights = made(), Weights(5)
+    dae["mixing_logit"] = torch.full((1, 6, 1, 1), -30.0)
+    nvae(weights, x, parts, **STAGE)
+    for name in weights:
+        if name.startswith(("enc_sampler", "image_conditional")) and name.endswith("log_weight_norm"):
+            weights[name] -= 4.0  # else latents and pixels are far from what a trained one has
+    said, latents, posterior = nvae(weights, x, parts, **STAGE)
+    z = torch.cat(latents, dim=1)
+    log_p = probability(said, x, 100) - posterior - (0.5 * z**2 + 0.5 * math.log(2 * math.pi)).sum((1, 2, 3))
+    expected = -log_p / (3 * 8 * 8 * math.log(2))
+    (tmp_path / "args.json").write_text(json.dumps(SMALL), encoding="utf-8")
+    path = written(tmp_path / "checkpoint_nll.pt", dae, weights)
+    files = {"weights": str(path), "config": str(tmp_path / "args.json")}
+    model = lsgm.load(dataset="folder", device="cpu", precision="float32", **files)
+    found = model.nll(images, SEEDS, kind="bound", tolerance=1e-3)
+    assert float((found - expected).abs().max()) < 5e-3 * float(expected.abs().max())
+
+
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     dae, vae = made()
     path = written(tmp_path / "checkpoint_fid.pt", dae, vae)

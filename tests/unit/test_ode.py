@@ -157,3 +157,16 @@ def test_no_tolerance_is_too_small_to_end() -> None:
     assert len(calls) < 10_000
     with pytest.raises(ValueError, match="rtol is a finite number above 0"):
         solve(slope, torch.ones(1, 1, dtype=torch.float64), 1.0, 0.0, rtol=0.0, atol=1e-3)
+
+
+def test_a_slope_that_is_tiny_at_first_does_not_lead_beyond_the_end() -> None:
+    """x' = e^t x from t = -30, where the slope says nothing of the step: x(1) = x(-30) exp(e - e^-30)."""
+    seen = list[float]()
+
+    def slope(time: Tensor, state: Tensor, which: Tensor) -> Tensor:
+        seen.append(float(time.max()))
+        return time.exp()[:, None] * state
+
+    found = solve(slope, torch.ones(1, 2, dtype=torch.float64), -30.0, 1.0, rtol=1e-8, atol=1e-8)
+    assert max(seen) <= 1.0
+    assert float(found.state[0, 0]) == pytest.approx(math.exp(math.e), rel=1e-6)
