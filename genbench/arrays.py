@@ -230,8 +230,12 @@ class Features:
 
     def blocks(self, rows: int = 4096) -> Iterator[NDArray[np.float32]]:
         """Copies of consecutive rows. The file is mapped anew for each, so that memory does not grow with n."""
-        for start in range(0, self.shape[0], rows):
-            yield np.array(self.values()[start : start + rows])
+        for number in range(-(-self.shape[0] // rows)):
+            yield self.block(number, rows)
+
+    def block(self, number: int, rows: int) -> NDArray[np.float32]:
+        """A copy of the block of rows of this number, as `blocks` gives it."""
+        return np.array(self.values()[number * rows : (number + 1) * rows])
 
     def __len__(self) -> int:
         return self.shape[0]

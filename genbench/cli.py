@@ -458,7 +458,8 @@ def _assist() -> None:
     """Does what rank 0 of several processes asks for."""
     from genbench import pipeline, ranks, requests
 
-    ranks.serve({"run": pipeline.jobs_of_run, "score": requests.jobs_of_score})
+    jobs = {"run": pipeline.jobs_of_run, "score": requests.jobs_of_score, "stats": references.jobs_of_stats}
+    ranks.serve(jobs)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ class Metric:
             features. No pixel can be read yet. `widths` are those of the extractor's taps, empty where it is not there.
         invariances: of {"order", "translation", "rotation", "scale"}: what may be done to all features without
             a change of the value.
+        trainings: trainings(*, generated: Evidence, reference: Evidence, device, **args) gives the trainings whose
+            results `compute` finds in the cache, each a function of `advance`, which it calls often with 0. Several
+            processes then share them. None where nothing is trained.
         neutral: arguments that cannot change the value, such as those of its error bar. They are in no identity.
         likelihood: what a metric of a model is made of, "exact" or "bound" (`Model.likelihoods`), None for others.
             Such a metric has `compute(*, bits, **args)`, with the numbers that `Model.nll` gave for as many images of
@@ -83,6 +86,7 @@ class Metric:
     extractor: str | None = None
     check: Callable[..., None] | None = None
     invariances: frozenset[str] = frozenset({"order"})
+    trainings: Callable[..., list[Callable[[Callable[[int], None]], None]]] | None = None
     neutral: tuple[str, ...] = ()
     likelihood: Literal["exact", "bound"] | None = None
     reads: Callable[[Mapping[str, Any]], Collection[str]] = lambda args: ()

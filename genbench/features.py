@@ -174,19 +174,39 @@ def pair_evidence(
     device: str,
     workers: int = 2,
     advance: Advance | None = None,
+    spread: Spread | None = None,
 ) -> Evidence:
     """The generated side with taps of pairs added: what `Extractor.compare` gives for image i of both sides.
 
     Both sides are read in one pass, and nothing is kept but the numbers of the pairs.
 
+    Args:
+        spread: hands parts to other processes, None where there are none.
+
     Raises:
         UsageError: an extractor that compares no pairs.
         NotComparable: another number of images.
-        InputRejected: images that changed while they were read.
     """
+    whole = pass_over_pairs(generated.samples, reference, extractor, taps, cache=cache, device=device, workers=workers)
+    made = _filled(whole, advance, spread)
+    of_pairs = {tap: Features(extractor=extractor.key, tap=tap, path=made[tap].path) for tap in taps}
+    return replace(generated, taps={**generated.taps, **of_pairs})
+
+
+def pass_over_pairs(
+    samples: Samples,
+    reference: Samples,
+    extractor: Extractor,
+    taps: Sequence[str],
+    *,
+    cache: Path,
+    device: str,
+    workers: int,
+) -> Pass:
+    """The pass for numbers of pairs, see `pair_evidence`."""
     import torch
 
-    samples, compare = generated.samples, extractor.compare
+    compare = extractor.compare
     if compare is None:
         raise UsageError(f"This extractor compares no pairs of images; its taps are {', '.join(extractor.widths)}.")
     if samples.count != reference.count:
@@ -213,9 +233,7 @@ def pair_evidence(
                 found = compare(x, y, sorted(names))
             yield {tap: _array(values)[: len(ours)] for tap, values in found.items()}
 
-    made = _filled(Pass(samples=samples, tables=tables, look=look), advance)
-    of_pairs = {tap: Features(extractor=extractor.key, tap=tap, path=made[tap].path) for tap in taps}
-    return replace(generated, taps={**generated.taps, **of_pairs})
+    return Pass(samples=samples, tables=tables, look=look)
 
 
 def _filled_up(images: Images, count: int) -> Images:
@@ -224,7 +242,12 @@ def _filled_up(images: Images, count: int) -> Images:
 
 
 def pixel_digests(
-    samples: Samples, *, cache: Path | None = None, workers: int = 2, advance: Advance | None = None
+    samples: Samples,
+    *,
+    cache: Path | None = None,
+    workers: int = 2,
+    advance: Advance | None = None,
+    spread: Spread | None = None,
 ) -> NDArray[np.uint8]:
     """`image_digests` of all samples, in their order: uint8 (n, 32).
 
@@ -234,18 +257,23 @@ def pixel_digests(
     Args:
         cache: directory of feature files, None for that of the user.
         advance: called with the number of images done since the last call.
+        spread: hands parts to other processes, None where there are none.
     """
     if samples.hashes is not None:
         return samples.hashes(0, samples.count)
-    table = _pixel_table(samples, cache or cache_directory() / "features")
+    whole = pass_over_pixels(samples, cache=cache or cache_directory() / "features", workers=workers)
+    return np.array(np.load(_filled(whole, advance, spread)[_PIXELS].path, allow_pickle=False))
+
+
+def pass_over_pixels(samples: Samples, *, cache: Path, workers: int) -> Pass:
+    """The pass for digests of pixels, see `pixel_digests`."""
     size = max(1, min(64, (CALL_BYTES >> 2) // math.prod(samples.shape)))
 
     def look(some: Samples, start: int, names: Set[str]) -> Blocks:
         return ({_PIXELS: image_digests(images)} for images in prefetch(some, size, workers=workers))
 
-    tables = {_PIXELS: replace(table, part=rows_of_part(size, 8))}
-    made = _filled(Pass(samples=samples, tables=tables, look=look), advance)[_PIXELS]
-    return np.array(np.load(made.path, allow_pickle=False))
+    table = replace(_pixel_table(samples, cache), part=rows_of_part(size, 8))
+    return Pass(samples=samples, tables={_PIXELS: table}, look=look)
 
 
 def _pixel_table(samples: Samples, cache: Path) -> Table:

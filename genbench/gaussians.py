@@ -9,23 +9,27 @@ them. A `Factored` reference is also the cheap way to compare many fits with one
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, eigh, lapack, solve_triangular, svdvals
 from scipy.special import ellipj, ellipkm1
 
-from genbench import uncertainty
+from genbench import pieces, uncertainty
 from genbench.arrays import Features, Moments, Statistics
 from genbench.errors import InputRejected, NotComparable
 from genbench.records import Score
 
 Array = NDArray[np.float64]
 EPSILON = float(np.finfo(np.float64).eps)
+
+BLOCK = 4096
+"""Rows that are read, and summed up, at a time. Sums of blocks are added in their order, whoever made them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +53,44 @@ Fit = Moments | Factored
 
 
 def moments_of(features: Features) -> Moments:
-    """Moments of all features, read block by block: the memory needed does not grow with n.
+    """Moments of all features, read block by block: the memory needed does not grow with n. Processes share the blocks.
 
     Raises:
         InputRejected: fewer than two images, or features that are not finite.
     """
     if len(features) < 2:
         raise InputRejected(f"A covariance needs at least 2 images; got {len(features)} of the tap {features.tap!r}.")
-    return reduce(add, map(Moments.of, _finite(features)))
+    n, d = features.shape
+    found = pieces.in_order(moments_of_block, [features], _blocks(n), products=n * d**2, size=8 * d**2)
+    return reduce(add, (Moments(**told) for told in found))
 
 
-def _finite(features: Features) -> Iterator[NDArray[np.float32]]:
-    for block in features.blocks():
-        if not np.isfinite(block).all():
-            raise InputRejected(
-                f"Features of the tap {features.tap!r} are not finite; the extractor or what it was given is broken."
-            )
-        yield block
+def moments_of_block(number: int, features: Features) -> dict[str, Any]:
+    """The fields of the moments of one block of features."""
+    return told_of(Moments.of(_finite(features, number)))
+
+
+def _blocks(rows: int) -> int:
+    return -(-rows // BLOCK)
+
+
+def _finite(features: Features, number: int) -> NDArray[np.float32]:
+    block = features.block(number, BLOCK)
+    if not np.isfinite(block).all():
+        raise InputRejected(
+            f"Features of the tap {features.tap!r} are not finite; the extractor or what it was given is broken."
+        )
+    return block
+
+
+def told_of(fit: Fit) -> dict[str, Any]:
+    """The fields of a fit by their names, as another process is told of it."""
+    return {name: getattr(fit, name) for name in type(fit).__dataclass_fields__}
+
+
+def fit_told(told: Mapping[str, Any]) -> Fit:
+    """The fit whose fields were told."""
+    return Moments(**told) if "scatter" in told else Factored(**told)
 
 
 def factored_rows(rows: NDArray[np.floating]) -> Factored:
@@ -89,14 +114,14 @@ def fit_of(features: Features) -> Fit:
     n, d = features.shape
     if n > d or n < 2:
         return moments_of(features)
-    return factored_rows(np.concatenate(list(_finite(features))))
+    return factored_rows(np.concatenate([_finite(features, number) for number in range(_blocks(n))]))
 
 
 def fit_of_rows(features: Features, chosen: NDArray[np.int64]) -> Fit:
     """The fit to some of the images, at least two, given by ascending index; read a few thousand rows at a time."""
     if len(chosen) <= features.shape[1]:
         return factored_rows(features.values()[chosen])
-    return reduce(add, (Moments.of(features.values()[chosen[i : i + 4096]]) for i in range(0, len(chosen), 4096)))
+    return reduce(add, (Moments.of(features.values()[chosen[i : i + BLOCK]]) for i in range(0, len(chosen), BLOCK)))
 
 
 def fit_of_statistics(statistics: Statistics) -> Factored:
@@ -260,24 +285,29 @@ def distances_without_each_block(
     """
     if isinstance(generated, Factored):
         return _distances_of_few(features, generated, reference, blocks)
-    return np.array(
-        [
-            frechet_distance(generated=rest, reference=reference).value
-            for rest in _fits_without_each_block(features, generated, blocks)
-        ]
-    )
+    n, d = features.shape
+    count = min(blocks, n)
+    # Beside the rows there is a distance a block, of some decompositions of 10 d^3 products each.
+    found = pieces.in_order(
+        distance_without_block, [features], count, products=n * d**2 + 10 * count * d**3,
+        blocks=blocks, generated=told_of(generated), reference=told_of(reference),
+    )  # fmt: skip
+    return np.array(list(found))
 
 
-def _fits_without_each_block(features: Features, total: Moments, blocks: int) -> Iterator[Moments]:
-    numbers = uncertainty.block_numbers(len(features), blocks)
-    for k in range(min(blocks, len(features))):
-        part, start = None, 0
-        for block in features.blocks():
-            chosen = block[numbers[start : start + len(block)] == k]
-            start += len(block)
-            if len(chosen):
-                part = Moments.of(chosen) if part is None else part + Moments.of(chosen)
-        yield total if part is None else without(total, part)
+def distance_without_block(
+    k: int, features: Features, *, blocks: int, generated: Mapping[str, Any], reference: Mapping[str, Any]
+) -> float:
+    """The distance without block k, see `distances_without_each_block`."""
+    total, numbers = Moments(**generated), uncertainty.block_numbers(len(features), blocks)
+    part, start = None, 0
+    for block in features.blocks(BLOCK):
+        chosen = block[numbers[start : start + len(block)] == k]
+        start += len(block)
+        if len(chosen):
+            part = Moments.of(chosen) if part is None else part + Moments.of(chosen)
+    rest = total if part is None else without(total, part)
+    return frechet_distance(generated=rest, reference=fit_told(reference)).value
 
 
 def _distances_of_few(features: Features, generated: Factored, reference: Fit, blocks: int) -> Array:
@@ -363,40 +393,56 @@ def distances_without_each_image(features: Features, *, generated: Fit, referenc
         x = np.concatenate(list(features.blocks())) - generated.mean
         scale = math.sqrt(len(x) - 1)
         traces = _traces_without_each(generated.factor @ factored(reference).factor.T * scale)
-        return _distances_from(x, traces, generated, reference, float(np.vdot(x, x)))
+        return _distances_from(x, traces, float(np.vdot(x, x)), **_between(generated, reference))
     thin, n = factored(reference), len(features)
     values, vectors = _eigh(_congruence(thin, generated))
     keep = values > len(values) * EPSILON * values[-1:].sum()
     values, carry = (n - 1) * values[keep], thin.factor.T @ vectors[:, keep]
     spread, largest = (n - 1) * _trace(generated), float(values[-1:].sum())
-    c = n / (n - 1)
     # Taking an image out lowers eigenvalues; what falls far below the least one is nothing beside the sum of the roots.
     least = max(LEAST * largest, 1e-4 * float(values[:1].sum()))
     shifts, weights = _root_as_sum(least, largest) if largest else (np.empty(0), np.empty(0))
-    inverse = 1 / (values[:, None] + shifts)
-    found = []
-    for x in _centred(features, generated):
-        squares = np.square(x @ carry)
-        lost = squares @ np.square(inverse) * (c * shifts) / (1 - c * (squares @ inverse)).clip(min=EPSILON)
-        traces = float(np.sqrt(values).sum()) - lost @ weights
-        found.append(_distances_from(x, traces, generated, reference, spread))
-    return np.concatenate(found)
+    d = features.shape[1]
+    found = pieces.in_order(
+        distances_of_block, [features], _blocks(n), products=n * d**2, size=8 * BLOCK,
+        mean=generated.mean, carry=carry, values=values, shifts=shifts, weights=weights, spread=spread,
+        between=_between(generated, reference),
+    )  # fmt: skip
+    return np.concatenate(list(found))
 
 
-def _centred(features: Features, fit: Fit) -> Iterator[Array]:
-    for block in features.blocks():
-        yield block - fit.mean
+def distances_of_block(
+    number: int,
+    features: Features,
+    *,
+    mean: Array,
+    carry: Array,
+    values: Array,
+    shifts: Array,
+    weights: Array,
+    spread: float,
+    between: Mapping[str, Any],
+) -> Array:
+    """The distances without each image of a block, see `distances_without_each_image`."""
+    n = between["count"]
+    x, c, inverse = features.block(number, BLOCK) - mean, n / (n - 1), 1 / (values[:, None] + shifts)
+    squares = np.square(x @ carry)
+    lost = squares @ np.square(inverse) * (c * shifts) / (1 - c * (squares @ inverse)).clip(min=EPSILON)
+    return _distances_from(x, float(np.sqrt(values).sum()) - lost @ weights, spread, **between)
 
 
-def _distances_from(x: Array, traces: Array, generated: Fit, reference: Fit, spread: float) -> Array:
+def _between(generated: Fit, reference: Fit) -> dict[str, Any]:
+    """What `_distances_from` is told of both sides."""
+    return {"count": generated.count, "apart": generated.mean - reference.mean, "target": _trace(reference)}
+
+
+def _distances_from(x: Array, traces: Array, spread: float, *, count: int, apart: Array, target: float) -> Array:
     """Distances without each row of x, given the traces of the roots of the scatter without it."""
-    n = generated.count
-    assert n is not None
+    n = count
     lengths = np.square(x).sum(axis=1)
-    apart = generated.mean - reference.mean
     means = float(apart @ apart) - 2 * (x @ apart) / (n - 1) + lengths / (n - 1) ** 2
     scatter = spread - lengths * (n / (n - 1))
-    return means + (scatter / (n - 2) + _trace(reference) - 2 * traces / math.sqrt(n - 2)).clip(min=0)
+    return means + (scatter / (n - 2) + target - 2 * traces / math.sqrt(n - 2)).clip(min=0)
 
 
 def _traces_without_each(cross: Array) -> Array:
@@ -454,8 +500,17 @@ def influence(features: Features, *, generated: Moments, reference: Fit) -> Arra
     carry = (vectors[:, keep] * values[keep] ** -0.25).T @ thin.factor
     constant = _trace(generated) - float(np.sqrt(values[keep]).sum())
     shift = 2 * (generated.mean - reference.mean)
-    parts = []
-    for block in features.blocks():
-        x = block - generated.mean
-        parts.append(x @ shift + np.square(x).sum(axis=1) - np.square(x @ carry.T).sum(axis=1) - constant)
-    return np.concatenate(parts)
+    n, d = features.shape
+    found = pieces.in_order(
+        influence_of_block, [features], _blocks(n), products=n * d**2, size=8 * BLOCK,
+        mean=generated.mean, shift=shift, carry=carry, constant=constant,
+    )  # fmt: skip
+    return np.concatenate(list(found))
+
+
+def influence_of_block(
+    number: int, features: Features, *, mean: Array, shift: Array, carry: Array, constant: float
+) -> Array:
+    """The influence of each image of a block, see `influence`."""
+    x = features.block(number, BLOCK) - mean
+    return x @ shift + np.square(x).sum(axis=1) - np.square(x @ carry.T).sum(axis=1) - constant

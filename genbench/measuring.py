@@ -177,7 +177,8 @@ class Comparison:
         what = identities.reads(cell.metric, cell.metric_ref)
         if (key, what) not in self.sides:
             if key not in self.digests:
-                self.digests[key] = features.pixel_digests(samples, workers=self.execution.workers)
+                spread = self._spread("digests", role=role) if key == role else None
+                self.digests[key] = features.pixel_digests(samples, workers=self.execution.workers, spread=spread)
             self.sides[key, what] = identities.side(samples, self.digests[key], what)
         return self.sides[key, what]
 
@@ -219,22 +220,19 @@ class Comparison:
                     device=self.device,
                     workers=self.execution.workers,
                     advance=advance,
-                    spread=None if self.about is None else partial(self._spread, name, role, taps),
+                    spread=self._spread("features", name=name, role=role, taps=taps),
                 )
         return self.found[name, role]
 
-    def _spread(
-        self,
-        name: str,
-        role: str,
-        taps: Sequence[str],
-        own: ranks.Job,
-        numbers: Sequence[int],
-        advance: ranks.Advance,
-        **told: Any,
-    ) -> None:
-        more = {"name": name, "role": role, "taps": list(taps), **told}
-        ranks.spread("features", numbers, own=own, about=self.about, advance=advance, **more)
+    def _spread(self, job: str, **which: Any) -> features.Spread | None:
+        """What hands pieces of a job of `jobs` to all processes, None where they do not know of this comparison."""
+        if self.about is None:
+            return None
+
+        def spread(own: ranks.Job, numbers: Sequence[int], advance: ranks.Advance, **told: Any) -> None:
+            ranks.spread(job, numbers, own=own, about=self.about, advance=advance, **which, **told)
+
+        return spread
 
     def make_parts(
         self,
@@ -262,6 +260,34 @@ class Comparison:
         with calling(f"The extractor {name}"):
             features.make_parts(whole, numbers, advance, keys=keys, directory=directory, **told)
 
+    def make_digests(self, numbers: Sequence[int], advance: ranks.Advance, *, role: str, **told: Any) -> None:
+        """Makes parts of the digests of pixels that another process has looked for, see `features.make_parts`."""
+        make_digests(self.roles[role], self.execution, numbers, advance, **told)
+
+    def make_pairs(
+        self, numbers: Sequence[int], advance: ranks.Advance, *, cell: str, directory: Path, **told: Any
+    ) -> None:
+        """Makes parts of numbers of pairs that another process has looked for, see `features.make_parts`."""
+        one = self._cell(cell)
+        generated, reference, extractor = (
+            self.samples(one, "generated"), self.samples(one, one.metric.against), self.extractor(one)
+        )  # fmt: skip
+        assert generated is not None and reference is not None and extractor is not None
+        whole = features.pass_over_pairs(
+            generated, reference, extractor, one.metric.taps, cache=directory, device=self.device,
+            workers=self.execution.workers,
+        )  # fmt: skip
+        features.make_parts(whole, numbers, advance, directory=directory, **told)
+
+    def train(self, numbers: Sequence[int], advance: ranks.Advance, *, cell: str, roles: Sequence[str]) -> None:
+        """Trains some of the classifiers that a metric will find in the cache, see `_train_together`."""
+        trainings = [training for role in roles for training in trainings_of(self._cell(cell), self, role)]
+        for number in numbers:
+            trainings[number](advance)
+
+    def _cell(self, text: str) -> Cell:
+        return next(cell for cell in self.cells if str(cell) == text)
+
     def with_pairs(self, cell: Cell, generated: Evidence, reference: Samples) -> Evidence:
         """The generated side with the numbers of its pairs with the reference."""
         extractor = self.extractor(cell)
@@ -274,6 +300,7 @@ class Comparison:
             cache=weights.cache_directory() / "features",
             device=self.device,
             workers=self.execution.workers,
+            spread=self._spread("pairs", cell=str(cell)),
         )
 
     def seen(self, cell: Cell, role: str) -> Evidence | None:
@@ -299,6 +326,33 @@ class Comparison:
         if samples.captions is None:
             wanted.pop(features.CAPTIONS, None)
         return list(wanted)
+
+
+def jobs(comparison: Callable[[], Comparison]) -> dict[str, ranks.Job]:
+    """By name, what another process does for a comparison that it makes when it is first needed."""
+
+    def job(work: Callable[..., None]) -> ranks.Job:
+        return lambda numbers, advance, **told: work(comparison(), numbers, advance, **told)
+
+    return {
+        "features": job(Comparison.make_parts), "digests": job(Comparison.make_digests),
+        "pairs": job(Comparison.make_pairs), "train": job(Comparison.train),
+    }  # fmt: skip
+
+
+def make_digests(
+    samples: Samples | None,
+    execution: Execution,
+    numbers: Sequence[int],
+    advance: ranks.Advance,
+    *,
+    directory: Path,
+    **told: Any,
+) -> None:
+    """Makes parts of the digests of some samples that another process has looked for."""
+    assert samples is not None
+    whole = features.pass_over_pixels(samples, cache=directory, workers=execution.workers)
+    features.make_parts(whole, numbers, advance, directory=directory, **told)
 
 
 def taps_of(cell: Cell, extractor: Extractor | None) -> tuple[str, ...]:
@@ -583,7 +637,36 @@ def _of_images(cell: Cell, comparison: Comparison) -> tuple[Score, Score | None]
         _check_features(cell, generated, reference)
     if metric.pairwise and reference is not None:
         generated = comparison.with_pairs(cell, generated, reference.samples)
+    if metric.trainings is not None and ranks.count() > 1:
+        _train_together(cell, comparison)
     return _compute(cell, comparison, generated, reference), _floor(cell, comparison, reference)
+
+
+def trainings_of(cell: Cell, comparison: Comparison, role: str) -> list[Callable[[ranks.Advance], None]]:
+    """The trainings of a metric on the images of a role, see `Metric.trainings`."""
+    metric = cell.metric
+    assert metric.trainings is not None
+    generated, reference = comparison.seen(cell, role), comparison.seen(cell, metric.against)
+    with calling(f"The metric {cell.metric_ref}"):
+        return metric.trainings(
+            generated=generated, reference=reference, device=comparison.device, **cell.metric_ref.args
+        )
+
+
+def _train_together(cell: Cell, comparison: Comparison) -> None:
+    """Has all processes train the classifiers of a metric, whole ones each, for the images and for the floor.
+
+    They are kept in the cache, where the metric finds them. What is not found there, it trains for itself.
+    """
+    if comparison.about is None:
+        return
+    roles, count = ["generated"], len(trainings_of(cell, comparison, "generated"))
+    with contextlib.suppress(InputRejected, NotComparable):  # there is no floor then
+        if _floor_is_wanted(cell, comparison):
+            count += len(trainings_of(cell, comparison, floor := f"floor_{cell.metric.floor}"))
+            roles.append(floor)
+    own = partial(comparison.train, cell=str(cell), roles=roles)
+    ranks.spread("train", range(count), own=own, about=comparison.about, cell=str(cell), roles=roles)
 
 
 def _of_model(cell: Cell, comparison: Comparison) -> tuple[Score, None]:
@@ -618,6 +701,29 @@ def _real(cell: Cell, comparison: Comparison) -> tuple[Samples, Side]:
 
 def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Score | None:
     """The metric of real images in the place of the generated ones; kept in the cache, because no model changes it."""
+    path = _path_of_floor(cell, comparison)
+    if path is None:
+        return None
+    if (score := _stored(path)) is not None:
+        return score
+    evidence = comparison.seen(cell, f"floor_{cell.metric.floor}")
+    assert evidence is not None
+    try:
+        score = _compute(cell, comparison, evidence, reference)
+    except (InputRejected, NotComparable):
+        return None  # such as too few real images of a class: the floor is then not known
+    files.keep(path, json.dumps(report.write_score(score), allow_nan=False).encode())
+    return score
+
+
+def _floor_is_wanted(cell: Cell, comparison: Comparison) -> bool:
+    """Whether there will be a floor that was not found before."""
+    path = _path_of_floor(cell, comparison)
+    return path is not None and _stored(path) is None
+
+
+def _path_of_floor(cell: Cell, comparison: Comparison) -> Path | None:
+    """The file that keeps a floor, None where there is none."""
     role = cell.metric.floor
     samples = comparison.roles.get(f"floor_{role}") if role else None
     if role is None or samples is None:
@@ -626,9 +732,9 @@ def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Sc
     lacking = ("labels" in what and samples.labels is None) or ("captions" in what and samples.captions is None)
     if lacking or samples.count < cell.metric.minimum:
         return None
-    evidence = comparison.seen(cell, f"floor_{role}")
+    comparison.seen(cell, f"floor_{role}")  # which finds digests along the way
     identity = identify(cell, comparison)
-    assert evidence is not None and identity.floor is not None
+    assert identity.floor is not None
     name = identities.floor(
         cell.metric,
         cell.metric_ref,
@@ -636,13 +742,11 @@ def _floor(cell: Cell, comparison: Comparison, reference: Evidence | None) -> Sc
         real=identity.floor,
         reference=identity.reference,
     )
-    path = weights.cache_directory() / "floors" / f"{name}.json"
+    return weights.cache_directory() / "floors" / f"{name}.json"
+
+
+def _stored(path: Path) -> Score | None:
     if (stored := files.kept(path)) is not None:
         with contextlib.suppress(KeyError, TypeError, ValueError):  # as another version of this package wrote it
             return report.read_score(json.loads(stored))
-    try:
-        score = _compute(cell, comparison, evidence, reference)
-    except (InputRejected, NotComparable):
-        return None  # such as too few real images of a class: the floor is then not known
-    files.keep(path, json.dumps(report.write_score(score), allow_nan=False).encode())
-    return score
+    return None

@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 
 from genbench import (
     environment,
+    features,
     files,
     generation,
     identities,
     images,
+    measuring,
     papers,
     preflight,
     protocols,
@@ -196,6 +198,34 @@ def number_of_reference(dataset: Dataset, protocol: Protocol) -> int | None:
     return (dataset.reference_count if protocol.num_reference is None else protocol.num_reference) or None
 
 
+SPLIT = "digests of a split"
+"""Name of the job that makes digests of real images before some of them are chosen by what they show."""
+
+
+def _look_together(
+    splits: Mapping[str, Samples | None],
+    most: Mapping[str, int | None],
+    execution: Execution,
+    about: Mapping[str, Any],
+) -> None:
+    """Has all processes find the digests of splits of which a choice will be made. The choice finds them in the cache.
+
+    Args:
+        most: by split, images of the choice, None where there is none.
+    """
+    for role, number in most.items():
+        samples = splits.get(role)
+        if samples is None or not number or samples.count <= number or samples.exchangeable:
+            continue
+
+        def spread(
+            own: ranks.Job, numbers: Sequence[int], advance: ranks.Advance, *, role: str = role, **told: Any
+        ) -> None:
+            ranks.spread(SPLIT, numbers, own=own, about=about, advance=advance, role=role, **told)
+
+        features.pixel_digests(samples, workers=execution.workers, spread=spread)
+
+
 def _compared(
     generated: Samples | None,
     splits: Mapping[str, Samples | None],
@@ -224,6 +254,10 @@ def _compared(
         about: see `measuring.Comparison`.
     """
     reference, held_out, test = (splits.get(role) for role in ("reference", "held_out", "test"))
+    if about is not None and ranks.count() > 1:
+        floors = {cell.metric.floor for cell in cells}
+        of_floor = generated.count if generated is not None and "held_out" in floors else None
+        _look_together(splits, {"reference": number, "held_out": of_floor}, execution, about)
     roles = {"generated": generated, "reference": choose(reference, number, execution), "test": test}
     short: dict[str, str] = {}
     if generated is not None:
@@ -395,10 +429,10 @@ def jobs_of_run(
     def sample(numbers: Sequence[int], advance: ranks.Advance) -> None:
         generation.fill(work(), numbers, sampled=lambda new, begun: advance(new))
 
-    def make_parts(numbers: Sequence[int], advance: ranks.Advance, **told: Any) -> None:
-        comparison().make_parts(numbers, advance, **told)
+    def make_digests(numbers: Sequence[int], advance: ranks.Advance, *, role: str, **told: Any) -> None:
+        measuring.make_digests(ready.splits.get(role), how, numbers, advance, **told)
 
-    return {"sample": sample, "features": make_parts}
+    return {"sample": sample, SPLIT: make_digests, **measuring.jobs(comparison)}
 
 
 def _in_order(cells: Sequence[Cell], done: Mapping[str, Result | None]) -> tuple[Result, ...]:

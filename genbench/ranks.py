@@ -47,6 +47,8 @@ ARRIVAL = 600.0
 _REMINDER = 30.0
 _GREETING = 10.0
 """Seconds in which whoever connects must have shown that it belongs to the command."""
+_FAREWELL = 2.0
+"""Seconds in which helpers may hear that a command has ended, before its leader is gone."""
 _SILENCE = 25.0
 """Seconds after which a process has ended that takes in nothing of what was sent."""
 _KEY = "genbench"
@@ -72,8 +74,20 @@ class _Dropped(BaseException):
 
 
 def rank() -> int:
-    """Number of this process among those of the command; 0 leads."""
-    return int(os.environ["RANK"]) if count() > 1 else 0
+    """Number of this process among those of the command; 0 leads.
+
+    Raises:
+        UsageError: a RANK that is none of them.
+    """
+    if count() == 1:
+        return 0
+    told = os.environ["RANK"]
+    if not told.isdigit() or int(told) >= count():
+        raise errors.UsageError(
+            f"RANK is a whole number below WORLD_SIZE={count()}, as torchrun sets it; got {shown(told)}. Unset it to "
+            "work alone."
+        )
+    return int(told)
 
 
 def count() -> int:
@@ -153,10 +167,9 @@ class _Line:
         return message
 
     def close(self) -> None:
-        """Ends the connection, once what was sent has gone."""
+        """Says that nothing more will be sent. What the other side still sends is read, or it would have an error."""
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.to.fileno())) as handle:
-            handle.shutdown(socket.SHUT_RDWR)  # which ends the thread that reads; closing alone would not
-        self.to.close()
+            handle.shutdown(socket.SHUT_WR)
 
     def lost(self) -> Lost:
         """The error of a process that ended without a word."""
@@ -353,6 +366,9 @@ def leading() -> Iterator[None]:
             with contextlib.suppress(Lost):
                 line.send(end=True)
             line.close()
+        until = time.monotonic() + _FAREWELL
+        for line in team.lines:
+            line.ended.wait(max(until - time.monotonic(), 0.0))
 
 
 def lost() -> Lost | None:
@@ -381,6 +397,8 @@ def serve(contexts: Mapping[str, Callable[..., Mapping[str, Job]]]) -> None:
         _serve(line, contexts)
     except KeyboardInterrupt:
         raise (line.lost() if line.ended.wait(_MOMENT) else KeyboardInterrupt) from None
+    finally:
+        line.close()
 
 
 def _serve(line: _Line, contexts: Mapping[str, Callable[..., Mapping[str, Job]]]) -> None:

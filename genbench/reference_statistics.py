@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,7 +46,14 @@ class Made:
     environment: dict[str, Any]
 
 
-def of_images(samples: Samples, cells: Sequence[Cell], protocol: Protocol, execution: Execution) -> Made:
+def of_images(
+    samples: Samples,
+    cells: Sequence[Cell],
+    protocol: Protocol,
+    execution: Execution,
+    *,
+    about: Mapping[str, Any] | None = None,
+) -> Made:
     """Mean and covariance of the features of a set, for every extractor and tap that the metrics read.
 
     Features are made in one pass an extractor and kept in the cache in parts, so that a pass that was interrupted goes
@@ -55,6 +62,7 @@ def of_images(samples: Samples, cells: Sequence[Cell], protocol: Protocol, execu
     Args:
         cells: metrics that need no more of their reference than its moments; the pooled features of their extractors
             are always among the taps.
+        about: what other processes make the same `compared` of, see `measuring.Comparison`.
 
     Raises:
         UsageError: a metric that needs the images themselves.
@@ -67,14 +75,7 @@ def of_images(samples: Samples, cells: Sequence[Cell], protocol: Protocol, execu
             )
     if samples.count < 2:
         raise InputRejected(f"A covariance needs at least 2 images; {samples.origin} has {samples.count}.")
-    device = environment.choose_device(execution.device)
-    roles = {"generated": None, "reference": replace(samples, statistics={})}
-    comparison = Comparison(roles=roles, cells=cells, execution=execution, device=device)
-    for cell in cells:
-        extractor = comparison.extractor(cell)
-        if extractor is not None and "pooled" in extractor.widths and "pooled" not in cell.metric.taps:
-            pooled = replace(cell, metric=replace(cell.metric, taps=("pooled", *cell.metric.taps)))
-            comparison.cells = [pooled if one is cell else one for one in comparison.cells]
+    comparison = compared(samples, cells, execution, about=about)
     preflight.check_disk(None, None, None, comparison, comparison.cells)
     found: dict[tuple[str, str], Statistics] = {}
     for cell in comparison.cells:
@@ -102,8 +103,23 @@ def of_images(samples: Samples, cells: Sequence[Cell], protocol: Protocol, execu
             "digest": identities.content(samples, digests, frozenset()),
         },
         protocol=protocol.name,
-        environment=dict(environment.snapshot(device)),
+        environment=dict(environment.snapshot(comparison.device)),
     )
+
+
+def compared(
+    samples: Samples, cells: Sequence[Cell], execution: Execution, *, about: Mapping[str, Any] | None = None
+) -> Comparison:
+    """The set as a reference of which all is read that statistics are made of; arguments as of `of_images`."""
+    device = environment.choose_device(execution.device)
+    roles = {"generated": None, "reference": replace(samples, statistics={})}
+    comparison = Comparison(roles=roles, cells=cells, execution=execution, device=device, about=about)
+    for cell in cells:
+        extractor = comparison.extractor(cell)
+        if extractor is not None and "pooled" in extractor.widths and "pooled" not in cell.metric.taps:
+            pooled = replace(cell, metric=replace(cell.metric, taps=("pooled", *cell.metric.taps)))
+            comparison.cells = [pooled if one is cell else one for one in comparison.cells]
+    return comparison
 
 
 def write(made: Made, path: str | os.PathLike[str]) -> None:

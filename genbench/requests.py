@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -167,21 +168,25 @@ def jobs_of_score(*, execution: Mapping[str, Any], **texts: Any) -> dict[str, ra
     """What a process does that helps to measure images: it makes parts of their features, and decides nothing."""
     how = measuring.Execution(**execution)
     request = of_score(**texts, execution=how)
-    assert request.generated is not None
-    comparison = pipeline.compared(
-        request.generated,
-        request.reference,
-        request.measurements,
-        protocol=request.protocol,
-        held_out=request.held_out,
-        test=request.test,
-        execution=how,
-    )
+    splits = {"reference": request.reference, "held_out": request.held_out}
 
-    def make_parts(numbers: Sequence[int], advance: ranks.Advance, **told: Any) -> None:
-        comparison.make_parts(numbers, advance, **told)
+    @cache
+    def comparison() -> measuring.Comparison:
+        assert request.generated is not None
+        return pipeline.compared(
+            request.generated,
+            request.reference,
+            request.measurements,
+            protocol=request.protocol,
+            held_out=request.held_out,
+            test=request.test,
+            execution=how,
+        )
 
-    return {"features": make_parts}
+    def make_digests(numbers: Sequence[int], advance: ranks.Advance, *, role: str, **told: Any) -> None:
+        measuring.make_digests(splits[role], how, numbers, advance, **told)
+
+    return {pipeline.SPLIT: make_digests, **measuring.jobs(comparison)}
 
 
 def of_reference(

@@ -22,6 +22,7 @@ FOUNDATION = LIGHT | {
     "arithmetic",
     "mixing",
     "labels",
+    "pieces",
     "ranks",
     "stopping",
 }
@@ -39,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "labels": {"arrays", "contracts", "errors"},
     "uncertainty": {"errors", "mixing", "records"},
     "neighbours": {"arithmetic", "errors", "ranks", "uncertainty"},
-    "gaussians": {"errors", "arrays", "records", "uncertainty"},
+    "pieces": {"arrays", "ranks"},
+    "gaussians": {"errors", "arrays", "pieces", "records", "uncertainty"},
     "weights": {"errors", "records", "files", "downloads"},
     "resize": {"errors"},
     "arithmetic": set(),

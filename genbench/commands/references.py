@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +20,9 @@ from genbench.commands.options import (
 )
 from genbench.console import FileToWrite, say
 from genbench.errors import shown
+
+if TYPE_CHECKING:
+    from genbench.ranks import Job
 
 work_options = together(measure_options, weights_option, place_options)
 
@@ -40,11 +45,20 @@ def stats(reference: str, **options: Any) -> None:
 
     execution, output = execution_of(options), options["output"]
     preflight.check_writable(output)
-    samples, cells, protocol = requests.of_reference(
-        reference, metrics=metrics_of(options), protocol=options["protocol"], execution=execution
-    )
-    made = reference_statistics.of_images(samples, cells, protocol, execution)
+    asked = {"reference": reference, "metrics": list(metrics_of(options)), "protocol": options["protocol"]}
+    samples, cells, protocol = requests.of_reference(**asked, execution=execution)
+    about = {"kind": "stats", **asked, "execution": execution.as_dict()}
+    made = reference_statistics.of_images(samples, cells, protocol, execution, about=about)
     reference_statistics.write(made, output)
     for one in made.statistics:
         say(shown(f"{one.tap} of {one.extractors[0]}: {len(one.mean)} features of {one.count} images"))
     say(shown(f"{output} has the statistics of {samples.origin}, protocol {protocol.name}"))
+
+
+def jobs_of_stats(*, execution: Mapping[str, Any], **asked: Any) -> dict[str, Job]:
+    """What a process does that helps with `stats`: it makes parts of features, and decides nothing."""
+    from genbench import measuring, reference_statistics, requests
+
+    how = measuring.Execution(**execution)
+    samples, cells, _ = requests.of_reference(**asked, execution=how)
+    return measuring.jobs(cache(lambda: reference_statistics.compared(samples, cells, how)))

@@ -7,8 +7,11 @@ test set, trains nothing. How it is trained is `genbench.metrics.cas_training`.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +31,25 @@ from genbench.weights import cache_directory, load_into
 VERSION = 1
 _TESTED = 10_000  # training images on which the training accuracy is measured
 
+Advance = Callable[[int], None]
 
-def _trained(
-    samples: Samples, labels: NDArray[np.int64], classes: int, name: str, recipe: Recipe, seed: int, device: str
-) -> tuple[nn.Module, float]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """What a classifier is trained on, but for its seed."""
+
+    samples: Samples
+    labels: NDArray[np.int64]
+    classes: int
+    name: str
+    recipe: Recipe
+    device: str
+
+
+def _trained(what: _Training, seed: int, advance: Advance = lambda done: None) -> tuple[nn.Module, float]:
     """A classifier and its accuracy on the images that it was trained on; from the cache if it is there."""
+    samples, labels, classes, device = what.samples, what.labels, what.classes, what.device
+    name, recipe = what.name, what.recipe
     content = hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
     kind = torch.device(device).type
     identity = ["cas", VERSION, samples.fingerprint(), samples.count, content, classes, name, asdict(recipe), seed]
@@ -41,7 +58,7 @@ def _trained(
     known = _read(classifier, path)
     classifier = classifier.to(memory_format=torch.channels_last).to(device)
     if known is None:
-        train(classifier, samples, labels, recipe, seed=seed, device=device)
+        train(classifier, samples, labels, recipe, seed=seed, device=device, advance=advance)
         # Not the first ones, which are of few classes where images lie class by class.
         tested = np.random.default_rng(0).permutation(samples.count)[:_TESTED]
         some = samples.take(tested, origin=samples.origin, fingerprint=samples.fingerprint)
@@ -160,17 +177,12 @@ def cas(
     arguments.trained(
         generated=samples, reference=test, epochs=epochs, batch_size=batch_size, repeats=repeats, seed=seed
     )
-    labels, truth, classes = _labels(samples, test)
-    name = architecture_for(architecture, samples.count, max(samples.shape[1:]))
-    recipe = RECIPES[name]
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs, least=0)
-    size = min(batch_size or recipe.batch_size, samples.count)
-    recipe = replace(recipe, batch_size=size, flip=recipe.flip if flip is None else flip)
+    what = _training(samples, test, device, architecture=architecture, epochs=epochs, batch_size=batch_size, flip=flip)
+    truth, classes, recipe = _labels(samples, test)[1], what.classes, what.recipe
     found, accuracies = [], []
     with arithmetic():
         for number in range(seed, seed + repeats):
-            classifier, accuracy = _trained(samples, labels, classes, name, recipe, number, device)
+            classifier, accuracy = _trained(what, number)
             found.append(ranks(classifier, test, truth, recipe, device=device))
             accuracies.append(accuracy)
     rank = np.stack(found)
@@ -184,6 +196,39 @@ def cas(
     return _score(right, detail)
 
 
+def _training(
+    samples: Samples,
+    test: Samples,
+    device: str,
+    *,
+    architecture: str,
+    epochs: int | None,
+    batch_size: int | None,
+    flip: bool | None,
+) -> _Training:
+    labels, _, classes = _labels(samples, test)
+    name = architecture_for(architecture, samples.count, max(samples.shape[1:]))
+    recipe = RECIPES[name]
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs, least=0)
+    size = min(batch_size or recipe.batch_size, samples.count)
+    recipe = replace(recipe, batch_size=size, flip=recipe.flip if flip is None else flip)
+    return _Training(samples=samples, labels=labels, classes=classes, name=name, recipe=recipe, device=device)
+
+
+def trainings(
+    *, generated: Evidence, reference: Evidence, seed: int, repeats: int, device: str, **recipe: Any
+) -> list[Callable[[Advance], None]]:
+    """The trainings of `cas`, whose classifiers it finds in the cache, see `genbench.contracts.Metric`."""
+    what = _training(generated.samples, reference.samples, device, **recipe)
+
+    def train_one(number: int, advance: Advance) -> None:
+        with arithmetic():
+            _trained(what, number, advance)
+
+    return [partial(train_one, number) for number in range(seed, seed + repeats)]
+
+
 CAS = Metric(
     name="cas",
     summary="accuracy on real images of a classifier trained on generated ones",
@@ -191,6 +236,7 @@ CAS = Metric(
     compute=cas,
     check=arguments.trained,
     version=VERSION,
+    trainings=trainings,
     taps=(),
     images=True,
     labels=True,

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from genbench.arithmetic import float32
 from genbench.arrays import Images, Samples
 from genbench.errors import GenbenchError, UsageError, nearest
+from genbench.ranks import rank as number_of_process
 from genbench.resize import centre_crop, resize_shorter
 
 
@@ -232,12 +233,20 @@ def _reader(samples: Samples) -> Callable[[NDArray[np.int64]], Images]:
 
 
 def train(
-    classifier: nn.Module, samples: Samples, labels: NDArray[np.int64], recipe: Recipe, *, seed: int, device: str
+    classifier: nn.Module,
+    samples: Samples,
+    labels: NDArray[np.int64],
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: str,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Trains a classifier in place, on the device where it is.
 
     Args:
         recipe: of at most as many images a step as there are.
+        advance: called with 0 after every step.
 
     Raises:
         GenbenchError: the loss is not finite.
@@ -247,7 +256,8 @@ def train(
     targets, steps = torch.from_numpy(labels).to(device), recipe.steps(samples.count)
     waiting = np.empty(0, dtype=np.int64)
     classifier.train()
-    bar = tqdm(range(steps), desc=f"classifier on {samples.count:,} images", unit="step", disable=None, leave=False)
+    told = f"classifier on {samples.count:,} images"
+    bar = tqdm(range(steps), desc=told, unit="step", disable=True if number_of_process() else None, leave=False)
     for step in bar:
         if len(waiting) < recipe.batch_size:
             # Batches run on from one pass into the next, so that none is smaller and batch statistics stay alike.
@@ -260,6 +270,7 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         value.backward()
         optimiser.step()
+        advance(0)
         if step % 100 == 99 or step == steps - 1:
             loss = float(value.detach())
             if not math.isfinite(loss):

@@ -10,10 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genbench import pieces
 from genbench.arrays import Evidence, Features, Moments
 from genbench.contracts import Metric
 from genbench.errors import InputRejected, NotComparable, UsageError
@@ -28,9 +30,11 @@ from genbench.gaussians import (
     fit_of,
     fit_of_rows,
     fit_of_statistics,
+    fit_told,
     frechet_distance,
     influence,
     moments_of,
+    told_of,
 )
 from genbench.metrics import arguments
 from genbench.metrics.matching import matched
@@ -284,13 +288,24 @@ def fid_infinity(
     sizes = np.linspace(smallest, n, points).astype(np.int64)
     design = np.stack([np.ones(points), 1 / sizes], axis=1)
     intercept, slope = np.linalg.pinv(design)
-    rng = np.random.default_rng(seed)
-    values = []
-    for size in sizes:
-        part = fit if size == n else fit_of_rows(ours, np.sort(rng.choice(n, int(size), replace=False)))
-        values.append(frechet_distance(generated=part, reference=target).value)
+    # Beside the rows there is a distance a subset, of a decomposition of 10 d^3 products.
+    of_subsets = pieces.in_order(
+        distance_of_subset, [ours], points - 1, products=float(sizes.sum()) * d**2 + 10 * points * d**3,
+        sizes=sizes.tolist(), seed=seed, reference=told_of(target),
+    )  # fmt: skip
+    values = [*of_subsets, whole.value]
     reason = "no sound error of a line through distances of subsets is known; method='jackknife' has one"
     return score_from(float(intercept @ values), reason, detail={**detail, "slope": float(slope @ values)})
+
+
+def distance_of_subset(
+    number: int, features: Features, *, sizes: list[int], seed: int, reference: Mapping[str, Any]
+) -> float:
+    """The distance of one of the random subsets of these sizes, which are drawn one after the other."""
+    rng = np.random.default_rng(seed)
+    *_, chosen = (rng.choice(len(features), size, replace=False) for size in sizes[: number + 1])
+    part = fit_of_rows(features, np.sort(chosen))
+    return frechet_distance(generated=part, reference=fit_told(reference)).value
 
 
 def _moved(uncertainty: Found, shift: float) -> Found:
@@ -330,29 +345,31 @@ def fid_per_class(*, generated: Evidence, reference: Evidence, error: str = "aut
     labels = (generated.samples.labels, reference.samples.labels)
     classes = np.union1d(*labels)
     names = reference.samples.classes or generated.samples.classes
+    told = [names[number] if 0 <= number < len(names) else str(number) for number in classes.tolist()]
+    for number, name in zip(classes, told, strict=True):
+        few = [int((side == number).sum()) for side in labels]
+        if min(few) < 2:
+            raise NotComparable(
+                f"fid-per-class needs at least 2 images a class on both sides; class {name!r} has {few[0]} "
+                f"generated and {few[1]} reference images."
+            )
     detail: dict[str, float] = {}
     parts: list[Found] = []
     effects = np.zeros(len(ours))
-    for number in classes.tolist():
-        name = names[number] if 0 <= number < len(names) else str(number)
-        members = [np.flatnonzero(side == number) for side in labels]
-        if min(map(len, members)) < 2:
-            raise NotComparable(
-                f"fid-per-class needs at least 2 images a class on both sides; class {name!r} has {len(members[0])} "
-                f"generated and {len(members[1])} reference images."
-            )
-        mine, its = _rows(ours, members[0]), _rows(theirs, members[1])
-        fit, target = _forms(fit_of(mine), fit_of(its))
-        one = frechet_distance(generated=fit, reference=target).value
+    found = pieces.in_order(
+        distance_of_class, [ours, theirs], len(classes), products=(len(ours) + len(theirs)) * ours.shape[1] ** 2,
+        size=8 * len(ours) // len(classes), classes=classes, labels=labels, error=error,
+    )  # fmt: skip
+    for number, name, (one, left_out) in zip(classes, told, found, strict=True):
         detail[f"class_{name}"] = one
         if error == "auto":
-            left_out = _without_each(mine, fit, target)
-            found = left_out if isinstance(left_out, str) else of_deletion(one, left_out)
-            if isinstance(left_out, str) or isinstance(found, str):
-                parts.append(f"of class {name!r}, {found}")
+            by_deletion = left_out if isinstance(left_out, str) else of_deletion(one, left_out)
+            if isinstance(left_out, str) or isinstance(by_deletion, str):
+                parts.append(f"of class {name!r}, {by_deletion}")
                 continue
-            parts.append(replace(found, stderr=found.stderr / len(classes)))
-            effects[members[0]] = (len(mine) - 1) * (one - left_out) / len(mine) / len(classes)
+            parts.append(replace(by_deletion, stderr=by_deletion.stderr / len(classes)))
+            members = labels[0] == number
+            effects[members] = (len(left_out) - 1) * (one - left_out) / len(left_out) / len(classes)
     value = float(np.mean(list(detail.values())))
     uncertainty = None if error == "none" else of_independent(parts)
     if isinstance(uncertainty, Uncertainty):
@@ -360,25 +377,54 @@ def fid_per_class(*, generated: Evidence, reference: Evidence, error: str = "aut
     return _score(value, uncertainty, detail)
 
 
+def distance_of_class(
+    number: int,
+    generated: Features,
+    reference: Features,
+    *,
+    classes: NDArray[np.int64],
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]],
+    error: str,
+) -> tuple[float, Array | str | None]:
+    """The distance of one class, and that without each of its images or why there is none. See `fid_per_class`."""
+    sides = zip((generated, reference), labels, strict=True)
+    mine, its = (_rows(side, np.flatnonzero(of == classes[number])) for side, of in sides)
+    fit, target = _forms(fit_of(mine), fit_of(its))
+    one = frechet_distance(generated=fit, reference=target).value
+    return one, _without_each(mine, fit, target) if error == "auto" else None
+
+
 def _nearest(features: Features, others: Features, groups: NDArray[np.int64]) -> Array:
     """Cosine distance 1 - |cos| of every feature to its nearest other of each group: (n, number of groups).
 
     Rows whose sum is zero have no direction. They are left out of `features`, and are nobody's neighbour.
     """
+    (n, d), m = features.shape, len(others)
     count = int(groups.max()) + 1
-    found = []
-    for block in features.blocks(1024):
-        x = _directions(block[block.sum(axis=1, dtype=np.float64) != 0])
-        best, start = np.ones((len(x), count)), 0  # 1 is the largest distance there is
-        for other in others.blocks(4096):
-            inside = groups[start : start + len(other)]
-            start += len(other)
-            usable = other.sum(axis=1, dtype=np.float64) != 0
-            distance = 1 - np.abs(x @ _directions(other[usable]).T)
-            for k in np.unique(inside[usable]):
-                best[:, k] = np.minimum(best[:, k], distance[:, inside[usable] == k].min(axis=1))
-        found.append(best)
-    return np.concatenate(found)
+    found = pieces.in_order(
+        nearest_of_block, [features, others], -(-n // NEAREST), products=n * m * d, size=8 * NEAREST * count,
+        groups=groups,
+    )  # fmt: skip
+    return np.concatenate(list(found))
+
+
+NEAREST = 1024
+"""Rows whose nearest others are looked for at a time."""
+
+
+def nearest_of_block(number: int, features: Features, others: Features, *, groups: NDArray[np.int64]) -> Array:
+    """The distances of a block of features, see `_nearest`."""
+    block = features.block(number, NEAREST)
+    x = _directions(block[block.sum(axis=1, dtype=np.float64) != 0])
+    best, start = np.ones((len(x), int(groups.max()) + 1)), 0  # 1 is the largest distance there is
+    for other in others.blocks(4096):
+        inside = groups[start : start + len(other)]
+        start += len(other)
+        usable = other.sum(axis=1, dtype=np.float64) != 0
+        distance = 1 - np.abs(x @ _directions(other[usable]).T)
+        for k in np.unique(inside[usable]):
+            best[:, k] = np.minimum(best[:, k], distance[:, inside[usable] == k].min(axis=1))
+    return best
 
 
 def _directions(rows: NDArray[np.floating]) -> Array:

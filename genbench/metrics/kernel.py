@@ -283,23 +283,130 @@ def subset_discrepancies(
             f"Subsets of {subset_size} images cannot be drawn from {len(generated)} generated and {len(reference)} "
             "reference images; give a smaller subset_size, or subsets=0 for the estimator that uses all pairs."
         )
-    # The old generator, because it is the one that torch-fidelity draws by.
-    draw = np.random.RandomState(seed)
-    sides = (generated, reference)
-    chosen = [[draw.choice(len(side), subset_size, replace=False) for side in sides] for _ in range(subsets)]
-    x, y = (torch.from_numpy(np.array(side)).to(device) for side in sides)
-    kernel = polynomial(generated.shape[1])
+    x, y = (torch.from_numpy(np.array(side)).to(device) for side in (generated, reference))
+    draw = {"subsets": subsets, "subset_size": subset_size, "seed": seed}
+    chosen, kernel = _drawn(len(x), len(y), **draw), polynomial(generated.shape[1])
     # Subsets share pairs: when they hold more pairs than there are, all pairs are evaluated once and then counted.
     if len(x) ** 2 + len(y) ** 2 + len(x) * len(y) < 3 * subsets * subset_size**2:
-        u, v = (_membership([pick[i] for pick in chosen], len(side), device) for i, side in enumerate((x, y)))
-        within = _pairs(kernel, x, x, u, u) + _pairs(kernel, y, y, v, v)
-        within = within - _itself(kernel, x) @ u - _itself(kernel, y) @ v
-        across = _pairs(kernel, x, y, u, v)
+        subsets_of = _Counted(x, y, *_memberships(chosen, x, y))
+        found = ranks.spread(
+            counted_elsewhere,
+            range(len(subsets_of.strips())),
+            own=lambda numbers, advance: _counted(subsets_of, kernel, numbers, advance),
+            generated=generated, reference=reference, device=device, draw=draw,
+        )  # fmt: skip
+        within, across = _from_strips(subsets_of, kernel, found)
     else:
-        of_pairs = [_subset_pairs(kernel, x[left], y[right]) for left, right in chosen]
-        within, across = torch.tensor(of_pairs, dtype=torch.float64).T
+        found = ranks.spread(
+            subsets_elsewhere,
+            range(subsets),
+            own=lambda numbers, advance: _of_subsets(x, y, chosen, kernel, numbers, advance),
+            generated=generated, reference=reference, device=device, draw=draw,
+        )  # fmt: skip
+        by_number = {number: sums for part in found for number, sums in zip(*part, strict=True)}
+        within, across = torch.tensor([by_number[i] for i in range(subsets)], dtype=torch.float64).T
     values = within / (subset_size * (subset_size - 1)) - 2 * across / subset_size**2
     return values.cpu().numpy()
+
+
+def _drawn(n: int, m: int, *, subsets: int, subset_size: int, seed: int) -> list[list[NDArray[np.int64]]]:
+    """Numbers of the images of every subset of both sides."""
+    # The old generator, because it is the one that torch-fidelity draws by.
+    draw = np.random.RandomState(seed)
+    return [[draw.choice(count, subset_size, replace=False) for count in (n, m)] for _ in range(subsets)]
+
+
+def subsets_elsewhere(
+    numbers: Sequence[int],
+    advance: ranks.Advance,
+    *,
+    generated: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    device: str,
+    draw: dict[str, int],
+) -> list[list[Any]]:
+    """Sums over some of the subsets for the process that asked, see `subset_discrepancies`."""
+    with float32():
+        x, y = (torch.from_numpy(np.array(side)).to(ranks.here(device)) for side in (generated, reference))
+        return _of_subsets(x, y, _drawn(len(x), len(y), **draw), polynomial(x.shape[1]), numbers, advance)
+
+
+def _of_subsets(
+    x: Tensor,
+    y: Tensor,
+    chosen: Sequence[Sequence[NDArray[np.int64]]],
+    kernel: Kernel,
+    numbers: Sequence[int],
+    advance: ranks.Advance,
+) -> list[list[Any]]:
+    """The numbers of some subsets and what `_subset_pairs` gives for them."""
+    found = []
+    for left, right in (chosen[number] for number in numbers):
+        found.append(_subset_pairs(kernel, x[left], y[right]))
+        advance(0)
+    return [list(numbers), found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Both sides, and float64 (count, subsets) for each, 1 where a subset has the image."""
+
+    x: Tensor
+    y: Tensor
+    u: Tensor
+    v: Tensor
+
+    def strips(self) -> list[tuple[str, str, int]]:
+        """The sides that the pairs of a strip are of, and its first row."""
+        count = {"x": len(self.x), "y": len(self.y)}
+        return [(a, b, start) for a, b in _SIDES for start in range(0, count[a], _STRIP)]
+
+
+_STRIP = 1024
+_SIDES = (("x", "x"), ("y", "y"), ("x", "y"))
+
+
+def counted_elsewhere(
+    numbers: Sequence[int],
+    advance: ranks.Advance,
+    *,
+    generated: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    device: str,
+    draw: dict[str, int],
+) -> list[list[Any]]:
+    """Sums over some of the strips for the process that asked, see `subset_discrepancies`."""
+    with float32():
+        x, y = (torch.from_numpy(np.array(side)).to(ranks.here(device)) for side in (generated, reference))
+        subsets_of = _Counted(x, y, *_memberships(_drawn(len(x), len(y), **draw), x, y))
+        return _counted(subsets_of, polynomial(x.shape[1]), numbers, advance)
+
+
+def _memberships(chosen: Sequence[Sequence[NDArray[np.int64]]], x: Tensor, y: Tensor) -> list[Tensor]:
+    return [_membership([pick[i] for pick in chosen], len(side), str(side.device)) for i, side in enumerate((x, y))]
+
+
+def _counted(subsets_of: _Counted, kernel: Kernel, numbers: Sequence[int], advance: ranks.Advance) -> list[list[Any]]:
+    """The numbers of some strips, and for each the sums of the kernel over its pairs of every subset, float64."""
+    sides = {"x": (subsets_of.x, subsets_of.u), "y": (subsets_of.y, subsets_of.v)}
+    strips, found = subsets_of.strips(), []
+    for left, right, start in (strips[number] for number in numbers):
+        (x, u), (y, v) = sides[left], sides[right]
+        values = kernel(x[start : start + _STRIP] @ y.T).double()
+        found.append((u[start : start + _STRIP] * (values @ v)).sum(0).cpu().numpy())
+        advance(0)
+    return [list(numbers), found]
+
+
+def _from_strips(subsets_of: _Counted, kernel: Kernel, found: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
+    """Sums within both sides and across them, float64 (subsets,), added in the order of the strips."""
+    by_number = {number: sums for part in found for number, sums in zip(*part, strict=True)}
+    x, y, u, v = subsets_of.x, subsets_of.y, subsets_of.u, subsets_of.v
+    total = {sides: torch.zeros(u.shape[1], dtype=torch.float64, device=x.device) for sides in _SIDES}
+    for number, (left, right, _) in enumerate(subsets_of.strips()):
+        total[left, right] += torch.from_numpy(by_number[number]).to(x.device)
+    within = total["x", "x"] + total["y", "y"] - _itself(kernel, x) @ u - _itself(kernel, y) @ v
+    return within, total["x", "y"]
 
 
 def _membership(chosen: Sequence[NDArray[np.int64]], count: int, device: str) -> Tensor:
@@ -308,15 +415,6 @@ def _membership(chosen: Sequence[NDArray[np.int64]], count: int, device: str) ->
     for i, pick in enumerate(chosen):
         members[pick, i] = 1
     return members.to(device)
-
-
-def _pairs(kernel: Kernel, x: Tensor, y: Tensor, u: Tensor, v: Tensor, rows: int = 1024) -> Tensor:
-    """Sum of the kernel over the pairs of every subset, float64 (subsets,); `rows` of the matrix at a time."""
-    total = torch.zeros(u.shape[1], dtype=torch.float64, device=x.device)
-    for start in range(0, len(x), rows):
-        values = kernel(x[start : start + rows] @ y.T).double()
-        total += (u[start : start + rows] * (values @ v)).sum(0)
-    return total
 
 
 def _itself(kernel: Kernel, x: Tensor) -> Tensor:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from faults.places import MEASURED, MODEL_AND_DATA, RUN, SAMPLE, Numbers, Place, said_in_words
+from faults.places import MEASURED, MODEL_AND_DATA, RUN, SAMPLE, Numbers, Place, alike, said_in_words
+from PIL import Image
 
 SCORE = ["score", "mydata:DATA(split='held')", "--reference", "mydata:DATA", *MEASURED, "--format", "csv"]
 
@@ -93,14 +100,66 @@ def test_ranks_score_alike(place: Place) -> None:
     assert numbers(leader.out) == numbers(alone.out) and not helper.out
 
 
+def test_ranks_score_images_in_shards(place: Place) -> None:
+    """More ranks than parts; a choice of held-out images is made by what they show."""
+    for name, count, seed in (("generated", 70, 1), ("real", 80, 2), ("held", 90, 3)):
+        drawn = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        with tarfile.open(place.path / f"{name}.tar", "w") as shard:
+            for i, pixels in enumerate(drawn):
+                picture = io.BytesIO()
+                Image.fromarray(pixels).save(picture, "PNG")
+                for ending, content in (("png", picture.getvalue()), ("cls", str(i % 2).encode())):
+                    member = tarfile.TarInfo(f"{i:04d}.{ending}")
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+    words = [
+        "score", "generated.tar", "--reference", "real.tar", "--held-out", "held.tar", "--metric", "fid@pixels(side=2)",
+        "--metric", "kid@pixels(side=2)",
+        "--format", "csv",
+    ]  # fmt: skip
+    alone = place.command(*words, env={"GENBENCH_CACHE": str(place.path / "another")})
+    leader, *helpers = place.ranks(3, *words, env={"TEST_ROWS": "20"})
+    assert leader.code == alone.code == 0, leader.err + alone.err
+    assert all((one.code, one.out, one.err) == (0, "", "") for one in helpers), helpers
+    assert alike(numbers_of(leader.out), numbers_of(alone.out))
+
+
+def test_ranks_make_statistics(place: Place) -> None:
+    words = ["stats", "mydata:DATA", "--metric", "fid@pixels(side=2)", "-o"]
+    alone = place.command(*words, "one.npz", env={"GENBENCH_CACHE": str(place.path / "another")})
+    leader, *helpers = place.ranks(5, *words, "five.npz", env={"TEST_ROWS": "100"})
+    assert leader.code == alone.code == 0, leader.err + alone.err
+    assert all((one.code, one.out, one.err) == (0, "", "") for one in helpers), helpers
+    with np.load(place.path / "one.npz") as one, np.load(place.path / "five.npz") as five:
+        for name in ("mu", "sigma"):
+            np.testing.assert_allclose(one[name], five[name], rtol=1e-9)
+
+
+def numbers_of(out: str) -> list[list[Any]]:
+    """Values of a CSV, as numbers where they are."""
+
+    def read(text: str) -> Any:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+    return [[read(text) for text in line.split(",")[10:17]] for line in out.splitlines()]
+
+
 def test_ranks_bench(place: Place, undisturbed: Numbers) -> None:
     metrics = ", ".join(f'"{word}"' for word in MEASURED if not word.startswith("--"))
     (place.path / "mine.toml").write_text(
         f'models = ["mymodel:load"]\ndatasets = ["mydata:DATA"]\nnum_samples = 600\nmetrics = [{metrics}]\n'
+        "seeds = [0, 1]\n"
     )
     leader, helper = place.ranks(2, "bench", "mine.toml", "--allow-code", "--batch-size", "50")
     assert leader.code == helper.code == 0, leader.err + helper.err
-    assert place.numbers() == undisturbed and len((place.path / "runs" / "leaderboard.csv").read_text().split()) > 6
+    assert len((place.path / "runs" / "leaderboard.csv").read_text().split()) > 12
+    for told in list((place.path / "runs").glob("*/result.json")):
+        if json.loads(told.read_text())["results"][0]["spec"]["seed"] == 1:
+            shutil.rmtree(told.parent)
+    assert place.numbers() == undisturbed
 
 
 @pytest.mark.parametrize("whose", [0, 1])
@@ -109,6 +168,21 @@ def test_a_rank_that_raises_ends_all_and_is_heard_once(place: Place, undisturbed
     said = [line for one in ended for line in one.err.splitlines() if line.startswith("genbench: ")]
     assert ended[0].code == 1 and len(said) == 1 and "the model is tired" in said[0]
     assert (f"rank {whose} on" in said[0]) == (whose > 0) and not ended[1].err
+    assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
+
+
+@pytest.mark.parametrize("what", ["raises 0", "raises 1", "killed 1"])
+def test_a_rank_that_fails_in_its_piece_of_moments_ends_all(place: Place, undisturbed: Numbers, what: str) -> None:
+    ended = place.ranks(3, *RUN, env={"TEST_ROWS": "100", "TEST_PIECE": what})
+    how, whose = what.split()
+    said = [line for one in ended for line in one.err.splitlines() if line.startswith("genbench: ")]
+    assert ended[0].code == 1 and not ended[2].err, ended
+    if how == "raises":
+        # Every metric that needs the moments has failed, and the others were measured.
+        assert len(said) == 1 and "the moments are tired" in said[0]
+        assert (f"rank {whose} on" in said[0].lower()) == (whose != "0")
+    else:
+        assert "ank 1 on" in said[0] and "ended without a word" in said[0]
     assert place.command(*RUN).code == 0 and place.numbers() == undisturbed
 
 

@@ -11,6 +11,7 @@ BESIDE = {
     # Of what the table's commands are made of, and not of what happens to them.
     "test_shares_that_mean_nothing_are_refused", "test_ranks_score_alike", "test_ranks_bench", "test_torchrun",
     "test_commands_without_work_for_others_run_as_several_processes", "test_wrong_usage_is_told_once",
+    "test_ranks_score_images_in_shards", "test_ranks_make_statistics",
 }  # fmt: skip
 
 

@@ -53,6 +53,23 @@ def install(faults: list[list[Any]]) -> None:
     sys.addaudithook(hook)
 
 
+def misbehaving(what: str, moments_of_block: Any) -> Any:
+    """Moments of blocks as one rank fails to make them: "raises R" or "killed R"."""
+    how, _, whose = what.partition(" ")
+
+    def failing(number: int, features: Any) -> Any:
+        from genbench import ranks
+
+        if ranks.rank() == int(whose):
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("the moments are tired")
+        return moments_of_block(number, features)
+
+    failing.__module__, failing.__qualname__ = moments_of_block.__module__, moments_of_block.__qualname__
+    return failing
+
+
 def child(request: dict[str, Any]) -> int:
     """Runs one command in this process."""
     os.chdir(request["cwd"])
@@ -63,12 +80,16 @@ def child(request: dict[str, Any]) -> int:
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    from genbench import neighbours
+    from genbench import gaussians, neighbours, pieces
     from genbench.cli import main
     from genbench.metrics import kernel
 
     neighbours._ROWS = int(os.environ.get("TEST_ROWS", neighbours._ROWS))
     kernel._TILE = int(os.environ.get("TEST_ROWS", kernel._TILE))
+    gaussians.BLOCK = int(os.environ.get("TEST_ROWS", gaussians.BLOCK))
+    pieces.WORTH = 0 if "TEST_ROWS" in os.environ else pieces.WORTH
+    if what := os.environ.get("TEST_PIECE"):
+        gaussians.moments_of_block = misbehaving(what, gaussians.moments_of_block)
     for name, limit in request["limits"].items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
     # A shell that runs this in the background has them ignored.

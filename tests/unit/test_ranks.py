@@ -116,6 +116,10 @@ def test_a_process_is_one_of_several_only_where_all_is_said(monkeypatch: pytest.
     assert (ranks.count(), ranks.rank(), ranks.local_rank()) == (4, 3, 3)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert ranks.local_rank() == 1 and ranks.here("cpu") == "cpu"
+    for wrong in ("4", "-1", "first"):
+        monkeypatch.setenv("RANK", wrong)
+        with pytest.raises(UsageError, match="below WORLD_SIZE=4"):
+            ranks.rank()
 
 
 def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
