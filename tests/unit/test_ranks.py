@@ -170,14 +170,14 @@ def pair() -> tuple[ranks._Line, ranks._Line]:
 
 
 def test_a_large_message_waits_for_a_process_that_works_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "_SILENCE", 1.0)
+    monkeypatch.setattr(ranks, "_SILENCE", 4.0)
     busy, sender = pair()
     busy.read()
     sent = np.arange(4_000_000.0)
     sending = threading.Thread(target=sender.send, kwargs={"of": 1, "done": sent})
     sending.start()
-    time.sleep(3.5)  # nobody asks for the message, and no buffer of the system holds all of it
-    sending.join(10)
+    time.sleep(9)  # nobody asks for the message, and no buffer of the system holds all of it
+    sending.join(30)
     assert not sending.is_alive() and not busy.ended.is_set()
     assert np.array_equal(busy.receive().unpacked()["done"], sent)
     sender.close()
