@@ -28,7 +28,7 @@ tables:
 	for file in shapes-systems shapes-sweeps shapes-bfloat16; do \
 	  $(PYTHON) -m genbench bench leaderboards/$$file.toml --output runs --leaderboard leaderboards/shapes.csv || exit; \
 	done
-	for file in zoo zoo-long zoo-likelihood zoo-exact zoo-hours; do \
+	for file in zoo zoo-long zoo-likelihood zoo-exact; do \
 	  $(PYTHON) -m genbench bench leaderboards/$$file.toml --output runs --leaderboard leaderboards/zoo.csv || exit; \
 	done
 	for name in shapes zoo; do \

@@ -168,7 +168,7 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
         f"standard error. The floor, which is the FID of as many real images, is {float(floor):.2g}. Systems without a",
         "network of their own sample `shapes-pixel`, so that what differs is the sampler. The numbers are those of",
         "`leaderboards/zoo.csv`, which `genbench bench` measures with `leaderboards/zoo.toml`, `zoo-long.toml`,",
-        "`zoo-hours.toml`, `zoo-likelihood.toml` and `zoo-exact.toml`.",
+        "`zoo-likelihood.toml` and `zoo-exact.toml`.",
         "",
         "![FID against evaluations](../leaderboards/pictures/evaluations.png)",
         "",

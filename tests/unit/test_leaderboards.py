@@ -113,7 +113,7 @@ def test_tables_are_those_of_their_csv(root: Path) -> None:
 
 BOARDS = {
     "shapes": ("shapes-systems", "shapes-sweeps", "shapes-bfloat16"),
-    "zoo": ("zoo", "zoo-long", "zoo-likelihood", "zoo-exact", "zoo-hours"),
+    "zoo": ("zoo", "zoo-long", "zoo-likelihood", "zoo-exact"),
     "zoo-extractors": ("zoo-extractors",),
 }
 """Leaderboard to its benchmark files."""
