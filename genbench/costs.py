@@ -18,6 +18,7 @@ import numpy as np
 
 from genbench import registry
 from genbench.arrays import Evidence, Features, Samples
+from genbench.pieces import WORTH
 
 ROWS = 4096
 """Rows a side that rates are measured on: two tiles of columns, and four of rows."""
@@ -103,8 +104,14 @@ def share(rows: int, tile: int, processes: int) -> float:
     return math.ceil(strips / processes) / strips
 
 
+def _share_of_blocks(sizes: Sizes) -> float:
+    """The part of the blocks of one side that falls to the process with most of them; few are not worth a message."""
+    n = sizes.generated
+    return share(n, BLOCK, sizes.processes) if n * sizes.width**2 >= WORTH else 1.0
+
+
 def _fit(sizes: Sizes, rates: Rates) -> float:
-    return sizes.generated * sizes.width**2 / rates["scatter"]
+    return sizes.generated * sizes.width**2 / rates["scatter"] * _share_of_blocks(sizes)
 
 
 def _operations_of_projection(d: int) -> float:
@@ -113,7 +120,8 @@ def _operations_of_projection(d: int) -> float:
 
 
 def _left_out(sizes: Sizes, rates: Rates) -> float:
-    return rates["vectors"] + sizes.generated * _operations_of_projection(sizes.width) / rates["project"]
+    projected = sizes.generated * _operations_of_projection(sizes.width) / rates["project"]
+    return rates["vectors"] + projected * _share_of_blocks(sizes)
 
 
 def _search(sizes: Sizes, rates: Rates) -> float:

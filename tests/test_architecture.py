@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     "requests": FOUNDATION | {"sets", "outcome", "measuring", "pipeline", "generation", "registry", "protocols"},
     "reference_statistics": FOUNDATION
     | {"environment", "features", "identities", "measuring", "preflight", "protocols", "records"},
-    "costs": FOUNDATION | {"registry"},
+    "costs": FOUNDATION | {"registry", "pieces"},
     "planning": FOUNDATION
     | {"costs", "measuring", "pipeline", "generation", "registry", "protocols", "environment", "report"},
     "doctor": FOUNDATION | {"registry", "environment", "describe"},

@@ -113,6 +113,20 @@ def test_processes_share_strips_and_not_parts_of_strips() -> None:
     assert len({costs.seconds_of("fit", "generated", s, ONES) for s in sizes}) == 1
 
 
+def test_processes_share_blocks_of_one_side_where_they_are_worth_a_message() -> None:
+    rates = {"scatter": 1.0, "vectors": 0.0, "project": 1.0}
+    for stage in ("fit", "left-out"):
+        large, small = (
+            [
+                costs.seconds_of(stage, "generated", Sizes(generated=n, reference=n, width=d, processes=p), rates)
+                for p in (1, 4, 64)
+            ]
+            for n, d in ((13 * 4096, 2048), (20_000, 128))
+        )
+        assert [value / large[0] for value in large] == pytest.approx([1, 4 / 13, 1 / 13])
+        assert len(set(small)) == 1
+
+
 def test_what_metrics_have_in_common_is_counted_once() -> None:
     assert costs.stages_of(["fid", "sfid", "fid-inf"]) == list(costs.METRICS["fid"])
     stages = costs.stages_of(["precision", "recall", "density", "vendi"])
