@@ -113,7 +113,9 @@ def paired(base: Score, candidate: Score) -> Difference:
         D +- t stderr with at most K - 1 df (`uncertainty.of_jackknife`). Where D_k = D = 0 for every block although the
         scores change with the block, the images are the same: exactly 0 without an error. Where the scores do not
         change with the block either (a precision of 1 on both sides), the blocks know nothing, and the interval is that
-        of `unpaired`. Without blocks, or with blocks of other sizes, there is no error, and `method` says why.
+        of `unpaired`. Where one block makes up all of the spread, as where rounding has changed a single image, it has
+        one degree of freedom, or it is that of `unpaired` where this is narrower. Without blocks, or with blocks of
+        other sizes, there is no error, and `method` says why.
     """
     value = candidate.value - base.value
     for score in (base, candidate):
@@ -126,19 +128,28 @@ def paired(base: Score, candidate: Score) -> Difference:
     left, right = np.array(base.blocks.left_out), np.array(candidate.blocks.left_out)
     if value == 0 and np.array_equal(left, right):
         return unpaired(base, candidate) if (left == base.value).all() else identical(base, candidate)
-    found = uncertainty.of_jackknife(value, right - left, base.blocks.sizes)
+    found = uncertainty.of_jackknife(value, right - left, base.blocks.sizes, fewest=0.0)
     if isinstance(found, str):
         wider = unpaired(base, candidate)
         return wider if wider.ci95 is not None else _none(value, found)
-    half = uncertainty.quantile(found.df) * found.stderr
+    if found.df >= uncertainty.FEWEST_DF:
+        return _of_pairs(value, found.stderr, found.df, found.method)
+    alike, apart = _of_pairs(value, found.stderr, 1.0, found.method), unpaired(base, candidate)
+    if apart.ci95 is None:
+        return _none(value, "one block of images makes up all of the spread")
+    return min(alike, apart, key=lambda one: one.ci95[1] - one.ci95[0] if one.ci95 else math.inf)
+
+
+def _of_pairs(value: float, stderr: float, df: float, method: str) -> Difference:
+    half = uncertainty.quantile(df) * stderr
     return Difference(
         value=value,
-        stderr=found.stderr,
+        stderr=stderr,
         ci95=(value - half, value + half),
-        df=found.df,
-        method=f"paired {found.method}",
-        below=found.stderr,
-        above=found.stderr,
+        df=df,
+        method=f"paired {method}",
+        below=stderr,
+        above=stderr,
     )
 
 

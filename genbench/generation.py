@@ -238,7 +238,8 @@ def _check_output(output: Any, model: Model, spec: RunSpec, start: int, stop: in
     if outside > 0.5 or (float(values.min()) >= 0 and float(values.max()) > OUTSIDE):
         raise InputRejected(
             f"{who} returned values from {float(values.min()):.4g} to {float(values.max()):.4g}, which is not "
-            "nominally [-1, 1]. Pixels in [0, 255] are scaled by x / 127.5 - 1, values in [0, 1] by 2 x - 1."
+            "nominally [-1, 1]. Pixels in [0, 255] are scaled by x / 127.5 - 1, values in [0, 1] by 2 x - 1. A sampler "
+            "that does not limit its images needs more steps, or clip=True where it has that."
         )
 
 

@@ -318,13 +318,16 @@ def _jackknifed(value: float, left_out: ArrayLike, sizes: ArrayLike | None) -> t
     return deviation / np.sqrt(h - 1), corrected  # eq. 4, before the mean of squares
 
 
-def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = None) -> Found:
+def of_jackknife(
+    value: float, left_out: ArrayLike, sizes: ArrayLike | None = None, *, fewest: float = FEWEST_DF
+) -> Found:
     """Standard error and bias correction from a delete-a-block jackknife.
 
     Args:
         value: the statistic on all n images.
         left_out: (K,), the statistic without block k.
         sizes: (K,), images in each block, None for equal blocks.
+        fewest: degrees of freedom below which there is no error.
 
     Returns:
         With h_k = n / size_k and pseudo-values p_k = h_k value - (h_k - 1) left_out_k: the corrected value
@@ -345,7 +348,7 @@ def of_jackknife(value: float, left_out: ArrayLike, sizes: ArrayLike | None = No
     if not stderr > RELATIVE_ZERO * abs(value):
         return "the value is the same without any block of images, which says nothing of its error"
     df = degrees(deviation)
-    if df < FEWEST_DF:
+    if df < fewest:
         return "one block of images makes up all of the spread"
     kept = Blocks(
         left_out=tuple(out.tolist()),

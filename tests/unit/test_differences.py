@@ -90,6 +90,21 @@ def test_one_image_that_differs_is_no_proof() -> None:
     assert found.ci95 is not None and found.ci95[1] > 0
 
 
+def test_one_image_that_rounding_changed_leaves_the_sides_alike() -> None:
+    """The spread of one block has one degree of freedom: wide beside its error, narrow beside that of the images."""
+    x = normal(0)
+    y = x.copy()
+    y[7] += 1e-3
+    found, apart = paired(mean_of(x), mean_of(y)), unpaired(mean_of(x), mean_of(y))
+    assert found.value == pytest.approx(1e-3 / 400) and found.df == 1.0 and found.method == "paired jackknife-20"
+    assert found.stderr == pytest.approx(1e-3 / 400, rel=0.01), "of 20 means of blocks, of which one is not 0"
+    assert found.ci95 is not None and found.ci95[0] < 0 < found.ci95[1] < 1e-4 < 0.1 < (apart.ci95 or (0, 0))[1]
+    # Where one image differs by much, what the images tell alone is narrower.
+    y[7] = x[7] + 100
+    found, apart = paired(mean_of(x), mean_of(y)), unpaired(mean_of(x), mean_of(y))
+    assert found == apart if apart.ci95 else found.ci95 is None
+
+
 def test_no_error_without_one_on_either_side() -> None:
     known, lost = mean_of(normal(0)), Score(value=1.0, error_method="none: heavy tails")
     for compared in (paired, unpaired):
