@@ -194,17 +194,22 @@ def row(task: str, kind: str, images: int, threads: int, **cells: Any) -> dict[s
     return {name: tables.cell(given.get(name)) for name in COLUMNS}
 
 
+def metrics_of(task: str, kind: str, count: int) -> Sequence[str]:
+    """What is measured of so many images a side in a form, for the first time or again."""
+    return METRICS if count <= MANY or (task, kind) == ("score", KINDS[0]) else METRICS[:1]
+
+
 def measure_scores(home: Path, count: int, threads: int, output: Path) -> None:
     """Rows of the three forms, each with an empty cache and again with what the first left there.
 
     Rows are written as they are found, and those that are there are kept: a form is measured again from the start when
-    one of its rows is missing. Of more than `MANY` images the second pass measures FID alone, because it is the
-    features that were kept; distances between all pairs are made anew for every number.
+    one of its rows is missing. Of more than `MANY` images the first form alone has all metrics. The others and every
+    second pass measure FID, which takes the same features; distances between all pairs would take minutes each time.
     """
     make(home, count)
     for kind in KINDS:
         known = {(r["task"], r["metric"]) for r in present(output) if (r["kind"], r["images"]) == (kind, str(count))}
-        wanted = {"score": METRICS, "score again": METRICS if count <= MANY else METRICS[:1]}
+        wanted = {task: metrics_of(task, kind, count) for task in ("score", "score again")}
         if all((task, metric) in known for task, metrics in wanted.items() for metric in metrics):
             print(kind, "is there", flush=True)
             continue
