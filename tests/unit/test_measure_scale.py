@@ -85,7 +85,11 @@ def test_the_table_is_that_of_the_script(root: Path) -> None:
     for task in {row["task"] for row in rows if row["task"].startswith("score")}:
         for images in {row["images"] for row in rows if row["task"] == task}:
             some = [r for r in rows if (r["task"], r["images"]) == (task, images)]
-            wanted = {(kind, m) for kind in measure_scale.KINDS for m in measure_scale.metrics_of(task, kind, int(images))}
+            wanted = {
+                (kind, metric)
+                for kind in measure_scale.KINDS
+                for metric in measure_scale.metrics_of(task, kind, int(images))
+            }
             assert {(row["kind"], row["metric"]) for row in some} == wanted
             for metric in measure_scale.METRICS:
                 assert len({row["value"] for row in some if row["metric"] == metric}) <= 1, "wherever the images lie"
