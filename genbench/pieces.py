@@ -53,8 +53,13 @@ def in_order(
                 sides=[{"extractor": side.extractor, "tap": side.tap, "values": side.values()} for side in sides],
                 told=told,
             )
-        by_number = {number: given for part in found for number, given in zip(*part, strict=True)}
-        yield from (by_number.pop(number) for number in numbers)
+        each = by_number(found)
+        yield from (each.pop(number) for number in numbers)
+
+
+def by_number(found: Sequence[Sequence[Any]]) -> dict[int, Any]:
+    """What pieces gave, by their numbers; each process returned a list of numbers and a list of results."""
+    return {number: given for part in found for number, given in zip(*part, strict=True)}
 
 
 def _made(

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genbench import ranks
+from genbench import pieces, ranks
 from genbench.arithmetic import float32
 from genbench.arrays import Evidence
 from genbench.contracts import Metric
@@ -283,7 +283,7 @@ def subset_discrepancies(
             f"Subsets of {subset_size} images cannot be drawn from {len(generated)} generated and {len(reference)} "
             "reference images; give a smaller subset_size, or subsets=0 for the estimator that uses all pairs."
         )
-    x, y = (torch.from_numpy(np.array(side)).to(device) for side in (generated, reference))
+    x, y = _on(device, generated, reference)
     draw = {"subsets": subsets, "subset_size": subset_size, "seed": seed}
     chosen, kernel = _drawn(len(x), len(y), **draw), polynomial(generated.shape[1])
     # Subsets share pairs: when they hold more pairs than there are, all pairs are evaluated once and then counted.
@@ -303,10 +303,15 @@ def subset_discrepancies(
             own=lambda numbers, advance: _of_subsets(x, y, chosen, kernel, numbers, advance),
             generated=generated, reference=reference, device=device, draw=draw,
         )  # fmt: skip
-        by_number = {number: sums for part in found for number, sums in zip(*part, strict=True)}
-        within, across = torch.tensor([by_number[i] for i in range(subsets)], dtype=torch.float64).T
+        sums = pieces.by_number(found)
+        within, across = torch.tensor([sums[i] for i in range(subsets)], dtype=torch.float64).T
     values = within / (subset_size * (subset_size - 1)) - 2 * across / subset_size**2
     return values.cpu().numpy()
+
+
+def _on(device: str, *sides: NDArray[np.float32]) -> list[Tensor]:
+    """The sides on a device, as copies, since files that are mapped cannot be written to."""
+    return [torch.from_numpy(np.array(side)).to(device) for side in sides]
 
 
 def _drawn(n: int, m: int, *, subsets: int, subset_size: int, seed: int) -> list[list[NDArray[np.int64]]]:
@@ -327,7 +332,7 @@ def subsets_elsewhere(
 ) -> list[list[Any]]:
     """Sums over some of the subsets for the process that asked, see `subset_discrepancies`."""
     with float32():
-        x, y = (torch.from_numpy(np.array(side)).to(ranks.here(device)) for side in (generated, reference))
+        x, y = _on(ranks.here(device), generated, reference)
         return _of_subsets(x, y, _drawn(len(x), len(y), **draw), polynomial(x.shape[1]), numbers, advance)
 
 
@@ -377,7 +382,7 @@ def counted_elsewhere(
 ) -> list[list[Any]]:
     """Sums over some of the strips for the process that asked, see `subset_discrepancies`."""
     with float32():
-        x, y = (torch.from_numpy(np.array(side)).to(ranks.here(device)) for side in (generated, reference))
+        x, y = _on(ranks.here(device), generated, reference)
         subsets_of = _Counted(x, y, *_memberships(_drawn(len(x), len(y), **draw), x, y))
         return _counted(subsets_of, polynomial(x.shape[1]), numbers, advance)
 
@@ -400,11 +405,11 @@ def _counted(subsets_of: _Counted, kernel: Kernel, numbers: Sequence[int], advan
 
 def _from_strips(subsets_of: _Counted, kernel: Kernel, found: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
     """Sums within both sides and across them, float64 (subsets,), added in the order of the strips."""
-    by_number = {number: sums for part in found for number, sums in zip(*part, strict=True)}
+    sums = pieces.by_number(found)
     x, y, u, v = subsets_of.x, subsets_of.y, subsets_of.u, subsets_of.v
     total = {sides: torch.zeros(u.shape[1], dtype=torch.float64, device=x.device) for sides in _SIDES}
     for number, (left, right, _) in enumerate(subsets_of.strips()):
-        total[left, right] += torch.from_numpy(by_number[number]).to(x.device)
+        total[left, right] += torch.from_numpy(sums[number]).to(x.device)
     within = total["x", "x"] + total["y", "y"] - _itself(kernel, x) @ u - _itself(kernel, y) @ v
     return within, total["x", "y"]
 
